@@ -1,0 +1,21 @@
+"""The one exception that entry points turn into a line and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class KsegError(ValueError):
+    """A mistake its user can mend.
+
+    The message is one line that says what was wrong, where (file, id or flag) and what to do. Entry points print it without a
+    traceback and exit with code 2; in library use it is an ordinary ValueError.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean a or b?" for names close to `name`, else the known names, for the end of an error message."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(known)}."

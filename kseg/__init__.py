@@ -1,0 +1,38 @@
+"""kseg: semantic segmentation for Keras 3 and JAX.
+
+Importing kseg imports neither Keras nor TensorFlow; the public names are loaded when first used. JAX is the Keras backend unless
+KERAS_BACKEND names another.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+__version__ = "0.1.0"
+
+if "keras" not in sys.modules:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+
+_PUBLIC = {
+    "KsegError": "kseg.errors",
+    "build_backbone": "kseg.models",
+    "build_dataset": "kseg.data",
+    "build_model": "kseg.models",
+    "list_backbones": "kseg.models",
+    "list_models": "kseg.models",
+    "ConfusionMatrix": "kseg.metrics",
+    "CrossEntropy": "kseg.losses",
+    "load_model": "kseg.run",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'kseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

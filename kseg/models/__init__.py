@@ -1,0 +1,87 @@
+"""Models: `build_model` puts normalisation, a backbone, a decoder and the resize to the input's size together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kseg.errors import KsegError
+from kseg.models.backbones import build_backbone, list_backbones
+from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
+from kseg.registry import Registry
+
+__all__ = ["build_backbone", "build_model", "list_backbones", "list_models", "register_model"]
+
+MODELS = Registry("model")
+
+
+def register_model(
+    *, backbone: str, output_stride: int, levels: tuple[str, ...], align_corners: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a decoder under its function's name.
+
+    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride.
+    backbone, output_stride: what build_model uses where the caller says nothing. levels: the features that the decoder reads.
+    align_corners: how its logits are resized to the input's size.
+    """
+    return MODELS.register(backbone=backbone, output_stride=output_stride, levels=levels, align_corners=align_corners)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    backbone_weights: str | None = None,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    output_stride: int | None = None,
+    normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "imagenet",
+    **options: Any,
+) -> keras.Model:
+    """Builds a segmentation model.
+
+    name: one of list_models(). num_classes: at least 1. backbone, output_stride: default to the model's own.
+    backbone_weights: None, or a tag the backbone's family knows ("imagenet").
+    normalization: "imagenet", a (mean, std) pair for RGB in 0..1, or None if the caller's images are normalised already.
+    options: the decoder's own, e.g. dilation_rates.
+
+    Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no softmax), for
+    any H and W of at least 32. Raises KsegError for an unknown name, or a combination that cannot work.
+    """
+    entry = MODELS[name]
+    backbone = backbone or entry.info["backbone"]
+    if num_classes < 1:
+        raise KsegError(f"num_classes must be at least 1, not {num_classes}")
+    if any(side is not None and side < 32 for side in input_shape[:2]):
+        raise KsegError(f"input_shape {input_shape} is too small: height and width must be at least 32")
+    encoder = build_backbone(
+        backbone,
+        output_stride=output_stride or entry.info["output_stride"],
+        weights=backbone_weights,
+        input_shape=input_shape,
+    )
+    images = keras.Input(input_shape, name="images", dtype="float32")
+    x = images if normalization is None else Normalize(*_mean_and_std(normalization), name="normalize")(images)
+    features = encoder(x)
+    missing = [level for level in entry.info["levels"] if level not in features]
+    if missing:
+        raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
+    logits = entry.build(features, num_classes=num_classes, **options)
+    logits = Resize(entry.info["align_corners"], dtype="float32", name="logits")([logits, images])
+    return keras.Model(images, logits, name=name)
+
+
+def list_models() -> list[str]:
+    """Returns the names that build_model takes, sorted."""
+    return list(MODELS)
+
+
+def _mean_and_std(normalization):
+    if isinstance(normalization, str):
+        if normalization not in NORMALIZATIONS:
+            raise KsegError(f"unknown normalization {normalization!r}; known: {', '.join(NORMALIZATIONS)}, (mean, std), None")
+        return NORMALIZATIONS[normalization]
+    return normalization
+
+
+from kseg.models import deeplabv3plus as _deeplabv3plus  # noqa: E402, F401  (registers itself)

@@ -1,0 +1,201 @@
+"""The blocks that models share. Channels last; every layer is registered, so that .keras files load with safe_mode on.
+
+Names: a layer's name is its torch module path with "." as "_" (`decoder_aspp_0_convs_0_0`), so that reading a torch checkpoint needs
+no table. `sequential_name("decoder_aspp", 0)` joins them.
+"""
+
+import contextlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseg.models import lowering
+
+register = keras.saving.register_keras_serializable("kseg")
+
+NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Mean and std of RGB in 0..1 by name."""
+
+
+@register
+class Normalize(keras.layers.Layer):
+    """(x / 255 - mean) / std. Input [B, H, W, C] in 0..255, any dtype; output float32 of the same shape."""
+
+    def __init__(self, mean, std, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def call(self, x):
+        scale = 1.0 / (255.0 * np.asarray(self.std, "float32"))
+        shift = np.asarray(self.mean, "float32") / np.asarray(self.std, "float32")
+        return ops.cast(x, "float32") * scale - shift
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "std": self.std}
+
+
+@register
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """keras.layers.DepthwiseConv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
+
+    def call(self, inputs):
+        if self.data_format != "channels_last":
+            return super().call(inputs)
+        x = lowering.depthwise_conv2d(
+            inputs, self.kernel, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate
+        )
+        if self.use_bias:
+            x = x + self.bias
+        return x if self.activation is None else self.activation(x)
+
+
+@register
+class Conv2D(keras.layers.Conv2D):
+    """keras.layers.Conv2D whose 1x1 form is computed by kseg.models.lowering. Same arguments, same weights, same results."""
+
+    def convolution_op(self, inputs, kernel):
+        plain = self.groups == 1 and self.data_format == "channels_last"
+        if plain and self.kernel_size == (1, 1) and self.strides == (1, 1):
+            return lowering.pointwise_conv2d(inputs, kernel)
+        return super().convolution_op(inputs, kernel)
+
+
+@register
+class Resize(keras.layers.Layer):
+    """Bilinear resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
+
+    align_corners: True puts the corner pixels' centres on each other (torch's align_corners=True, used by smp); False is half-pixel
+    centres without antialiasing (torch's False, Keras, OpenCV). Output [B, H, W, C].
+    """
+
+    def __init__(self, align_corners, **kwargs):
+        super().__init__(**kwargs)
+        self.align_corners = align_corners
+
+    def call(self, inputs):
+        x, reference = inputs
+        return resize_bilinear(x, ops.shape(reference)[1:3], align_corners=self.align_corners)
+
+    def compute_output_shape(self, input_shape):
+        x, reference = input_shape
+        return (x[0], *reference[1:3], x[3])
+
+    def get_config(self):
+        return {**super().get_config(), "align_corners": self.align_corners}
+
+
+def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tuple[int, int] | None = None) -> Any:
+    """Bilinear resize without antialiasing, as two matrix products (whose gradient is cheap on every platform).
+
+    x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. padded_size: static (height, width) of the result where `size`
+    is not static; pixels beyond `size` repeat the edge. Returns [B, H, W, C] (or padded) of x's dtype.
+    """
+    rows = _interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
+    columns = _interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
+    with _full_precision():
+        x = ops.einsum("Hh,bhwc->bHwc", rows, x)
+        return ops.einsum("Ww,bhwc->bhWc", columns, x)
+
+
+def _interpolation(source: Any, target: Any, align_corners: bool, padded: int | None, dtype: str) -> Any:
+    """Returns the [padded or target, source] matrix of weights that maps a line of pixels to its resized line."""
+    static = isinstance(source, int) and isinstance(target, int)
+    xp: Any = np if static else ops  # numpy in float64 where sizes are known: XLA sees constants
+    real = "float64" if static else "float32"
+    length = padded if padded is not None else target
+    index = xp.cast(xp.arange(length), real) if not static else np.arange(length, dtype=real)
+    n, m = (float(source), float(target)) if static else (ops.cast(source, real), ops.cast(target, real))
+    if align_corners:
+        position = index * ((n - 1) / xp.maximum(m - 1, 1.0))
+    else:
+        position = (index + 0.5) * (n / m) - 0.5
+    position = xp.clip(position, 0.0, n - 1)
+    nodes = np.arange(source, dtype=real) if static else ops.cast(ops.arange(source), real)
+    weights = xp.maximum(0.0, 1.0 - xp.abs(position[:, None] - nodes[None, :]))
+    return ops.cast(ops.convert_to_tensor(weights.astype("float32") if static else weights), dtype)
+
+
+def _full_precision():
+    """Interpolation weights must not be rounded to TF32 or bfloat16, as accelerators do with float32 products by default."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()
+
+
+def sequential_name(name: str, *path: object) -> str:
+    """Returns the layer name of a torch module path: sequential_name("decoder", "aspp", 0) is "decoder_aspp_0"."""
+    return "_".join(str(part) for part in (name, *path))
+
+
+def torch_uniform(fan_in: int) -> Any:
+    """PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+def batch_norm(x: Any, name: str) -> Any:
+    """Batch norm with torch's constants (Keras's own defaults are epsilon 1e-3 and momentum 0.99)."""
+    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
+
+
+def conv_bn_relu(
+    x: Any, filters: int, kernel_size: int = 3, *, dilation_rate: int = 1, name: str, first: int = 0
+) -> Any:
+    """torch's Sequential(Conv2d without bias, BatchNorm2d, ReLU) with "same" padding.
+
+    first: the convolution's index in its torch Sequential; batch norm and ReLU follow.
+    """
+    x = Conv2D(
+        filters, kernel_size, padding="same", dilation_rate=dilation_rate, use_bias=False,
+        kernel_initializer=torch_uniform(kernel_size**2 * x.shape[-1]), name=sequential_name(name, first),
+    )(x)  # fmt: skip
+    return keras.layers.ReLU(name=sequential_name(name, first + 2))(batch_norm(x, sequential_name(name, first + 1)))
+
+
+def separable_conv_bn_relu(x: Any, filters: int, *, dilation_rate: int = 1, name: str, first: int = 0) -> Any:
+    """smp's Sequential(SeparableConv2d 3x3 without bias, BatchNorm2d, ReLU); no normalisation between the two convolutions.
+
+    first: the convolution's index in its torch Sequential; batch norm and ReLU follow.
+    """
+    conv = sequential_name(name, first)
+    x = DepthwiseConv2D(
+        3, padding="same", dilation_rate=dilation_rate, use_bias=False,
+        depthwise_initializer=torch_uniform(9), name=sequential_name(conv, 0),
+    )(x)  # fmt: skip
+    x = Conv2D(filters, 1, use_bias=False, kernel_initializer=torch_uniform(x.shape[-1]), name=sequential_name(conv, 1))(x)
+    return keras.layers.ReLU(name=sequential_name(name, first + 2))(batch_norm(x, sequential_name(name, first + 1)))
+
+
+def aspp(
+    x: Any, *, filters: int = 256, dilation_rates: tuple[int, ...] = (12, 24, 36), separable: bool, dropout: float = 0.5, name: str
+) -> Any:
+    """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv:1706.05587), laid out as smp's ASPP.
+
+    x: [B, h, w, C]. Returns [B, h, w, filters].
+    """
+    convs = sequential_name(name, "convs")
+    conv = separable_conv_bn_relu if separable else conv_bn_relu
+    branches = [conv_bn_relu(x, filters, 1, name=sequential_name(convs, 0))]
+    for i, rate in enumerate(dilation_rates, start=1):
+        branches.append(conv(x, filters, dilation_rate=rate, name=sequential_name(convs, i)))
+    pool = sequential_name(convs, len(dilation_rates) + 1)
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True, name=sequential_name(pool, 0))(x)
+    pooled = conv_bn_relu(pooled, filters, 1, name=pool, first=1)
+    branches.append(Resize(align_corners=False, name=sequential_name(pool, "resize"))([pooled, x]))
+    fused = keras.layers.Concatenate(name=sequential_name(name, "concat"))(branches)
+    fused = conv_bn_relu(fused, filters, 1, name=sequential_name(name, "project"))
+    return keras.layers.Dropout(dropout, name=sequential_name(name, "project", 3))(fused)
+
+
+def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
+    """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
+    return Conv2D(
+        num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0)
+    )(x)

@@ -1,0 +1,147 @@
+"""The command line: one absl flag for every field of a config. The only place that defines flags."""
+
+import dataclasses
+import os
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from kseg.errors import KsegError, nearest
+
+Config = TypeVar("Config")
+
+
+def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
+    """Returns the config that argv (argv[0] is the program) describes.
+
+    Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an argument that is
+    no flag. --flagfile=F reads flags from a file; later flags win.
+    """
+    if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
+        print(_help(config_class, description))
+        raise SystemExit(0)
+    values = flags.FlagValues()
+    _define(config_class, values)
+    flags.DEFINE_string("flagfile", "", "", flag_values=values)
+    flags.DEFINE_string("undefok", "", "", flag_values=values)
+    try:
+        rest = values(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise KsegError(f"unknown flag --{error.flagname}{nearest(error.flagname, _names(config_class))}") from None
+    except (flags.Error, OSError) as error:
+        raise KsegError(" ".join(str(error).replace("flag ", "", 1).split())) from None
+    if rest:
+        raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
+    return _build(config_class, values)
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs an entry point: a KsegError is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
+    try:
+        main(sys.argv)
+    except KsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _fields(config_class):
+    """Yields (field, type without None) of a config and of the configs inside it."""
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _fields(hint)
+        else:
+            if isinstance(hint, types.UnionType):
+                hint = next(part for part in typing.get_args(hint) if part is not type(None))
+            yield field, hint
+
+
+def _names(config_class):
+    return [field.name for field, _ in _fields(config_class)] + ["flagfile", "help"]
+
+
+def _define(config_class, values):
+    for field, hint in _fields(config_class):
+        name, help = field.name, field.metadata["help"]
+        if hint is bool:
+            flags.DEFINE_bool(name, field.default, help, flag_values=values)
+        elif hint is int:
+            flags.DEFINE_integer(name, field.default, help, flag_values=values)
+        elif hint is float:
+            flags.DEFINE_float(name, field.default, help, flag_values=values)
+        elif hint == tuple[str, ...]:
+            flags.DEFINE_list(name, list(field.default), help, flag_values=values)
+        elif field.metadata["choices"]:
+            flags.DEFINE_enum(name, field.default, field.metadata["choices"], help, flag_values=values)
+        else:
+            flags.DEFINE_string(name, _show(field.default), help, flag_values=values)
+
+
+def _build(config_class, values):
+    arguments: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            arguments[field.name] = _build(hint, values)
+        else:
+            value = values[field.name].value
+            arguments[field.name] = tuple(value) if isinstance(value, list) else value
+    return config_class(**arguments)
+
+
+def _show(value):
+    """A default as one would type it."""
+    if isinstance(value, tuple):
+        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
+    return value
+
+
+def _help(config_class, description):
+    lines = [description.strip(), ""]
+    groups: dict[str, list[Any]] = {}
+    for field, hint in _fields(config_class):
+        groups.setdefault(field.metadata["group"], []).append((field, hint))
+    for group, fields in groups.items():
+        lines.append(f"{group}:")
+        for field, hint in fields:
+            default = _show(field.default)
+            kind = "" if hint is bool else "=" + ("|".join(field.metadata["choices"] or ()) or _kind(field, hint))
+            text = field.metadata["help"]
+            if default not in (None, "", False):
+                text += f" [{'yes' if default is True else default}]"
+            head = f"  --{'[no]' if hint is bool else ''}{field.name}{kind}"
+            wrapped = textwrap.wrap(text, 78)
+            if len(head) < 30:
+                lines.append(f"{head:<30}  {wrapped[0]}")
+                wrapped = wrapped[1:]
+            else:
+                lines.append(head)
+            lines.extend(" " * 32 + line for line in wrapped)
+        lines.append("")
+    lines += ["  --flagfile=FILE               Read flags from a file, one a line; # starts a comment.", "  --help                        This text."]
+    return "\n".join(lines)
+
+
+def _kind(field, hint):
+    if hint is int:
+        return "N"
+    if hint is float:
+        return "X"
+    if hint == tuple[int, int]:
+        return "HxW"
+    if hint == tuple[str, ...]:
+        return "A,B,..."
+    return "DIR" if field.name.endswith("_dir") else "FILE" if field.name == "output" else "NAME"

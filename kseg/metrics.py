@@ -1,0 +1,116 @@
+"""One confusion matrix over a whole split, in exact integers, and the scores that come from it.
+
+confusion_matrix[t, p] counts the pixels of true class t that were predicted as p; ignored pixels are not counted. A mean over batches
+of per-batch mIoU is another, wrong number; nothing here computes it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseg.data.dataset import IGNORE_INDEX
+
+_BASE = 1 << 30  # counts are kept as high * _BASE + low, both int32, because JAX has no int64 by default
+
+
+def confusion_matrices(label: Any, prediction: Any, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Any:
+    """Counts (true, predicted) pairs per image, on any backend, under jit.
+
+    label, prediction: integers [B, H, W]. Returns int32 [B, num_classes, num_classes]. Labels that are ignore_index are not counted.
+    """
+    batch = label.shape[0]
+    cells = num_classes * num_classes
+    label, prediction = ops.cast(label, "int32"), ops.cast(prediction, "int32")
+    image = ops.reshape(ops.arange(batch, dtype="int32"), (batch, *(1 for _ in label.shape[1:])))
+    index = ops.where(ops.equal(label, ignore_index), batch * cells, image * cells + label * num_classes + prediction)
+    index = ops.reshape(index, (-1,))
+    counts = ops.segment_sum(ops.ones_like(index), index, num_segments=batch * cells + 1)
+    return ops.reshape(counts[:-1], (batch, num_classes, num_classes))
+
+
+@keras.saving.register_keras_serializable("kseg")
+class ConfusionMatrix(keras.metrics.Metric):
+    """Accumulates the confusion matrix of a split inside the jitted step; its result() is the mean IoU so far.
+
+    Counts are exact up to 2**60 pixels, whatever the batch size. result() is a float32 scalar for progress bars and logs;
+    `confusion_matrix()` returns the counts, from which `scores` computes everything in float64.
+    update_state takes labels [B, H, W] and logits [B, H, W, num_classes].
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, name: str = "mean_iou", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        shape = (num_classes, num_classes)
+        self.low = self.add_variable(shape, initializer="zeros", dtype="int32", name="low")
+        self.high = self.add_variable(shape, initializer="zeros", dtype="int32", name="high")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        prediction = ops.argmax(y_pred, axis=-1)
+        if len(y_true.shape) != 3 or y_true.shape[0] is None:  # a batch size that is unknown while tracing: one image
+            y_true, prediction = ops.reshape(y_true, (1, -1)), ops.reshape(prediction, (1, -1))
+        counts = ops.sum(confusion_matrices(y_true, prediction, self.num_classes, self.ignore_index), axis=0)
+        low = self.low + ops.cast(counts, "int32")
+        self.high.assign(self.high + low // _BASE)
+        self.low.assign(low % _BASE)
+
+    def result(self):
+        matrix = ops.cast(self.high, "float32") * float(_BASE) + ops.cast(self.low, "float32")
+        intersection = ops.diagonal(matrix)
+        union = ops.sum(matrix, axis=0) + ops.sum(matrix, axis=1) - intersection
+        present = ops.cast(union > 0, "float32")
+        return ops.divide_no_nan(ops.sum(ops.divide_no_nan(intersection, union)), ops.sum(present))
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Returns the exact counts so far, int64 [num_classes, num_classes]."""
+        high = ops.convert_to_numpy(self.high).astype("int64")
+        return high * _BASE + ops.convert_to_numpy(self.low).astype("int64")
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes, "ignore_index": self.ignore_index}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says. Arrays are float64 [num_classes], nan where the class is absent.
+
+    iou: intersection over union; dice: 2 * intersection / (label pixels + predicted pixels). A class absent from both labels and
+    predictions has nan and is left out of the means. pixel_accuracy: share of counted pixels that are right.
+    constant_mean_iou: the mean IoU of predicting the most frequent class everywhere, the floor that any model must beat.
+    """
+
+    iou: np.ndarray
+    dice: np.ndarray
+    pixels: np.ndarray
+    mean_iou: float
+    mean_dice: float
+    pixel_accuracy: float
+    constant_mean_iou: float
+
+
+def scores(confusion_matrix: np.ndarray) -> Scores:
+    """Computes all scores from integer counts [num_classes, num_classes] (true, predicted)."""
+    matrix = np.asarray(confusion_matrix, "int64")
+    intersection, label, predicted = np.diagonal(matrix), matrix.sum(1), matrix.sum(0)
+    total = int(matrix.sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = intersection / (label + predicted - intersection)
+        dice = 2 * intersection / (label + predicted)
+    present = label > 0
+    constant = label.max(initial=0) / total / present.sum() if total else float("nan")
+    return Scores(
+        iou=iou,
+        dice=dice,
+        pixels=label,
+        mean_iou=_mean(iou),
+        mean_dice=_mean(dice),
+        pixel_accuracy=float(intersection.sum() / total) if total else float("nan"),
+        constant_mean_iou=float(constant),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,189 @@
+"""The run directory: all that evaluate, predict and export need.
+
+    runs/<name>/  config.json environment.json metrics.csv skipped.txt checkpoints/{best,last}.keras model.keras
+                  evaluation.json report.html figures/
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kseg.config import TrainConfig
+from kseg.distribution import describe_devices
+from kseg.errors import KsegError
+
+PACKAGES = (
+    "kseg", "keras", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu", "keras-cv", "albumentations",
+    "opencv-python-headless", "pycocotools", "pillow", "numpy",
+)  # fmt: skip
+
+
+class RunDir:
+    """Paths of a run directory and what is written there."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.csv"
+        self.skipped = self.path / "skipped.txt"
+        self.evaluation = self.path / "evaluation.json"
+        self.report = self.path / "report.html"
+        self.figures = self.path / "figures"
+        self.model = self.path / "model.keras"
+        self.best = self.path / "checkpoints" / "best.keras"
+        self.last = self.path / "checkpoints" / "last.keras"
+
+    def check_free(self) -> None:
+        """Raises KsegError unless the folder can be made here, or is empty. Writes nothing."""
+        try:
+            if self.path.is_dir():
+                if any(self.path.iterdir()):
+                    what = "holds another run" if self.config.exists() else "is not empty"
+                    raise KsegError(f"--run_dir={self.path}: {what}; name a new folder, or remove this one")
+                parent = self.path
+            else:
+                parent = next(folder for folder in self.path.absolute().parents if folder.exists())
+            writable = not self.path.is_file() and parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+        except OSError as error:
+            raise KsegError(f"--run_dir={self.path}: {error.strerror}") from None
+        if not writable:
+            raise KsegError(f"--run_dir={self.path}: cannot be written; name a folder that you may write to")
+
+    def create(self, config: TrainConfig, skipped: list[str]) -> None:
+        """Makes the folder with config.json, environment.json and, if samples were left out, skipped.txt."""
+        self.check_free()
+        try:
+            self.best.parent.mkdir(parents=True)
+            write_text(self.config, config.to_json())
+            write_text(self.environment, json.dumps(environment(), indent=2) + "\n")
+            if skipped:
+                write_text(self.skipped, "".join(line + "\n" for line in skipped))
+        except OSError as error:
+            raise KsegError(f"--run_dir={self.path}: {error.strerror or error}") from None
+
+    def read_config(self) -> TrainConfig:
+        """Raises KsegError if this is not a run directory."""
+        if not self.path.is_dir():
+            raise KsegError(f"--run_dir={self.path}: no such folder")
+        try:
+            return TrainConfig.from_json(self.config.read_text())
+        except OSError:
+            raise KsegError(f"--run_dir={self.path}: not a run directory of kseg (it has no config.json)") from None
+        except KsegError as error:
+            raise KsegError(f"{self.config}: {error}") from None
+
+    def newest_model(self) -> Path:
+        """Returns model.keras, or, in a run that was stopped, the best or the last checkpoint."""
+        for path in (self.model, self.best, self.last):
+            if path.exists():
+                return path
+        raise KsegError(f"--run_dir={self.path}: the run was stopped before its first checkpoint; train again")
+
+
+def default_run_dir(config: TrainConfig) -> Path:
+    """Returns runs/<date-time>-<model>-<backbone>."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{now}-{config.model}-{(config.backbone or '').split('/')[-1]}"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, of the same suffix; when the block ends well, the file is synced and renamed to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+
+
+def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
+    """Loads a .keras file, with Keras's safe mode on.
+
+    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing or not a Keras model.
+    """
+    import kseg.losses
+    import kseg.metrics
+    import kseg.models
+    import kseg.optimizers  # noqa: F401  (register the classes that the file may name)
+
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = archive.read("config.json")
+    except FileNotFoundError:
+        raise KsegError(f"{path}: no such file") from None
+    except (OSError, KeyError, zipfile.BadZipFile):
+        raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
+    if b"keras_cv" in config:
+        from kseg.models.backbones.keras_cv import register_layers
+
+        register_layers()
+    return keras.saving.load_model(path, compile=compile, safe_mode=True)
+
+
+def environment() -> dict[str, Any]:
+    """Returns what the run ran on: command, time, versions, backend and devices, source commit."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "command": sys.argv,
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "devices": describe_devices(),
+        "commit": _commit(),
+        "versions": versions,
+    }
+
+
+def _commit():
+    """The commit of kseg's source tree, "+" if changed; None where it is not a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

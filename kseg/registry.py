@@ -1,5 +1,7 @@
 """A table from names to builders; an unknown name raises with the nearest known ones."""
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,3 +51,10 @@ class Registry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
+
+
+def import_modules(package: str) -> None:
+    """Imports every module of a package, so that a new file registers what it defines without being listed anywhere."""
+    path = importlib.import_module(package).__path__
+    for module in sorted(info.name for info in pkgutil.iter_modules(path)):
+        importlib.import_module(f"{package}.{module}")

@@ -8,7 +8,7 @@ import keras
 from kseg.errors import KsegError
 from kseg.models.backbones import build_backbone, list_backbones
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
-from kseg.registry import Registry
+from kseg.registry import Registry, import_modules
 
 __all__ = ["build_backbone", "build_model", "list_backbones", "list_models", "register_model"]
 
@@ -84,4 +84,4 @@ def _mean_and_std(normalization):
     return normalization
 
 
-from kseg.models import deeplabv3plus as _deeplabv3plus  # noqa: E402, F401  (registers itself)
+import_modules(__name__)

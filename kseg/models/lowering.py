@@ -21,6 +21,7 @@ def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid
     strides, dilation_rate = tuple(strides), tuple(dilation_rate)
     if keras.backend.backend() != "jax" or kernel.shape[-1] != 1:
         return keras.ops.depthwise_conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
+    inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_depthwise(strides, pads, dilation_rate)(inputs, kernel)
 
@@ -37,6 +38,7 @@ def pointwise_conv2d(inputs: Any, kernel: Any) -> Any:
     def library(x, k):
         return jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
+    inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     return jax.lax.platform_dependent(inputs, kernel, cpu=product, default=library)
 
 

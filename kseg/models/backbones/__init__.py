@@ -8,7 +8,7 @@ smaller: `c2` [B, ceil(H/4), ceil(W/4), C], ..., `c5`. Some families round the s
 from typing import Any
 
 from kseg.errors import KsegError
-from kseg.registry import Registry
+from kseg.registry import Registry, import_modules
 
 BACKBONES = Registry("backbone")
 LEVELS = ("c0", "c1", "c2", "c3", "c4", "c5")
@@ -51,4 +51,4 @@ def list_backbones() -> list[str]:
     return list(BACKBONES)
 
 
-from kseg.models.backbones import keras_cv as _keras_cv  # noqa: E402, F401  (registers itself)
+import_modules(__name__)

@@ -1,5 +1,7 @@
 """Devices: what this process computes on."""
 
+import os
+
 import keras
 
 
@@ -8,6 +10,7 @@ def hide_accelerators_from_tensorflow() -> None:
 
     Does nothing of the kind where TensorFlow is itself the Keras backend. Call it before anything else imports TensorFlow.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no banner about CPU instructions
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":

@@ -51,7 +51,10 @@ class ConfusionMatrix(keras.metrics.Metric):
         prediction = ops.argmax(y_pred, axis=-1)
         if len(y_true.shape) != 3 or y_true.shape[0] is None:  # a batch size that is unknown while tracing: one image
             y_true, prediction = ops.reshape(y_true, (1, -1)), ops.reshape(prediction, (1, -1))
-        counts = ops.sum(confusion_matrices(y_true, prediction, self.num_classes, self.ignore_index), axis=0)
+        self.add_counts(ops.sum(confusion_matrices(y_true, prediction, self.num_classes, self.ignore_index), axis=0))
+
+    def add_counts(self, counts: Any) -> None:
+        """Adds int32 counts [num_classes, num_classes], each below 2**30."""
         low = self.low + ops.cast(counts, "int32")
         self.high.assign(self.high + low // _BASE)
         self.low.assign(low % _BASE)
@@ -65,8 +68,8 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def confusion_matrix(self) -> np.ndarray:
         """Returns the exact counts so far, int64 [num_classes, num_classes]."""
-        high = ops.convert_to_numpy(self.high).astype("int64")
-        return high * _BASE + ops.convert_to_numpy(self.low).astype("int64")
+        high = ops.convert_to_numpy(self.high.value).astype("int64")
+        return high * _BASE + ops.convert_to_numpy(self.low.value).astype("int64")
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes, "ignore_index": self.ignore_index}

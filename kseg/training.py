@@ -64,6 +64,7 @@ def train(config: TrainConfig) -> TrainResult:
             steps_per_epoch=steps,
             validation_data=eval_batches(val_set, **size),
             callbacks=callbacks,
+            shuffle=False,  # train_batches shuffles, by (seed, epoch)
             verbose=0,
         )
 

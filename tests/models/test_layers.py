@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+import pytest
+import torch
+
+from kseg.models.layers import Normalize, Resize, resize_bilinear
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("source", "target"), [((4, 6), (16, 24)), ((5, 7), (33, 64)), ((1, 1), (5, 6)), ((9, 8), (4, 3)), ((3, 3), (1, 1))])
+def test_resize_equals_torch(rng, align_corners, source, target):
+    x = rng.normal(size=(2, *source, 3)).astype("float32")
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(x).permute(0, 3, 1, 2), size=target, mode="bilinear", align_corners=align_corners
+    )
+    found = Resize(align_corners)([x, np.zeros((2, *target, 1), "float32")])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected.permute(0, 2, 3, 1).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_resize_to_a_size_that_is_not_static(rng):
+    """What scoring does: the size is data, the padded size is static, and the pixels within the size are the plain resize."""
+    x = rng.normal(size=(1, 6, 8, 3)).astype("float32")
+    size = keras.ops.convert_to_tensor(np.array([13, 17], "int32"))
+    found = resize_bilinear(keras.ops.convert_to_tensor(x), (size[0], size[1]), align_corners=False, padded_size=(20, 20))
+    expected = resize_bilinear(keras.ops.convert_to_tensor(x), (13, 17), align_corners=False)
+    found = keras.ops.convert_to_numpy(found)
+    assert found.shape == (1, 20, 20, 3)
+    np.testing.assert_allclose(found[:, :13, :17], keras.ops.convert_to_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_normalize_takes_uint8_and_float_alike(rng):
+    image = rng.integers(0, 256, (1, 4, 5, 3)).astype("uint8")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = (image / 255.0 - mean) / std
+    for dtype in ("uint8", "float32"):
+        found = keras.ops.convert_to_numpy(Normalize(mean, std)(image.astype(dtype)))
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,110 @@
+"""The CPU forms against the library's convolution, forward and both gradients."""
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.models import lowering
+from kseg.models.layers import Conv2D, DepthwiseConv2D
+
+jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the lowerings exist on JAX")
+
+CASES = [  # height, width, kernel, stride, dilation, padding
+    (8, 9, 3, 1, 1, "same"),
+    (8, 9, 3, 1, 1, "valid"),
+    (9, 8, 3, 2, 1, "same"),
+    (8, 9, 3, 2, 1, "valid"),
+    (11, 7, 5, 2, 1, "same"),
+    (10, 13, 5, 3, 1, "valid"),
+    (7, 8, 3, 1, 6, "same"),  # taps that only ever meet the padding
+    (13, 12, 3, 1, 2, "valid"),
+    (5, 6, 1, 2, 1, "same"),
+    (6, 5, 2, 1, 1, "same"),
+]
+
+
+def library_depthwise(x, kernel, stride, dilation, padding):
+    import jax
+
+    return jax.lax.conv_general_dilated(
+        x, kernel.reshape(*kernel.shape[:2], 1, -1), (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
+    )  # fmt: skip
+
+
+@jax_only
+@pytest.mark.parametrize(("height", "width", "kernel", "stride", "dilation", "padding"), CASES)
+def test_depthwise_equals_the_library(rng, height, width, kernel, stride, dilation, padding):
+    import jax
+
+    x = rng.normal(size=(2, height, width, 6)).astype("float32")
+    k = rng.normal(size=(kernel, kernel, 6, 1)).astype("float32")
+
+    def ours(x, k):
+        return lowering.depthwise_conv2d(x, k, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
+
+    expected, expected_vjp = jax.vjp(lambda x, k: library_depthwise(x, k, stride, dilation, padding), x, k)
+    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    dy = rng.normal(size=expected.shape).astype("float32")
+    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
+        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+
+
+@jax_only
+def test_the_cpu_program_holds_no_grouped_convolution(rng):
+    """What the lowering is for: the slow operation is gone from the compiled program, forward and backward."""
+    import jax
+
+    x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
+    step = jax.jit(jax.grad(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same").sum(), argnums=(0, 1)))
+    assert "convolution" not in step.lower(x, k).as_text()
+    step = jax.jit(jax.grad(lambda x, k: lowering.pointwise_conv2d(x, k).sum(), argnums=(0, 1)))
+    assert "convolution" not in step.lower(x, rng.normal(size=(1, 1, 4, 3)).astype("float32")).as_text()
+
+
+@jax_only
+def test_other_platforms_keep_the_library_form(rng):
+    import jax
+
+    x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
+    exported = jax.export.export(jax.jit(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same")), platforms=["cuda"])(x, k)
+    assert exported.mlir_module().count("stablehlo.convolution") == 1
+
+
+@jax_only
+def test_vmap_and_bfloat16(rng):
+    import jax
+
+    x = rng.normal(size=(3, 2, 6, 7, 4)).astype("float32")
+    k = rng.normal(size=(3, 3, 4, 1)).astype("float32")
+    conv = jax.jit(lambda x: lowering.depthwise_conv2d(x, k, padding="same"))
+    np.testing.assert_allclose(jax.vmap(conv)(x), np.stack([conv(one) for one in x]), rtol=1e-6, atol=1e-6)
+    half = lowering.depthwise_conv2d(x[0].astype("bfloat16"), k.astype("bfloat16"), padding="same")
+    assert half.dtype == "bfloat16"
+    np.testing.assert_allclose(np.asarray(half, "float32"), conv(x[0]), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "padding"), [(1, 1, "same"), (2, 1, "same"), (1, 3, "same"), (2, 1, "valid")])
+def test_depthwise_layer_is_a_drop_in(rng, stride, dilation, padding):
+    """Our layer and Keras's, from one config and one set of weights, on whichever backend runs."""
+    ours = DepthwiseConv2D(3, strides=stride, dilation_rate=dilation, padding=padding, activation="relu")
+    theirs = keras.layers.DepthwiseConv2D.from_config(ours.get_config())
+    x = rng.normal(size=(2, 9, 12, 5)).astype("float32")
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1)])
+def test_conv_layer_is_a_drop_in(rng, kernel, stride):
+    ours = Conv2D(7, kernel, strides=stride, padding="same")
+    theirs = keras.layers.Conv2D.from_config(ours.get_config())
+    x = rng.normal(size=(2, 9, 12, 5)).astype("float32")
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
+    theirs.set_weights(ours.get_weights())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5)

@@ -35,12 +35,18 @@ class DataConfig:
     dataset: str = _field("synthetic", "Data source: coco, or synthetic (an offline demonstration, not a benchmark).", "data")
     data_dir: str | None = _field(None, "Folder of the data set (coco), or where to keep the synthetic one.", "data")
     annotations: str = _field("annotations/{split}.json", "COCO file of a split, below data_dir.", "data")
-    images: str = _field("images/{split}", "Image folder of a split, below data_dir; file_name in the COCO file starts there.", "data")
-    background: bool = _field(True, "Pixels that no annotation covers are class 0, 'background'; --nobackground ignores them.", "data")
+    images: str = _field(
+        "images/{split}", "Image folder of a split, below data_dir; file_name in the COCO file starts there.", "data"
+    )
+    background: bool = _field(
+        True, "Pixels that no annotation covers are class 0, 'background'; --nobackground ignores them.", "data"
+    )
     ignore_categories: tuple[str, ...] = _field(
         (), "Categories (names or ids) whose pixels neither train nor count, separated by commas.", "data"
     )
-    on_bad_sample: str = _field("error", "What to do about an unusable sample: stop, or leave it out and list it.", "data", ("error", "skip"))
+    on_bad_sample: str = _field(
+        "error", "What to do about an unusable sample: stop, or leave it out and list it.", "data", ("error", "skip")
+    )
 
     def __post_init__(self):
         _check_choices(self)
@@ -64,7 +70,9 @@ class TrainConfig:
     batch_size: int = _field(8, "Images a step.", "training")
     epochs: int = _field(20, "Passes over the training split.", "training")
     learning_rate: float = _field(1e-3, "Peak learning rate.", "training")
-    schedule: str = _field("poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "training", ("poly", "cosine", "constant"))
+    schedule: str = _field(
+        "poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "training", ("poly", "cosine", "constant")
+    )
     warmup_epochs: float = _field(0.0, "Epochs over which the learning rate first rises from 0.", "training")
     weight_decay: float = _field(1e-4, "Decoupled weight decay (AdamW).", "training")
     seed: int = _field(21, "One seed makes a run repeatable.", "training")

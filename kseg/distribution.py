@@ -10,7 +10,9 @@ def hide_accelerators_from_tensorflow() -> None:
 
     Does nothing of the kind where TensorFlow is itself the Keras backend. Call it before anything else imports TensorFlow.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no banner about CPU instructions
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if keras.backend.backend() != "tensorflow":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use to a loader, and announced on stderr at every start
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":

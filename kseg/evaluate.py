@@ -37,10 +37,10 @@ def evaluate(config: EvaluateConfig):
     path = run.newest_model()
     model = load_model(path)
     if model.output.shape[-1] != len(dataset.class_names):
-        raise KsegError(f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}")
-    predictor = Predictor(
-        model, dataset, image_size=trained.image_size, batch_size=config.batch_size or trained.batch_size
-    )
+        raise KsegError(
+            f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}"
+        )
+    predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=config.batch_size or trained.batch_size)
     evaluation = predictor.evaluate()
     if config.output:
         write_evaluation(Path(config.output), evaluation, split)

@@ -34,7 +34,7 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
     except flags.UnrecognizedFlagError as error:
         raise KsegError(f"unknown flag --{error.flagname}{nearest(error.flagname, _names(config_class))}") from None
     except (flags.Error, OSError) as error:
-        raise KsegError(" ".join(str(error).replace("flag ", "", 1).split())) from None
+        raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
     if rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
     return _build(config_class, values)
@@ -131,7 +131,10 @@ def _help(config_class, description):
                 lines.append(head)
             lines.extend(" " * 32 + line for line in wrapped)
         lines.append("")
-    lines += ["  --flagfile=FILE               Read flags from a file, one a line; # starts a comment.", "  --help                        This text."]
+    lines += [
+        "  --flagfile=FILE               Read flags from a file, one a line; # starts a comment.",
+        "  --help                        This text.",
+    ]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The run directory: all that evaluate, predict and export need.
 
-    runs/<name>/  config.json environment.json metrics.csv skipped.txt checkpoints/{best,last}.keras model.keras
-                  evaluation.json report.html figures/
+runs/<name>/  config.json environment.json metrics.csv skipped.txt checkpoints/{best,last}.keras model.keras
+              evaluation.json report.html figures/
 """
 
 import contextlib
@@ -175,7 +175,9 @@ def _commit():
         return None
 
     def git(*arguments):
-        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,5 +1,6 @@
 """What all tests share. The backend is JAX unless KERAS_BACKEND says otherwise; test_backends.py runs files again on the others."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,3 +57,32 @@ def rng() -> np.random.Generator:
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_coco(tmp_path_factory) -> Path:
+    """A COCO data set of 9 training and 5 validation pictures, 64x48 and 40x50: coloured rectangles on grey, one category each colour."""
+    folder = tmp_path_factory.mktemp("tiny_coco")
+    generator = np.random.default_rng(7)
+    colours = {3: (220, 40, 40), 5: (40, 200, 60), 11: (50, 60, 230)}
+    for split, count in (("train", 9), ("val", 5)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "annotations").mkdir(exist_ok=True)
+        images, annotations = [], []
+        for i in range(count):
+            height, width = (48, 64) if i % 2 == 0 else (50, 40)
+            picture = generator.integers(90, 130, (height, width, 3)).astype("uint8")
+            for category, colour in colours.items():
+                top, left = (int(generator.integers(0, side - 20)) for side in (height, width))
+                picture[top : top + 18, left : left + 18] = colour
+                corners = [left, top, left + 18, top, left + 18, top + 18, left, top + 18]
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": i + 1, "category_id": category, "segmentation": [corners], "iscrowd": 0}
+                )
+            name = f"{i:03d}.png"
+            Image.fromarray(picture).save(folder / "images" / split / name)
+            images.append({"id": i + 1, "file_name": name, "height": height, "width": width})
+        categories = [{"id": category, "name": name} for category, name in zip(colours, ("red", "green", "blue"), strict=True)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
+    return folder

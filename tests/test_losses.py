@@ -8,7 +8,9 @@ from kseg.losses import CrossEntropy
 def by_definition(label, logits, ignore_index=255):
     logits = logits.astype("float64")
     log_softmax = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    picked = [row[t] for row, t in zip(log_softmax.reshape(-1, logits.shape[-1]), label.ravel(), strict=True) if t != ignore_index]
+    picked = [
+        row[t] for row, t in zip(log_softmax.reshape(-1, logits.shape[-1]), label.ravel(), strict=True) if t != ignore_index
+    ]
     return -np.mean(picked) if picked else 0.0
 
 

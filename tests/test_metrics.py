@@ -75,7 +75,9 @@ def test_scores_by_hand():
     found = scores(matrix)
     np.testing.assert_allclose(found.iou, [6 / 13, 3 / 6, np.nan, 0 / 4])
     np.testing.assert_allclose(found.dice, [12 / 19, 6 / 9, np.nan, 0])
-    assert found.mean_iou == pytest.approx((6 / 13 + 3 / 6 + 0) / 3)  # class 2 is absent and left out, class 3 is missed and is not
+    assert found.mean_iou == pytest.approx(
+        (6 / 13 + 3 / 6 + 0) / 3
+    )  # class 2 is absent and left out, class 3 is missed and is not
     assert found.pixel_accuracy == pytest.approx(9 / 16)
     assert found.constant_mean_iou == pytest.approx(8 / 16 / 3)
 

@@ -35,7 +35,9 @@ def train_batches(
     count = len(dataset)
     steps = count // batch_size
     if steps == 0:
-        raise KsegError(f"--batch_size={batch_size} is larger than the training split, which has {count} images; use a smaller one")
+        raise KsegError(
+            f"--batch_size={batch_size} is larger than the training split, which has {count} images; use a smaller one"
+        )
     augmenter = Augmenter(augment, image_size)
 
     def order(epoch):

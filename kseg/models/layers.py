@@ -145,9 +145,7 @@ def batch_norm(x: Any, name: str) -> Any:
     return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
 
 
-def conv_bn_relu(
-    x: Any, filters: int, kernel_size: int = 3, *, dilation_rate: int = 1, name: str, first: int = 0
-) -> Any:
+def conv_bn_relu(x: Any, filters: int, kernel_size: int = 3, *, dilation_rate: int = 1, name: str, first: int = 0) -> Any:
     """torch's Sequential(Conv2d without bias, BatchNorm2d, ReLU) with "same" padding.
 
     first: the convolution's index in its torch Sequential; batch norm and ReLU follow.
@@ -174,7 +172,13 @@ def separable_conv_bn_relu(x: Any, filters: int, *, dilation_rate: int = 1, name
 
 
 def aspp(
-    x: Any, *, filters: int = 256, dilation_rates: tuple[int, ...] = (12, 24, 36), separable: bool, dropout: float = 0.5, name: str
+    x: Any,
+    *,
+    filters: int = 256,
+    dilation_rates: tuple[int, ...] = (12, 24, 36),
+    separable: bool,
+    dropout: float = 0.5,
+    name: str,
 ) -> Any:
     """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv:1706.05587), laid out as smp's ASPP.
 
@@ -196,6 +200,4 @@ def aspp(
 
 def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
     """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
-    return Conv2D(
-        num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0)
-    )(x)
+    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)

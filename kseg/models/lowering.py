@@ -108,7 +108,13 @@ def _jax_depthwise(strides, pads, dilation_rate):
     def library(x, kernel):
         kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
         return lax.conv_general_dilated(
-            x, kernel, strides, pads, rhs_dilation=dilation_rate, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[3]
+            x,
+            kernel,
+            strides,
+            pads,
+            rhs_dilation=dilation_rate,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[3],
         )
 
     return lambda x, kernel: lax.platform_dependent(x, kernel, cpu=shifts, default=library)

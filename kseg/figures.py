@@ -1,0 +1,137 @@
+"""The charts of a report, drawn with matplotlib's objects; pyplot and its global state are not used."""
+
+import functools
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.style
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kseg.metrics import Scores
+from kseg.palette import palette
+
+DPI = 144
+"""Pixels of a chart per 72 points: one and a half for each CSS pixel of the page, so that a dense screen shows it sharp."""
+
+_NAME_LENGTH = 26  # characters of a class name in a figure; the table has all of them
+_STYLE = {
+    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "savefig.dpi": DPI, "figure.constrained_layout.use": True,
+}  # fmt: skip
+_TRAIN, _VAL, _BEST = "#7f8ea3", "#0072b2", "#d55e00"
+
+
+def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """Makes a function that draws a figure one that returns it as PNG, whatever the user's matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments):
+        buffer = io.BytesIO()
+        with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the page's table has the name
+            draw(*arguments).savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    return drawn
+
+
+@_png
+def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
+    """Loss, mean IoU and learning rate over the epochs, one above the other.
+
+    metrics: an epoch each, by the columns of metrics.csv, "epoch" from 1; a column may be missing or nan. best_epoch is marked.
+    """
+    epochs = [row["epoch"] for row in metrics]
+    panels = {"Loss": ("loss", "val_loss"), "mIoU": ("mean_iou", "val_mean_iou"), "Learning rate": ("learning_rate",)}
+    figure = Figure(figsize=(7, 7.2))
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    for ax, (title, columns) in zip(axes, panels.items(), strict=True):
+        for column, color, label in zip(columns, (_TRAIN, _VAL), ("train", "val"), strict=False):
+            values = np.array([row.get(column, np.nan) for row in metrics])
+            if np.isfinite(values).any():
+                ax.plot(epochs, values, color=color, label=label, marker="o", markersize=3.5 if len(epochs) <= 60 else 0)
+        ax.set_title(title)
+        ax.grid(alpha=0.25)
+        if best_epoch in epochs:
+            ax.axvline(best_epoch, color=_BEST, linestyle="--", linewidth=1, zorder=1, label=f"best epoch ({best_epoch})")
+        if ax is not axes[2] and ax.get_legend_handles_labels()[0]:
+            ax.legend()
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_ylim(bottom=0)
+    axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes[2].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes[2].set_xlabel("epoch")
+    return figure
+
+
+@_png
+def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
+    """A bar a class, the best first and absent ones last, with its IoU and its share of the labelled pixels."""
+    share = scores.pixels / max(scores.pixels.sum(), 1)
+    order = np.argsort(-np.nan_to_num(scores.iou, nan=-1.0), kind="stable")
+    figure = Figure(figsize=(7, 1.1 + 0.26 * len(order)))
+    ax = figure.subplots()
+    rows = np.arange(len(order))
+    ax.barh(rows, np.nan_to_num(scores.iou[order]), color=palette(len(order))[order] / 255, height=0.72)
+    for row, index in enumerate(order):
+        iou = f"{scores.iou[index]:.4f}" if np.isfinite(scores.iou[index]) else "absent"
+        _beside(ax, row, iou, f"{share[index]:.1%}")
+    _beside(ax, -0.85, "IoU", "pixels", weight="bold")
+    if np.isfinite(scores.mean_iou):
+        ax.axvline(scores.mean_iou, color=_BEST, linestyle="--", linewidth=1, label=f"mean {scores.mean_iou:.4f}")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    _name_ticks(ax.yaxis, [class_names[index] for index in order])
+    ax.set_xlim(0, 1)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.grid(axis="x", alpha=0.25)
+    ax.set_axisbelow(True)
+    return figure
+
+
+@_png
+def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
+    """The confusion matrix (counts [C, C]), each row divided by its sum; rows without labelled pixels are grey."""
+    count = len(class_names)
+    sums = matrix.sum(1, keepdims=True)
+    rows = np.where(sums > 0, matrix / np.maximum(sums, 1), np.nan)
+    side = 2.6 + max(0.46 if count <= 15 else 0.26, 1.2 / count) * count
+    figure = Figure(figsize=(side + 0.8 * (count > 15), side))
+    ax = figure.subplots()
+    ax.set_facecolor("#d9d9d9")
+    shown = ax.imshow(rows, cmap="Blues", vmin=0, vmax=1)
+    if count <= 15:
+        for true, predicted in np.argwhere(np.isfinite(rows)):
+            value = rows[true, predicted]
+            text = "1" if value == 1 else "0" if value == 0 else f"{value:.2f}"[1:] if value < 0.995 else "1.0"
+            color = "white" if value > 0.55 else "#222" if value >= 0.005 else "#999"
+            ax.text(predicted, true, text, ha="center", va="center", fontsize=9, color=color)
+    else:
+        figure.colorbar(shown, ax=ax, shrink=0.7, pad=0.02, label="share of the true class's pixels")
+    _name_ticks(ax.yaxis, class_names)
+    _name_ticks(ax.xaxis, class_names, rotation=90)
+    ax.set_ylabel("true class")
+    ax.set_xlabel("predicted class")
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+def _beside(ax, row, *texts, **options):
+    """Writes two texts at the right of a row of the axes, as two columns."""
+    for text, offset in zip(texts, (46, 94), strict=True):
+        place = {"xy": (1, row), "xycoords": ax.get_yaxis_transform(), "xytext": (offset, 0), "textcoords": "offset points"}
+        ax.annotate(text, **place, ha="right", va="center", **options)
+
+
+def _name_ticks(axis, names, **options):
+    """One tick a class. Names are not read as formulas, unprintable characters are replaced, long names cut in the middle."""
+    labels = []
+    for name in names:
+        name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(name.split()))
+        half = _NAME_LENGTH // 2
+        labels.append(name if len(name) <= _NAME_LENGTH else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[1 - half :]}")
+    axis.set_ticks(range(len(labels)), labels, parse_math=False, **options)
+    axis.set_tick_params(length=0)

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# From nothing to passing tests: scripts/test.sh [arguments of pytest]
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
+cd "$root"
+exec "$python" -m pytest "$@"

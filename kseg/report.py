@@ -1,0 +1,207 @@
+"""The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
+
+import base64
+import csv
+import dataclasses
+import importlib.resources
+import io
+import json
+import shlex
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from kseg.config import TrainConfig
+from kseg.data.dataset import Dataset, Sample
+from kseg.figures import DPI, confusion_chart, curves_chart, iou_chart
+from kseg.metrics import scores
+from kseg.palette import IGNORED, colorize, palette
+from kseg.run import RunDir, atomic_path, write_text
+from kseg.scoring import Evaluation, Predictor
+
+_EXAMPLES = 3  # of each: best, median, worst
+_PANEL = 640  # pixels of an example's longer side, at most
+_SKIPPED_SHOWN = 10
+
+
+def write_report(
+    run: RunDir, config: TrainConfig, evaluation: Evaluation, dataset: Dataset, predictor: Predictor, *, best_epoch: int
+) -> None:
+    """Writes run.report, one file that needs neither network nor scripts, and its figures as PNG files into run.figures.
+
+    evaluation: the best epoch's model on all of `dataset`, the validation split. predictor: predicts the example pictures.
+    best_epoch: from 1; 0 if there was none. What the run directory lacks (metrics.csv, environment.json) is left out of the page.
+    """
+    total = evaluation.scores
+    absent = np.isnan(total.iou)
+    metrics = _read_metrics(run)
+    charts = {
+        "iou": iou_chart(evaluation.class_names, total),
+        "confusion_matrix": confusion_chart(evaluation.class_names, evaluation.confusion_matrix),
+    }
+    if metrics:
+        charts["curves"] = curves_chart(metrics, best_epoch)
+    groups, triples = _examples(evaluation, dataset, predictor)
+    for name, png in (charts | triples).items():
+        with atomic_path(run.figures / f"{name}.png") as temporary:
+            temporary.write_bytes(png)
+
+    share = total.pixels / max(total.pixels.sum(), 1)
+    columns = (evaluation.class_names, _hex_colors(len(absent)), total.iou, total.dice, share, absent, total.pixels == 0)
+    keys = ("name", "color", "iou", "dice", "share", "absent", "unlabelled")
+    page = _template().render(
+        config=config,
+        flags=_flags(config),
+        environment=_read_environment(run),
+        command=f"python -m kseg.evaluate --run_dir={shlex.quote(str(run.path))}",
+        scores=total,
+        images=len(evaluation.matrices),
+        unranked=len(evaluation.matrices) - len(evaluation.ranking()),
+        classes=[dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)],
+        labelled=bool(total.pixels.any()),
+        frequent=evaluation.class_names[int(total.pixels.argmax())],
+        best_epoch=best_epoch,
+        best=next((row for row in metrics if row.get("epoch") == best_epoch), {}),
+        epochs=len(metrics),
+        skipped=_read_skipped(run),
+        skipped_shown=_SKIPPED_SHOWN,
+        charts={name: {"src": _data_uri(png, "PNG"), "width": _css_width(png)} for name, png in charts.items()},
+        groups=groups,
+        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
+    )
+    # A name read from JSON or a file system may hold half a surrogate pair, which no file can.
+    write_text(run.report, page.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _template():
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = lambda value: f"{value:.4f}" if np.isfinite(value) else "n/a"
+    environment.filters["percent"] = lambda value: "<0.01%" if 0 < value < 5e-5 else f"{value:.2%}"
+    return environment.from_string(importlib.resources.files("kseg").joinpath("report.html.jinja").read_text(encoding="utf-8"))
+
+
+def _read_metrics(run: RunDir) -> list[dict[str, float]]:
+    """The epochs of metrics.csv, "epoch" counted from 1; nan where a value is missing or no finite number."""
+    if not run.metrics.exists():
+        return []
+    with run.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [{name: _number(value) for name, value in row.items() if name} for row in csv.DictReader(file)]
+    return [{**row, "epoch": row["epoch"] + 1} for row in rows if np.isfinite(row.get("epoch", np.nan))]
+
+
+def _number(text):
+    try:
+        value = float(text)
+    except (TypeError, ValueError):  # a row that was cut off, or the logger's NA
+        return float("nan")
+    return value if np.isfinite(value) else float("nan")
+
+
+def _read_environment(run: RunDir) -> dict[str, str]:
+    try:
+        content = json.loads(run.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(versions := content.pop("versions", None), dict):
+        content |= versions
+    if isinstance(command := content.get("command"), list):
+        content["command"] = shlex.join(map(str, command))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in content.items()}
+
+
+def _read_skipped(run: RunDir) -> list[str]:
+    return run.skipped.read_text(encoding="utf-8", errors="replace").splitlines() if run.skipped.exists() else []
+
+
+def _flags(config: TrainConfig) -> list[str]:
+    """The configuration as the lines of a flagfile; what is None is left to its default."""
+    values = {**dataclasses.asdict(config.data), **dataclasses.asdict(config)}
+    del values["data"]
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        elif value is not None:
+            sides = name == "image_size"
+            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
+    return lines
+
+
+def _examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Returns the groups of examples as the page shows them, and a PNG (image, label, prediction) of each by its name."""
+    chosen = [
+        (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
+    ]
+    predictions = predictor([index for *_, index in chosen]) if chosen else ()
+    names, colors = evaluation.class_names, _hex_colors(len(evaluation.class_names))
+    groups: dict[str, dict[str, Any]] = {}
+    triples: dict[str, bytes] = {}
+    for (group, number, index), (_, prediction) in zip(chosen, predictions, strict=True):
+        sample = dataset.load(index)
+        panels = _panels(sample, prediction, dataset.ignore_index)
+        gap = np.full((len(panels[0]), 8, 3), 255, "uint8")
+        triples[f"{group}_{number}"] = _encode(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), "PNG")
+        kinds = ("JPEG", "PNG", "PNG")
+        example = {
+            "name": sample.name,
+            "mean_iou": scores(evaluation.matrices[index]).mean_iou,
+            "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
+            "pictures": [_data_uri(_encode(panel, kind), kind) for panel, kind in zip(panels, kinds, strict=True)],
+        }
+        shown = groups.setdefault(group, {"title": group.capitalize(), "examples": [], "values": set()})
+        shown["examples"].append(example)
+        shown["values"] |= {*np.unique(sample.label).tolist(), *np.unique(prediction).tolist()}
+    for shown in groups.values():
+        values = shown.pop("values")
+        shown["ignored"] = dataset.ignore_index in values
+        shown["legend"] = [(names[value], colors[value]) for value in sorted(values - {dataset.ignore_index})]
+    return list(groups.values()), triples
+
+
+def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
+    """Image indices of the groups best, median and worst (the worst first), no image twice; empty groups are left out."""
+    some, more = divmod(min(len(ranking), 3 * _EXAMPLES), 3)
+    best, worst = some + (more > 0), some + (more > 1)
+    start = best + (len(ranking) - best - worst - some) // 2
+    ranked = ranking.tolist()
+    groups = {"best": ranked[:best], "median": ranked[start : start + some], "worst": ranked[::-1][:worst]}
+    return {group: indices for group, indices in groups.items() if indices}
+
+
+def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
+    """Image, label and prediction, uint8 [h, w, 3], longer side at most _PANEL; ignored pixels are hatched in the last two."""
+    height, width = sample.label.shape
+    scale = min(1.0, _PANEL / max(height, width))
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    image = np.asarray(Image.fromarray(sample.image).resize((w, h), Image.Resampling.BOX))
+    nearest = np.ix_(((np.arange(h) + 0.5) * height / h).astype(int), ((np.arange(w) + 0.5) * width / w).astype(int))
+    ignored = sample.label[nearest] == ignore_index
+    period = max(4, max(h, w) // 48)
+    stripe = np.add.outer(np.arange(h), np.arange(w)) % period < max(1, period // 4)
+    label = colorize(np.where(ignored, 255, sample.label[nearest]))
+    label[ignored & stripe] = 120
+    predicted = colorize(prediction[nearest])
+    predicted[ignored & stripe] = IGNORED
+    return [image, label, predicted]
+
+
+def _encode(picture: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind, quality=88)  # quality: of JPEG only
+    return buffer.getvalue()
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
+
+
+def _css_width(chart: bytes) -> int:
+    return round(Image.open(io.BytesIO(chart)).width * 96 / DPI)
+
+
+def _hex_colors(count: int) -> list[str]:
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in palette(count)]

@@ -1,0 +1,97 @@
+"""Looks at every sample of a data set before a run starts, so that a bad file does not end it hours later."""
+
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from kseg.data.dataset import BadSample, Dataset, Sample
+from kseg.errors import KsegError
+
+ON_BAD_SAMPLE = ("error", "skip")
+"""What check_samples can do about a bad sample."""
+
+_PROGRESS_AFTER = 2.0  # Seconds; a shorter check shows no bar.
+_BLOCK = 64  # Samples a thread is given ahead; bounds what is queued, and how much is read after a bad sample.
+
+
+class Subset:
+    """Some samples of a data set, in the order of `indices`: a Dataset itself.
+
+    Args:
+        dataset: a Dataset.
+        indices: 0 <= index < len(dataset), in any order; may repeat.
+
+    Raises:
+        IndexError: if an index is outside the data set.
+    """
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]):
+        self.dataset = dataset
+        self.indices = tuple(int(index) for index in indices)
+        if any(not 0 <= index < len(dataset) for index in self.indices):
+            raise IndexError(f"a Subset's indices must be between 0 and {len(dataset) - 1}")
+        self.class_names = dataset.class_names
+        self.ignore_index = dataset.ignore_index
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Sample:
+        return self.dataset.load(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(self.indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.dataset.size(self.indices[index])
+
+
+def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool = True) -> tuple[Dataset, list[str]]:
+    """Loads every sample once, with a thread for each CPU.
+
+    Args:
+        dataset: what to check.
+        on_bad_sample: "error" stops at the first bad sample, "skip" leaves bad samples out.
+        progress: shows a bar on stderr if it takes longer than 2 seconds.
+
+    Returns:
+        The data set without its bad samples (the same object if it has none), and one line for each bad sample, in order.
+
+    Raises:
+        KsegError: with "error", for the bad sample of the lowest index; with either, if no sample is left.
+    """
+    if on_bad_sample not in ON_BAD_SAMPLE:
+        raise KsegError(f"on_bad_sample is {on_bad_sample!r}; choose {' or '.join(ON_BAD_SAMPLE)}.")
+    if not len(dataset):
+        raise KsegError("the data set has no samples; choose another split.")
+    good, messages = [], []
+    threads = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(dataset), desc="checking samples", delay=_PROGRESS_AFTER, disable=not progress, file=sys.stderr) as bar,
+    ):
+        for start in range(0, len(dataset), threads * _BLOCK):
+            block = range(start, min(start + threads * _BLOCK, len(dataset)))
+            for index, message in zip(block, pool.map(lambda index: _problem(dataset, index), block), strict=True):
+                bar.update()
+                if message is None:
+                    good.append(index)
+                elif on_bad_sample == "error":
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise KsegError(f"{message} Fix the file, or pass --on_bad_sample=skip.")
+                else:
+                    messages.append(message)
+    if not good:
+        raise KsegError(f"all {len(messages)} samples are bad; the first: {messages[0]} Fix the files.")
+    return (Subset(dataset, good) if messages else dataset), messages
+
+
+def _problem(dataset: Dataset, index: int) -> str | None:
+    try:
+        dataset.load(index)
+    except BadSample as error:
+        return str(error)
+    return None

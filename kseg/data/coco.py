@@ -1,0 +1,284 @@
+"""Data sets in COCO's JSON format: instance or semantic annotations -> label maps, for images in a folder.
+
+Defects of the file as a whole are a KsegError when the data set is built. Defects of one image or of its annotations make that
+sample a bad one: `load` raises it, `kseg.data.check` stops at it or leaves it out.
+"""
+
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kseg.data import coco_masks
+from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
+from kseg.data.image_file import read_image
+from kseg.errors import KsegError, nearest
+
+MAX_CLASSES = 255
+"""Labels are uint8 and 255 is the ignore index."""
+MAX_PIXELS = 2**28
+"""Images that the JSON states to be larger are bad samples: pycocotools computes with 32-bit ints."""
+
+
+class CocoDataset:
+    """One split of a data set in COCO format, as a kseg.data.dataset.Dataset.
+
+    Polygons (several an annotation, clipped where they leave the image), compressed and uncompressed RLE are read; crowds are
+    painted like any other annotation. Where masks overlap, the one of larger area (in pixels of the mask) is painted first and
+    the smaller one over it; equal areas in the order of the file. EXIF orientation: see kseg.data.image_file.read_image.
+
+    Args:
+        data_dir: the folder that the two patterns start from.
+        split: what replaces `{split}` in them.
+        annotations: pattern of the JSON file.
+        images: pattern of the folder that `file_name` starts from.
+        background: True makes pixels that no annotation covers class 0, "background", and the categories, by ascending id,
+            classes 1, 2, ...; False makes such pixels ignore_index and the categories classes 0, 1, ....
+        ignore_categories: names of categories whose pixels become ignore_index and that are no classes; a name stands for every
+            category of that name, digits that are no category's name for the category of that id.
+
+    Attributes:
+        class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
+        ignore_index: 255.
+        warnings: lines to show the user.
+
+    Raises:
+        KsegError: if the folder or file is missing, or the file as a whole is not what it should be.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        split: str,
+        *,
+        annotations: str = "annotations/{split}.json",
+        images: str = "images/{split}",
+        background: bool = True,
+        ignore_categories: Sequence[str] = (),
+    ):
+        self.ignore_index = IGNORE_INDEX
+        self._fill = 0 if background else IGNORE_INDEX
+        self._shown_file = _fill_in(annotations, split, "annotations")
+        self._shown_images = _fill_in(images, split, "images")
+        file = _find_file(data_dir, self._shown_file, self._shown_images, annotations)
+        self._root = Path(data_dir).expanduser()
+        self._images = self._root / self._shown_images
+        self._resolved = (self._root.resolve(), self._images.resolve())
+
+        content = _read_json(file, self._shown_file)
+        categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
+        self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
+        self._bad: dict[int, str] = {}
+        self._index_images(content["images"])
+        self._index_annotations(content["annotations"])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        """The image's file_name."""
+        return self._names[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) as the JSON states it; `load` raises BadSample where the image differs."""
+        return self._sizes[index]
+
+    def load(self, index: int) -> Sample:
+        """Reads sample `index`. Raises BadSample, with a line that names the file or annotation, if it cannot be used."""
+        index = range(len(self))[index]  # IndexError beyond the end; a negative one becomes the place.
+        name, size = self._names[index], self._sizes[index]
+        if index in self._bad:
+            raise BadSample(self._bad[index])
+        shown = self._shown_image(index)
+        path = self._images / name
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError):  # A loop of links.
+            raise BadSample(f"{shown}: is a link that leads nowhere.") from None
+        if not any(resolved.is_relative_to(folder) for folder in self._resolved):
+            raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
+        image = read_image(path, shown, size, stated_in=self._shown_file)
+        return Sample(image, self._paint(index), name)
+
+    def _paint(self, index: int) -> np.ndarray:
+        masks, values = [], []
+        for annotation, value, segmentation in self._annotations[index]:
+            try:
+                masks.append(coco_masks.to_runs(segmentation, *self._sizes[index]))
+            except coco_masks.BadMask as error:
+                raise BadSample(self._describe(annotation, index, error)) from None
+            values.append(value)
+        return coco_masks.paint(masks, values, *self._sizes[index], fill=self._fill)
+
+    def _index_images(self, entries: list[Any]) -> None:
+        """Fills in the images' names, sizes and places, and notes those that cannot be right."""
+        images = _by_id(entries, "image", self._shown_file, {"file_name": str, "height": int, "width": int})
+        if not images:
+            raise KsegError(f"{self._shown_file}: lists no images; choose another split or file.")
+        self._places = {id_: place for place, id_ in enumerate(images)}
+        self._names = [entry["file_name"] for entry in images.values()]
+        self._sizes = [(entry["height"], entry["width"]) for entry in images.values()]
+        for place, (id_, entry) in enumerate(images.items()):
+            if reason := _unsafe(entry["file_name"]):
+                name = _shown(entry["file_name"])
+                self._bad[place] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
+            elif min(self._sizes[place]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
+                size = f"{entry['width']}x{entry['height']}"
+                self._bad[place] = f"{self._shown_file}: image {id_} has the size {size}, which no image can have."
+
+    def _index_annotations(self, entries: list[Any]) -> None:
+        """Groups the annotations by image, in compact form; notes the malformed ones."""
+        annotations = _by_id(entries, "annotation", self._shown_file, {"image_id": int, "category_id": int})
+        self._annotations: list[list[tuple[int, int, coco_masks.Segmentation]]] = [[] for _ in self._names]
+        leaving: list[int] = []
+        for id_, entry in annotations.items():
+            place = self._places.get(entry["image_id"])
+            if place is None:
+                raise KsegError(
+                    f"{self._shown_file}: annotation {id_} is of image {entry['image_id']}, which the file does not define. "
+                    "Fix the file."
+                )
+            if place in self._bad:
+                continue
+            value = self._values.get(entry["category_id"])
+            if value is None:
+                self._bad[place] = (
+                    f"{self._shown_file}: annotation {id_} names category {entry['category_id']}, which the file does not define."
+                )
+                continue
+            try:
+                segmentation = coco_masks.read_segmentation(entry.get("segmentation"), *self._sizes[place])
+            except coco_masks.BadMask as error:
+                self._bad[place] = self._describe(id_, place, error)
+                continue
+            self._annotations[place].append((id_, value, segmentation))
+            leaving += [id_] * coco_masks.count_leaving(segmentation, *self._sizes[place])
+        self.warnings: tuple[str, ...] = ()
+        if leaving:
+            many = "1 polygon leaves its image" if len(leaving) == 1 else f"{len(leaving)} polygons leave their image"
+            verb = "is" if len(leaving) == 1 else "are"
+            self.warnings = (f"{self._shown_file}: {many} (first: annotation {leaving[0]}) and {verb} clipped.",)
+
+    def _shown_image(self, index: int) -> str:
+        return _shown(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
+
+    def _describe(self, annotation: int, index: int, reason: Exception) -> str:
+        return f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {reason}."
+
+
+def _fill_in(pattern: str, split: str, argument: str) -> str:
+    """`pattern` with `{split}` replaced; braces mean nothing else."""
+    if {"{", "}"} & set(pattern.replace("{split}", "")):
+        raise KsegError(f"{argument}: {pattern!r} has braces that are not {{split}}, the only placeholder.")
+    return pattern.replace("{split}", split)
+
+
+def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str, pattern: str) -> Path:
+    """The annotation file; if it is not there, raises KsegError with what was looked for and what there is instead."""
+    wanted = f"the folder that holds {shown} and, in {images}, the images"
+    if not data_dir or not os.fspath(data_dir).strip():
+        raise KsegError(f"no data_dir is given; pass --data_dir=DIR, {wanted}.")
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise KsegError(
+            f"data_dir {data_dir} {'is not a folder' if root.exists() else 'does not exist'}; pass --data_dir=DIR, {wanted}."
+        )
+    file = root / shown
+    if file.is_file():
+        return file
+    if not any(root.iterdir()):
+        raise KsegError(f"data_dir {data_dir} is empty; pass --data_dir=DIR, {wanted}.")
+    before, placeholder, after = pattern.partition("{split}")
+    found: list[str] = []
+    if placeholder and "{split}" not in after and not Path(pattern).is_absolute():
+        paths = (path.relative_to(root).as_posix() for path in root.glob(glob.escape(before) + "*" + glob.escape(after)))
+        found = sorted(path[len(before) : len(path) - len(after)] for path in paths)
+    if found:
+        raise KsegError(f"data_dir {data_dir} has no file {shown}; splits that are there: {', '.join(map(_shown, found))}.")
+    raise KsegError(f"data_dir {data_dir} has no file {shown}, nor another that fits {pattern}; pass --data_dir=DIR, {wanted}.")
+
+
+def _read_json(file: Path, shown: str) -> dict[str, list[Any]]:
+    """The file's content, with lists under "images", "annotations" and "categories"."""
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise KsegError(f"{shown}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:  # Not JSON, not Unicode, a number of thousands of digits, nested too deep.
+        raise KsegError(f"{shown}: is not valid JSON ({error}). Fix the file.") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise KsegError(f'{shown}: is not in COCO format: it has no list "{key}". Fix the file, or choose another.')
+    return content
+
+
+def _by_id(entries: list[Any], kind: str, shown: str, fields: dict[str, type]) -> dict[int, dict[str, Any]]:
+    """Entries by their id, in the order of the file; raises KsegError if an id occurs twice or a field is not of its type."""
+    result: dict[int, dict[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int:  # Not isinstance: True is no id.
+            raise KsegError(f'{shown}: {kind} number {number} of the list has no "id" that is a whole number. Fix the file.')
+        id_ = entry["id"]
+        if id_ in result:
+            raise KsegError(f"{shown}: {kind} id {id_} occurs twice. Fix the file.")
+        for field, wanted in fields.items():
+            if type(entry.get(field)) is not wanted:
+                what = "a whole number" if wanted is int else "a text"
+                raise KsegError(f'{shown}: {kind} {id_} has no "{field}" that is {what}. Fix the file.')
+        result[id_] = entry
+    return result
+
+
+def _classes(
+    categories: dict[int, dict[str, Any]], background: bool, ignored: Sequence[str], shown: str
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """(class_names, label value of each category id)."""
+    names = {id_: categories[id_]["name"] for id_ in sorted(categories)}
+    values: dict[int, int] = {}
+    for wanted in map(str, ignored):
+        ids = [id_ for id_, name in names.items() if name == wanted] or [id_ for id_ in names if str(id_) == wanted]
+        if not ids:
+            raise KsegError(f"ignore_categories: {shown} has no category {wanted!r}{nearest(wanted, set(names.values()))}")
+        values.update(dict.fromkeys(ids, IGNORE_INDEX))
+    kept = [id_ for id_ in names if id_ not in values]
+    class_names = (["background"] if background else []) + [names[id_] for id_ in kept]
+    if not kept:
+        raise KsegError(f"{shown}: {'every category is ignored' if names else 'defines no categories'}, so no class is left.")
+    if len(class_names) > MAX_CLASSES:
+        raise KsegError(
+            f"{shown}: {len(class_names)} classes are more than {MAX_CLASSES}; leave some out with ignore_categories."
+        )
+    first = len(class_names) - len(kept)
+    while len(set(class_names)) < len(class_names):  # Again if a name with its id is a name that was there before.
+        shared = {name for name, count in Counter(class_names).items() if count > 1}
+        class_names[first:] = [
+            f"{name} [{id_}]" if name in shared else name for id_, name in zip(kept, class_names[first:], strict=True)
+        ]
+    values.update({id_: first + place for place, id_ in enumerate(kept)})
+    return tuple(class_names), values
+
+
+def _unsafe(file_name: str) -> str | None:
+    """Why a file_name is refused, None if it is not; links are looked at when the file is read."""
+    path = Path(os.path.normpath(file_name))
+    if not file_name.strip() or not path.parts:
+        return "names no file"
+    if path.is_absolute() or path.parts[0] == os.pardir:
+        return "leaves the folder of the images"
+    try:
+        os.fsencode(file_name)
+    except UnicodeEncodeError:
+        return "no file can have"
+    if "\0" in file_name:
+        return "no file can have"
+    return None
+
+
+def _shown(text: str) -> str:
+    """`text` for a message: on one line whatever it holds."""
+    return text if text.isprintable() else ascii(text)

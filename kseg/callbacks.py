@@ -1,45 +1,40 @@
 """What kseg adds to Keras's callbacks."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from kseg.errors import KsegError
+from kseg.progress import progress_bar
 from kseg.run import atomic_path, save_model
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds seconds and learning_rate to the logs.
+    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds seconds and learning_rate
+    to the logs.
 
-    Put it first, so that the callbacks after it (CSVLogger) see what it adds. The loss and the metric stay on the device: they are
-    read when the bar is drawn, a few times a second at most.
+    Put it first, so that the callbacks after it (CSVLogger) see what it adds. The loss and the metric stay on the device:
+    they are read when the bar is drawn, a few times a second at most.
     """
 
     def __init__(self, *, batch_size: int, steps: int, epochs: int):
         super().__init__()
         self.batch_size, self.steps, self.epochs = batch_size, steps, epochs
-        self._every = 0.2 if sys.stderr.isatty() else 10.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = self._drawn = time.monotonic()
-        self._bar = tqdm(
-            total=self.steps * self.batch_size, desc=f"epoch {epoch + 1}/{self.epochs}", unit="img", leave=False, mininterval=0,
-            miniters=1 << 60, file=sys.stderr, dynamic_ncols=True,
-        )  # fmt: skip
+        self._bar = progress_bar(self.steps * self.batch_size, f"epoch {epoch + 1}/{self.epochs}")
 
     def on_train_batch_end(self, batch, logs=None):
-        self._bar.n += self.batch_size
-        if time.monotonic() - self._drawn >= self._every:
+        if time.monotonic() - self._drawn >= self._bar.mininterval:
             values = [f"step {batch + 1}/{self.steps}"]
             values += [f"{name} {float(value):.4f}" for name, value in (logs or {}).items() if name in ("loss", "mean_iou")]
             self._bar.set_postfix_str(", ".join(values), refresh=False)
-            self._bar.refresh()
             self._drawn = time.monotonic()
+        self._bar.update(self.batch_size)
 
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()
@@ -66,7 +61,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """Keeps the last and the best model, each replaced in one step: a run killed at any moment leaves both whole.
 
-    last, best: paths of .keras files. monitor: what is best, higher being better. The first `last` is written before the first step.
+    last, best: paths of .keras files. monitor: what is best, higher being better. The first `last` is written before the
+    first step.
     """
 
     def __init__(self, last: Path, best: Path, monitor: str = "val_mean_iou"):

@@ -6,7 +6,8 @@ import keras
 
 
 def hide_accelerators_from_tensorflow() -> None:
-    """Imports TensorFlow so that it never touches a GPU or TPU: here it loads data, and would take the memory that training needs.
+    """Imports TensorFlow so that it never touches a GPU or TPU: here it loads data, and would take the memory that training
+    needs.
 
     Does nothing of the kind where TensorFlow is itself the Keras backend. Call it before anything else imports TensorFlow.
     """
@@ -26,17 +27,14 @@ def describe_devices() -> str:
     if name == "jax":
         import jax
 
-        devices = jax.devices()
-        kind = devices[0].device_kind
-        return f"jax {jax.__version__} on {kind} ({len(devices)} device{'s' if len(devices) > 1 else ''})"
-    if name == "torch":
+        version, kinds = jax.__version__, [device.device_kind for device in jax.devices()]
+    elif name == "torch":
         import torch
 
-        kind = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-        return f"torch {torch.__version__} on {kind}"
-    if name == "tensorflow":
+        version, kinds = torch.__version__, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    else:
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
-        return f"tensorflow {tf.__version__} on {'gpu' if gpus else 'cpu'} ({max(len(gpus), 1)} device{'s' if len(gpus) > 1 else ''})"
-    return name
+        version, kinds = tf.__version__, [device.name for device in tf.config.list_physical_devices("GPU")]
+    kinds = kinds or ["cpu"]
+    return f"{name} {version} on {kinds[0]} ({len(kinds)} device{'s' if len(kinds) > 1 else ''})"

@@ -20,8 +20,7 @@ A run that was stopped is scored by its best checkpoint, or by its last.
 
 def evaluate(config: EvaluateConfig):
     """Returns (Evaluation, split, the file the model came from). Raises KsegError for whatever the user can mend."""
-    from kseg.data import build_dataset
-    from kseg.data.check import check_samples
+    from kseg.data.check import open_split
     from kseg.run import RunDir, load_model
     from kseg.scoring import Predictor, write_evaluation
 
@@ -31,7 +30,7 @@ def evaluate(config: EvaluateConfig):
     chosen = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(trained.data)}
     data = dataclasses.replace(trained.data, **{name: value for name, value in chosen.items() if value is not None})
     split = config.split or trained.val_split
-    dataset, skipped = check_samples(build_dataset(data, split), data.on_bad_sample)
+    dataset, skipped = open_split(data, split)
     for line in skipped:
         print(f"skipped: {line}")
     path = run.newest_model()

@@ -19,8 +19,8 @@ Config = TypeVar("Config")
 def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
     """Returns the config that argv (argv[0] is the program) describes.
 
-    Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an argument that is
-    no flag. --flagfile=F reads flags from a file; later flags win.
+    Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
+    argument that is no flag. --flagfile=F reads flags from a file; later flags win.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
         print(_help(config_class, description))

@@ -1,7 +1,7 @@
 """One confusion matrix over a whole split, in exact integers, and the scores that come from it.
 
-confusion_matrix[t, p] counts the pixels of true class t that were predicted as p; ignored pixels are not counted. A mean over batches
-of per-batch mIoU is another, wrong number; nothing here computes it.
+confusion_matrix[t, p] counts the pixels of true class t that were predicted as p; ignored pixels are not counted. A mean
+over batches of per-batch mIoU is another, wrong number; nothing here computes it.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ _BASE = 1 << 30  # counts are kept as high * _BASE + low, both int32, because JA
 def confusion_matrices(label: Any, prediction: Any, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Any:
     """Counts (true, predicted) pairs per image, on any backend, under jit.
 
-    label, prediction: integers [B, H, W]. Returns int32 [B, num_classes, num_classes]. Labels that are ignore_index are not counted.
+    label, prediction: integers [B, H, W]. Returns int32 [B, num_classes, num_classes]. Labels that are ignore_index are not
+    counted.
     """
     batch = label.shape[0]
     cells = num_classes * num_classes

@@ -9,7 +9,8 @@ import keras
 def build_schedule(name: str, learning_rate: float, *, steps: int, warmup_steps: int = 0) -> Any:
     """Learning rate as a function of the step.
 
-    name: "poly" falls from learning_rate to 0 at `steps` with power 0.9 (DeepLab's), "cosine" likewise along half a cosine, "constant".
+    name: "poly" falls from learning_rate to 0 at `steps` with power 0.9 (DeepLab's), "cosine" likewise along half a cosine,
+    "constant".
     warmup_steps: the first steps, over which the rate rises linearly from 0.
     """
     decay_steps = max(steps - warmup_steps, 1)
@@ -26,7 +27,9 @@ def build_schedule(name: str, learning_rate: float, *, steps: int, warmup_steps:
 
 @keras.saving.register_keras_serializable("kseg")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to `learning_rate` over `steps`, then follows `after` (a schedule that starts at 0, or None: constant)."""
+    """Rises linearly from 0 to `learning_rate` over `steps`, then follows `after` (a schedule that starts at 0, or None:
+    constant).
+    """
 
     def __init__(self, after, learning_rate, steps):
         self.after, self.learning_rate, self.steps = after, learning_rate, steps

@@ -101,7 +101,9 @@ def default_run_dir(config: TrainConfig) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, of the same suffix; when the block ends well, the file is synced and renamed to `path`."""
+    """Yields a temporary name beside `path`, of the same suffix; when the block ends well, the file is synced and renamed
+    to `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
         temporary = Path(folder) / path.name
@@ -132,20 +134,16 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     import kseg.losses
     import kseg.metrics
     import kseg.models
-    import kseg.optimizers  # noqa: F401  (register the classes that the file may name)
+    import kseg.optimizers  # noqa: F401  (what they register, the file may name)
 
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            config = archive.read("config.json")
+            archive.getinfo("config.json")
     except FileNotFoundError:
         raise KsegError(f"{path}: no such file") from None
     except (OSError, KeyError, zipfile.BadZipFile):
         raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
-    if b"keras_cv" in config:
-        from kseg.models.backbones.keras_cv import register_layers
-
-        register_layers()
     return keras.saving.load_model(path, compile=compile, safe_mode=True)
 
 

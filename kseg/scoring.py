@@ -8,11 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from tqdm import tqdm
 
 from kseg.data.dataset import Dataset
 from kseg.metrics import Scores, confusion_matrices, scores
 from kseg.models.layers import resize_bilinear
+from kseg.progress import progress_bar
 from kseg.run import write_text
 
 
@@ -65,8 +65,8 @@ class Evaluation:
 class _ScoreAtLabelSize(keras.layers.Layer):
     """(logits [B, h, w, C], label [B, H, W], size [B, 2]) -> (confusion matrices [B, C, C], predictions [B, H, W]), int32.
 
-    The logits of each image are resized to its label's own size (bilinear, half-pixel centres), one image at a time, so that only one
-    picture of full-size logits lives.
+    The logits of each image are resized to its label's own size (bilinear, half-pixel centres), one image at a time, so
+    that only one picture of full-size logits lives.
     """
 
     def call(self, inputs):
@@ -91,7 +91,8 @@ class _ScoreAtLabelSize(keras.layers.Layer):
 
 
 class Predictor:
-    """Predicts label maps at the labels' own size: images are resized to image_size for the network, its logits to each label's size.
+    """Predicts label maps at the labels' own size: images are resized to image_size for the network, its logits to each
+    label's size.
 
     Jitted by Keras, and compiled once for a data set: labels are padded to the largest.
     """
@@ -128,23 +129,31 @@ class Predictor:
     def evaluate(self, progress: bool = True) -> Evaluation:
         """Scores every image of the data set."""
         images = range(len(self._dataset))
-        found = tqdm(self(images), total=len(images), desc="evaluate", unit="img", disable=not progress, leave=False)
-        return Evaluation(self._dataset.class_names, np.stack([matrix for matrix, _ in found]).astype("int64"))
+        matrices = []
+        with progress_bar(len(images), "evaluate", disable=not progress) as bar:
+            for matrix, _ in self(images):
+                matrices.append(matrix)
+                bar.update()
+        return Evaluation(self._dataset.class_names, np.stack(matrices).astype("int64"))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, split: str) -> None:
-    """Writes scores and counts as JSON; a class absent from labels and predictions has null."""
+    """Writes scores and counts as JSON; what is not defined, such as the IoU of an absent class, is null."""
     scores = evaluation.scores
+
+    def known(value):
+        return None if np.isnan(value) else float(value)
+
     content = {
         "split": split,
         "images": len(evaluation.matrices),
-        "mean_iou": scores.mean_iou,
-        "mean_dice": scores.mean_dice,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "constant_mean_iou": scores.constant_mean_iou,
+        "mean_iou": known(scores.mean_iou),
+        "mean_dice": known(scores.mean_dice),
+        "pixel_accuracy": known(scores.pixel_accuracy),
+        "constant_mean_iou": known(scores.constant_mean_iou),
         "class_names": list(evaluation.class_names),
-        "iou": [None if np.isnan(value) else value for value in scores.iou],
-        "dice": [None if np.isnan(value) else value for value in scores.dice],
+        "iou": [known(value) for value in scores.iou],
+        "dice": [known(value) for value in scores.dice],
         "confusion_matrix": evaluation.confusion_matrix.tolist(),
     }
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -8,8 +8,8 @@ import keras
 
 from kseg.callbacks import Checkpoint, Progress, StopOnNonFinite
 from kseg.config import TrainConfig
-from kseg.data import Dataset, build_dataset
-from kseg.data.check import check_samples
+from kseg.data import Dataset
+from kseg.data.check import open_split
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.distribution import describe_devices
 from kseg.errors import KsegError
@@ -42,9 +42,14 @@ def train(config: TrainConfig) -> TrainResult:
     run.check_free()
 
     train_set, val_set, skipped = _open(config)
-    size = {"image_size": config.image_size, "batch_size": config.batch_size}
     batches, steps = train_batches(
-        train_set, augment=config.augment, seed=config.seed, first_epoch=0, epochs=config.epochs, **size
+        train_set,
+        augment=config.augment,
+        seed=config.seed,
+        first_epoch=0,
+        epochs=config.epochs,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
     )
     model = _compiled_model(config, train_set, steps)
     run.create(config, skipped)
@@ -62,7 +67,7 @@ def train(config: TrainConfig) -> TrainResult:
             batches,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            validation_data=eval_batches(val_set, **size),
+            validation_data=eval_batches(val_set, image_size=config.image_size, batch_size=config.batch_size),
             callbacks=callbacks,
             shuffle=False,  # train_batches shuffles, by (seed, epoch)
             verbose=0,
@@ -70,11 +75,12 @@ def train(config: TrainConfig) -> TrainResult:
 
     model = load_model(run.best)
     save_model(model, run.model)
-    predictor = Predictor(model, val_set, **size)
+    predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size)
     evaluation = predictor.evaluate()
     write_evaluation(run.evaluation, evaluation, config.val_split)
     if config.report:
-        write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
+        with sample_errors():
+            write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
     return TrainResult(evaluation, run, time.monotonic() - start)
 
 
@@ -82,10 +88,7 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
     """Returns the checked splits and a line for every sample that was left out."""
     splits, skipped = [], []
     for split in (config.train_split, config.val_split):
-        dataset = build_dataset(config.data, split)
-        for warning in getattr(dataset, "warnings", ()):
-            print(f"warning: {warning}", flush=True)
-        dataset, bad = check_samples(dataset, config.data.on_bad_sample)
+        dataset, bad = open_split(config.data, split)
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits

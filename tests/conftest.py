@@ -1,4 +1,6 @@
-"""What all tests share. The backend is JAX unless KERAS_BACKEND says otherwise; test_backends.py runs files again on the others."""
+"""What all tests share. The backend is JAX unless KERAS_BACKEND says otherwise; test_backends.py runs files again on the
+others.
+"""
 
 import json
 import os
@@ -61,7 +63,9 @@ def _seed():
 
 @pytest.fixture(scope="session")
 def tiny_coco(tmp_path_factory) -> Path:
-    """A COCO data set of 9 training and 5 validation pictures, 64x48 and 40x50: coloured rectangles on grey, one category each colour."""
+    """A COCO data set of 9 training and 5 validation pictures, 64x48 and 40x50: coloured rectangles on grey, one category
+    each colour.
+    """
     folder = tmp_path_factory.mktemp("tiny_coco")
     generator = np.random.default_rng(7)
     colours = {3: (220, 40, 40), 5: (40, 200, 60), 11: (50, 60, 230)}
@@ -77,7 +81,13 @@ def tiny_coco(tmp_path_factory) -> Path:
                 picture[top : top + 18, left : left + 18] = colour
                 corners = [left, top, left + 18, top, left + 18, top + 18, left, top + 18]
                 annotations.append(
-                    {"id": len(annotations) + 1, "image_id": i + 1, "category_id": category, "segmentation": [corners], "iscrowd": 0}
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": i + 1,
+                        "category_id": category,
+                        "segmentation": [corners],
+                        "iscrowd": 0,
+                    }
                 )
             name = f"{i:03d}.png"
             Image.fromarray(picture).save(folder / "images" / split / name)

@@ -17,8 +17,8 @@ def test_defaults_of_flags_are_the_defaults_of_the_config():
 
 def test_flags_of_every_kind():
     config = train_flags(
-        "--dataset=coco", "--data_dir=/data", "--nobackground", "--ignore_categories=void,12", "--image_size=192x256", "--epochs=3",
-        "--learning_rate", "2e-4", "--output_stride=8", "--schedule=cosine",
+        "--dataset=coco", "--data_dir=/data", "--nobackground", "--ignore_categories=void,12", "--image_size=192x256",
+        "--epochs=3", "--learning_rate", "2e-4", "--output_stride=8", "--schedule=cosine",
     )  # fmt: skip
     data = DataConfig(dataset="coco", data_dir="/data", background=False, ignore_categories=("void", "12"))
     assert config == TrainConfig(

@@ -14,8 +14,8 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
     return DATASETS[config.dataset].build(config, split)
 
 
-@DATASETS.register()
-def coco(config: DataConfig, split: str) -> Dataset:
+@DATASETS.register("coco")
+def _coco(config: DataConfig, split: str) -> Dataset:
     """A COCO annotation file and a folder of images for each split."""
     from kseg.data.coco import CocoDataset
 
@@ -30,8 +30,8 @@ def coco(config: DataConfig, split: str) -> Dataset:
     )
 
 
-@DATASETS.register()
-def synthetic(config: DataConfig, split: str) -> Dataset:
+@DATASETS.register("synthetic")
+def _synthetic(config: DataConfig, split: str) -> Dataset:
     """The offline demonstration: drawn once into a cache folder, then read as any COCO data set."""
     from kseg.data.synthetic import load_synthetic
 

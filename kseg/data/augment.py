@@ -1,7 +1,8 @@
 """Augmentation presets (albumentations) and their seeding.
 
-A preset is a function from the network's input size to a list of transforms; a Resize to that size closes every pipeline. Labels are
-resampled by nearest neighbour only, and what comes in from outside the picture is ignored (label 255, black pixels). Presets never
+A preset is a function from the network's input size to a list of transforms; a Resize to that size closes every pipeline.
+Labels are resampled by nearest neighbour only, and what comes in from outside the picture is ignored (label 255, black
+pixels). Presets never
 normalise: the model does.
 """
 
@@ -16,8 +17,8 @@ from kseg.data.dataset import IGNORE_INDEX
 from kseg.registry import Registry
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look-up of newer versions at import
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
+import albumentations as A
+import cv2
 
 PRESETS = Registry("augmentation")
 _OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": IGNORE_INDEX}
@@ -41,7 +42,9 @@ def light(height: int, width: int) -> list[Any]:
 
 @PRESETS.register()
 def aug(height: int, width: int) -> list[Any]:
-    """The diary's AUG: flips, quarter turns, motion and Gaussian blur, optical distortion, each with albumentations' own defaults."""
+    """The diary's AUG: flips, quarter turns, motion and Gaussian blur, optical distortion, each with albumentations' own
+    defaults.
+    """
     return [
         A.HorizontalFlip(),
         A.VerticalFlip(),

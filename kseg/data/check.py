@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm
-
+from kseg.config import DataConfig
+from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset, Sample
 from kseg.errors import KsegError
+from kseg.progress import progress_bar
 
 ON_BAD_SAMPLE = ("error", "skip")
 """What check_samples can do about a bad sample."""
@@ -71,7 +72,7 @@ def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool
     threads = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(dataset), desc="checking samples", delay=_PROGRESS_AFTER, disable=not progress, file=sys.stderr) as bar,
+        progress_bar(len(dataset), "checking samples", delay=_PROGRESS_AFTER, disable=not progress) as bar,
     ):
         for start in range(0, len(dataset), threads * _BLOCK):
             block = range(start, min(start + threads * _BLOCK, len(dataset)))
@@ -95,3 +96,18 @@ def _problem(dataset: Dataset, index: int) -> str | None:
     except BadSample as error:
         return str(error)
     return None
+
+
+def open_split(config: DataConfig, split: str) -> tuple[Dataset, list[str]]:
+    """Opens a split and looks at every sample of it; warnings of the data set go to stderr.
+
+    Returns:
+        The data set without bad samples, and one line for each that was left out (see check_samples).
+
+    Raises:
+        KsegError: for whatever is wrong with the data set, or with a sample if config.on_bad_sample is "error".
+    """
+    dataset = build_dataset(config, split)
+    for warning in getattr(dataset, "warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return check_samples(dataset, config.on_bad_sample)

@@ -1,7 +1,7 @@
 """tf.data: from a Dataset to batches of static shape, uint8 all the way to the device.
 
-Sample i of epoch e under seed s is the same bytes whatever the number of threads: its random state comes from (s, e, i) alone, and
-tf.data keeps the order. TensorFlow sees no GPU here (kseg.distribution).
+Sample i of epoch e under seed s is the same bytes whatever the number of threads: its random state comes from (s, e, i)
+alone, and tf.data keeps the order. TensorFlow sees no GPU here (kseg.distribution).
 """
 
 import contextlib
@@ -28,8 +28,9 @@ def train_batches(
 ) -> tuple[tf.data.Dataset, int]:
     """Returns (batches, steps an epoch).
 
-    The batches, (image uint8 [B, h, w, 3], label uint8 [B, h, w]), are those of epochs first_epoch .. epochs - 1 on end, to be read
-    with steps_per_epoch. Every epoch shuffles anew and leaves out the last len(dataset) % batch_size images of its order.
+    The batches, (image uint8 [B, h, w, 3], label uint8 [B, h, w]), are those of epochs first_epoch .. epochs - 1 on end, to
+    be read with steps_per_epoch. Every epoch shuffles anew and leaves out the last len(dataset) % batch_size images of its
+    order.
     Raises KsegError if the data set has fewer images than a batch.
     """
     count = len(dataset)
@@ -75,8 +76,9 @@ def full_size_batches(
 ) -> tf.data.Dataset:
     """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, H, W], size int32 [B, 2]) of the images in order.
 
-    Images are resized to the network's input size, labels stay at their own: `size` is each label's (height, width), `area` is (H, W),
-    at least the largest of them, and pixels beyond a label's size are ignored. The last batch is filled up with ignored images.
+    Images are resized to the network's input size, labels stay at their own: `size` is each label's (height, width), `area`
+    is (H, W), at least the largest of them, and pixels beyond a label's size are ignored. The last batch is filled up with
+    ignored images.
     """
     resize = Augmenter("none", image_size)
 
@@ -131,10 +133,12 @@ _failures_lock = threading.Lock()
 
 @contextlib.contextmanager
 def sample_errors() -> Iterator[None]:
-    """Turns what TensorFlow makes of a BadSample, raised in one of its threads, back into one clear line (KsegError)."""
+    """Turns a BadSample, or what TensorFlow makes of one raised in its threads, into one clear line (KsegError)."""
     _failures.clear()
     try:
         yield
+    except BadSample as error:
+        raise KsegError(f"{error} It was in order when the run started.") from error
     except tf.errors.OpError as error:
         if _failures:
             raise KsegError(f"{_failures[0]} It was in order when the run started.") from error

@@ -5,19 +5,18 @@ It is written to a cache folder once, as a COCO data set, and read like any othe
 
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from kseg.data.coco import CocoDataset
 from kseg.data.synthetic_kinds import KINDS
 from kseg.data.synthetic_scene import draw_scene
 from kseg.errors import KsegError
+from kseg.progress import progress_bar
 
 VERSION = 1
 """Part of the folder's name: raise it with every change of what is drawn."""
@@ -83,7 +82,7 @@ def synthetic_coco(
 def _draw(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
     (folder / "annotations").mkdir(parents=True)
     total = sum(counts.values())
-    with tqdm(total=total, desc="drawing the synthetic data set", delay=_PROGRESS_AFTER, file=sys.stderr) as bar:
+    with progress_bar(total, "drawing the synthetic data set", delay=_PROGRESS_AFTER) as bar:
         for number, (split, count) in enumerate(counts.items()):
             (folder / "images" / split).mkdir(parents=True)
             images: list[dict[str, Any]] = []

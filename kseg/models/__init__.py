@@ -45,8 +45,8 @@ def build_model(
     normalization: "imagenet", a (mean, std) pair for RGB in 0..1, or None if the caller's images are normalised already.
     options: the decoder's own, e.g. dilation_rates.
 
-    Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no softmax), for
-    any H and W of at least 32. Raises KsegError for an unknown name, or a combination that cannot work.
+    Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no
+    softmax), for any H and W of at least 32. Raises KsegError for an unknown name, or a combination that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]

@@ -14,7 +14,8 @@ def deeplabv3plus(
 ) -> Any:
     """DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611), laid out as smp's DeepLabV3Plus.
 
-    features: c2 [B, H/4, W/4, C], c5 [B, H/s, W/s, D] with s the output stride. dilation_rates: of the three separable ASPP branches.
+    features: c2 [B, H/4, W/4, C], c5 [B, H/s, W/s, D] with s the output stride. dilation_rates: of the three separable ASPP
+    branches.
     dropout: of the fused context.
     Returns logits [B, H/4, W/4, num_classes].
     """

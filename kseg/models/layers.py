@@ -1,7 +1,7 @@
 """The blocks that models share. Channels last; every layer is registered, so that .keras files load with safe_mode on.
 
-Names: a layer's name is its torch module path with "." as "_" (`decoder_aspp_0_convs_0_0`), so that reading a torch checkpoint needs
-no table. `sequential_name("decoder_aspp", 0)` joins them.
+Names: a layer's name is its torch module path with "." as "_" (`decoder_aspp_0_convs_0_0`), so that reading a torch
+checkpoint needs no table. `sequential_name("decoder_aspp", 0)` joins them.
 """
 
 import contextlib
@@ -69,8 +69,8 @@ class Conv2D(keras.layers.Conv2D):
 class Resize(keras.layers.Layer):
     """Bilinear resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
 
-    align_corners: True puts the corner pixels' centres on each other (torch's align_corners=True, used by smp); False is half-pixel
-    centres without antialiasing (torch's False, Keras, OpenCV). Output [B, H, W, C].
+    align_corners: True puts the corner pixels' centres on each other (torch's align_corners=True, used by smp); False is
+    half-pixel centres without antialiasing (torch's False, Keras, OpenCV). Output [B, H, W, C].
     """
 
     def __init__(self, align_corners, **kwargs):
@@ -92,8 +92,8 @@ class Resize(keras.layers.Layer):
 def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tuple[int, int] | None = None) -> Any:
     """Bilinear resize without antialiasing, as two matrix products (whose gradient is cheap on every platform).
 
-    x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. padded_size: static (height, width) of the result where `size`
-    is not static; pixels beyond `size` repeat the edge. Returns [B, H, W, C] (or padded) of x's dtype.
+    x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. padded_size: static (height, width) of the result
+    where `size` is not static; pixels beyond `size` repeat the edge. Returns [B, H, W, C] (or padded) of x's dtype.
     """
     rows = _interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
     columns = _interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)

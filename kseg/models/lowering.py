@@ -1,12 +1,13 @@
 """How a depthwise or pointwise convolution is computed on each platform.
 
-XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is depthwise, and 2 to 7 times when it is 1x1. On JAX
-these functions compute it as sums of shifted multiply-adds, or as one matrix product, when the program is lowered for a CPU, and leave
-GPU and TPU to the library (`jax.lax.platform_dependent` chooses while lowering, so one jitted function serves every platform). On the
-other Keras backends the library's convolution is used everywhere. Results differ from the library's by float32 rounding only.
+XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is depthwise, and 2 to 7 times when it is 1x1.
+On JAX these functions compute it as sums of shifted multiply-adds, or as one matrix product, when the program is lowered
+for a CPU, and leave GPU and TPU to the library (`jax.lax.platform_dependent` chooses while lowering, so one jitted function
+serves every platform). On the other Keras backends the library's convolution is used everywhere. Results differ from the
+library's by float32 rounding only.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import keras
@@ -15,8 +16,8 @@ import keras
 def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
     """Depthwise convolution, channels last.
 
-    inputs: [B, H, W, C]. kernel: [kh, kw, C, M]. strides, dilation_rate: (rows, columns). padding: "valid" or "same" (the far side is
-    padded more, as Keras does). Returns [B, H', W', C * M] of inputs' dtype.
+    inputs: [B, H, W, C]. kernel: [kh, kw, C, M]. strides, dilation_rate: (rows, columns). padding: "valid" or "same" (the
+    far side is padded more, as Keras does). Returns [B, H', W', C * M] of inputs' dtype.
     """
     strides, dilation_rate = tuple(strides), tuple(dilation_rate)
     if keras.backend.backend() != "jax" or kernel.shape[-1] != 1:
@@ -53,9 +54,11 @@ def _pads(size, kernel_size, strides, padding, dilation_rate):
     return tuple(pads)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _jax_depthwise(strides, pads, dilation_rate):
-    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]) with a gradient of its own; one object per geometry, so that jit caches hit."""
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]) with a gradient of its own; one object per geometry, so that jit
+    caches hit.
+    """
     import jax
     import jax.numpy as jnp
     from jax import lax

@@ -59,7 +59,9 @@ def test_training_batches_are_the_same_bytes_every_time():
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone():
-    """Epoch 1 by itself is epoch 1 of a run from the start, and its samples are what the augmenter makes of (seed, epoch, index)."""
+    """Epoch 1 by itself is epoch 1 of a run from the start, and its samples are what the augmenter makes of (seed, epoch,
+    index).
+    """
     data = Slow()
     options = {"image_size": (32, 32), "batch_size": 3, "augment": "light", "seed": 9, "epochs": 2}
     whole, steps = train_batches(data, first_epoch=0, **options)
@@ -77,7 +79,14 @@ def test_another_seed_or_epoch_is_another_order():
     data = Slow()
 
     def first_batch(seed, epoch):
-        options = {"image_size": (32, 32), "batch_size": 8, "augment": "none", "seed": seed, "first_epoch": epoch, "epochs": epoch + 1}
+        options = {
+            "image_size": (32, 32),
+            "batch_size": 8,
+            "augment": "none",
+            "seed": seed,
+            "first_epoch": epoch,
+            "epochs": epoch + 1,
+        }
         return next(train_batches(data, **options)[0].as_numpy_iterator())[0].tobytes()
 
     assert len({first_batch(0, 0), first_batch(1, 0), first_batch(0, 1)}) == 3
@@ -122,7 +131,10 @@ def test_a_file_that_goes_bad_during_the_run_is_one_clear_line():
                 raise BadSample("images/train/6.jpg: cannot be read.")
             return super().load(index)
 
-    with pytest.raises(KsegError, match=r"^images/train/6.jpg: cannot be read. It was in order when the run started.$"), sample_errors():
+    with (
+        pytest.raises(KsegError, match=r"^images/train/6.jpg: cannot be read. It was in order when the run started.$"),
+        sample_errors(),
+    ):
         list(eval_batches(Broken(), image_size=(32, 32), batch_size=4))
 
 

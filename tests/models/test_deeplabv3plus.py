@@ -35,7 +35,12 @@ def pair(smp):
     reference = torch.nn.ModuleDict({"decoder": peer.decoder, "segmentation_head": peer.segmentation_head}).eval()
     for module in reference.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5), (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2)):
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2),
+            ):
                 torch.nn.init.uniform_(tensor, low, high)
     features = {"c2": keras.Input((None, None, 64)), "c5": keras.Input((None, None, 512))}
     logits = MODELS["deeplabv3plus"].build(features, num_classes=5)

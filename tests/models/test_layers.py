@@ -7,7 +7,9 @@ from kseg.models.layers import Normalize, Resize, resize_bilinear
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("source", "target"), [((4, 6), (16, 24)), ((5, 7), (33, 64)), ((1, 1), (5, 6)), ((9, 8), (4, 3)), ((3, 3), (1, 1))])
+@pytest.mark.parametrize(
+    ("source", "target"), [((4, 6), (16, 24)), ((5, 7), (33, 64)), ((1, 1), (5, 6)), ((9, 8), (4, 3)), ((3, 3), (1, 1))]
+)
 def test_resize_equals_torch(rng, align_corners, source, target):
     x = rng.normal(size=(2, *source, 3)).astype("float32")
     expected = torch.nn.functional.interpolate(

@@ -1,0 +1,53 @@
+"""The documentation is run: its Python blocks, and the flags of its commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kseg.config import EvaluateConfig, TrainConfig
+from kseg.flags import parse
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    for page in PAGES:
+        for number, match in enumerate(re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
+            yield pytest.param(match[1], id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_blocks_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
+
+
+@pytest.mark.parametrize("text", blocks("bash"))
+def test_commands_have_flags_that_exist(text, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        words = shlex.split(line, comments=True)
+        while words and "=" in words[0]:
+            words.pop(0)
+        if words[:2] == ["python", "-m"]:
+            words = words[2:]
+        config = {"kseg.train": TrainConfig, "scripts/train.sh": TrainConfig, "kseg.evaluate": EvaluateConfig}.get(words[0])
+        assert config or words[0] in ("scripts/test.sh", "pip"), line
+        if config:
+            parse(config, words, "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flags").glob("*.txt")), ids=lambda path: path.name)
+def test_flagfiles_parse(path):
+    config = parse(TrainConfig, ["kseg.train", f"--flagfile={path}", "--data_dir=DIR"], "")
+    assert config.data.dataset == "coco"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+    assert "@@" not in page.read_text()

@@ -1,0 +1,93 @@
+"""What keras-cv's backbones compute that no Keras layer covers, for images of any size. No layer here has weights.
+
+A saved model that contains one loads where this module has been imported; it needs neither keras-cv nor TensorFlow.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kseg.models.layers import register  # and with it the convolutions that backbones are made of
+
+
+@register
+def gelu_tanh(x: Any) -> Any:
+    """GELU by its tanh approximation, which `keras.activations.gelu` does not take by default and MiT in keras-cv does."""
+    return ops.gelu(x, approximate=True)
+
+
+@register
+class Focus(keras.layers.Layer):
+    """The four pixels of each 2x2 cell as channels, CSPDarkNet's stem (YOLOX, arXiv:2107.08430).
+
+    Input [B, H, W, C]; an odd height or width is first padded with zeros below or to the right, where keras-cv's fails.
+    Output [B, ceil(H/2), ceil(W/2), 4C], the cells read column by column as keras-cv does.
+    """
+
+    def call(self, x: Any) -> Any:
+        # Rows 1, 3, 5, ... of x with one row of zeros below it are ceil(H/2) many for even and for odd H: no size need be known.
+        below = ops.pad(x, [[0, 0], [0, 1], [0, 0], [0, 0]])[:, 1::2]
+        above = x[:, ::2]
+        columns = []
+        for rows in (above, below):
+            columns.append((rows[:, :, ::2], ops.pad(rows, [[0, 0], [0, 0], [0, 1], [0, 0]])[:, :, 1::2]))
+        (top_left, top_right), (bottom_left, bottom_right) = columns
+        return ops.concatenate([top_left, bottom_left, top_right, bottom_right], axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, channels = input_shape
+        return (batch, height and -(-height // 2), width and -(-width // 2), 4 * channels)
+
+
+@register
+class TransposedRead(keras.layers.Layer):
+    """Reads the memory of x [B, H, W, C], stored channels first, as if it were channels last; `inverse` undoes it at any size.
+
+    keras-cv's MiT does this around the convolution that shortens keys and values, where NVlabs' original transposes. It mixes
+    channels with places, but the published weights were trained with it. Input and output [B, H, W, C].
+    """
+
+    def __init__(self, inverse: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.inverse = inverse
+
+    def call(self, x: Any) -> Any:
+        batch, height, width, channels = ops.shape(x)
+        shape = (batch, channels, height * width) if self.inverse else (batch, height * width, channels)
+        return ops.reshape(ops.transpose(ops.reshape(x, shape), (0, 2, 1)), (batch, height, width, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "inverse": self.inverse}
+
+
+@register
+class DotProductAttention(keras.layers.Layer):
+    """softmax(q k^T / sqrt(C / num_heads)) v per head, over all places of a map.
+
+    Called on [q, k, v]: q [B, H, W, C]; k, v [B, h, w, C]. Output [B, H, W, C].
+    """
+
+    def __init__(self, num_heads: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def call(self, inputs: Any) -> Any:
+        q, k, v = (self._split(x) for x in inputs)
+        scores = ops.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+        # Not ops.softmax: it warns where there is a single key, as in an image of 32x32.
+        weights = ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
+        return ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weights, v), ops.shape(inputs[0]))
+
+    def _split(self, x: Any) -> Any:
+        batch, height, width, channels = ops.shape(x)
+        return ops.reshape(x, (batch, height * width, self.num_heads, channels // self.num_heads))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_heads": self.num_heads}

@@ -68,7 +68,7 @@ class TrainConfig:
     backbone_weights: str = _field("none", "Initial weights of the backbone: none, or imagenet (downloaded).", "model")
     output_stride: int | None = _field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     batch_size: int = _field(8, "Images a step.", "training")
-    epochs: int = _field(20, "Passes over the training split.", "training")
+    epochs: int = _field(15, "Passes over the training split.", "training")
     learning_rate: float = _field(1e-3, "Peak learning rate.", "training")
     schedule: str = _field(
         "poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "training", ("poly", "cosine", "constant")
@@ -118,6 +118,8 @@ class EvaluateConfig:
     data_dir: str | None = _field(None, "Folder of the data set, if not the run's.", "data")
     annotations: str | None = _field(None, "COCO file pattern, if not the run's.", "data")
     images: str | None = _field(None, "Image folder pattern, if not the run's.", "data")
+    background: bool | None = _field(None, "Whether uncovered pixels are class 0, if not as in the run.", "data")
+    ignore_categories: tuple[str, ...] | None = _field(None, "Categories that do not count, if not the run's.", "data")
     on_bad_sample: str | None = _field(None, "What to do about an unusable sample: error or skip.", "data")
     output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
 

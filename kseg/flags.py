@@ -1,6 +1,7 @@
 """The command line: one absl flag for every field of a config. The only place that defines flags."""
 
 import dataclasses
+import importlib.util
 import os
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from absl import flags
 from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
+BACKENDS = ("jax", "tensorflow", "torch")
 
 
 def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
@@ -43,6 +45,7 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an entry point: a KsegError is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
     try:
+        _check_backend()
         main(sys.argv)
     except KsegError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,6 +56,17 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+
+
+def _check_backend():
+    """Keras itself ends with a traceback if its backend is unknown or not installed."""
+    backend = os.environ.get("KERAS_BACKEND", "jax")
+    if backend not in BACKENDS:
+        raise KsegError(f"KERAS_BACKEND={backend}: must be one of {', '.join(BACKENDS)}")
+    if importlib.util.find_spec(backend) is None:
+        raise KsegError(
+            f"KERAS_BACKEND={backend}: {backend} is not installed; install it (pip install {backend}) or unset the variable"
+        )
 
 
 def _fields(config_class):
@@ -82,7 +96,7 @@ def _define(config_class, values):
         elif hint is float:
             flags.DEFINE_float(name, field.default, help, flag_values=values)
         elif hint == tuple[str, ...]:
-            flags.DEFINE_list(name, list(field.default), help, flag_values=values)
+            flags.DEFINE_list(name, None if field.default is None else list(field.default), help, flag_values=values)
         elif field.metadata["choices"]:
             flags.DEFINE_enum(name, field.default, field.metadata["choices"], help, flag_values=values)
         else:

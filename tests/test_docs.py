@@ -19,13 +19,13 @@ def blocks(language):
             yield pytest.param(match[1], id=f"{page.name}-{number}")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
 
 
-@pytest.mark.parametrize("text", blocks("bash"))
+@pytest.mark.parametrize("text", list(blocks("bash")))
 def test_commands_have_flags_that_exist(text, monkeypatch):
     monkeypatch.chdir(ROOT)
     for line in filter(None, (line.strip() for line in text.splitlines())):

@@ -217,3 +217,15 @@ def test_the_process_exits_with_2_and_no_traceback(module, argument):
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_backend():
+    done = subprocess.run(
+        [sys.executable, "-m", "kseg.train"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jaxx"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: KERAS_BACKEND=jaxx: must be one of jax, tensorflow, torch\n"

@@ -28,8 +28,8 @@ class Normalize(keras.layers.Layer):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def call(self, x):
-        scale = 1.0 / (255.0 * np.asarray(self.std, "float32"))
-        shift = np.asarray(self.mean, "float32") / np.asarray(self.std, "float32")
+        scale = ops.convert_to_tensor(1.0 / (255.0 * np.asarray(self.std)), "float32")
+        shift = ops.convert_to_tensor(np.asarray(self.mean) / np.asarray(self.std), "float32")
         return ops.cast(x, "float32") * scale - shift
 
     def compute_output_shape(self, input_shape):

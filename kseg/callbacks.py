@@ -1,6 +1,7 @@
 """What kseg adds to Keras's callbacks."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -80,4 +81,7 @@ class Checkpoint(keras.callbacks.Callback):
         if value > self.best_value:
             self.best_value, self.best_epoch = value, epoch + 1
             with atomic_path(self.best) as temporary:
-                os.link(self.last, temporary)  # `last` is replaced, never rewritten, so both names may share one file
+                try:
+                    os.link(self.last, temporary)  # `last` is replaced, never rewritten, so both names may share one file
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(self.last, temporary)

@@ -68,7 +68,7 @@ class TrainConfig:
     backbone_weights: str = _field("none", "Initial weights of the backbone: none, or imagenet (downloaded).", "model")
     output_stride: int | None = _field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     batch_size: int = _field(8, "Images a step.", "training")
-    epochs: int = _field(15, "Passes over the training split.", "training")
+    epochs: int = _field(12, "Passes over the training split.", "training")
     learning_rate: float = _field(1e-3, "Peak learning rate.", "training")
     schedule: str = _field(
         "poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "training", ("poly", "cosine", "constant")

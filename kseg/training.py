@@ -9,6 +9,7 @@ import keras
 from kseg.callbacks import Checkpoint, Progress, StopOnNonFinite
 from kseg.config import TrainConfig
 from kseg.data import Dataset
+from kseg.data.augment import check_preset
 from kseg.data.check import open_split
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.distribution import describe_devices
@@ -16,6 +17,7 @@ from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
+from kseg.models.backbones import check_backbone
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.run import RunDir, default_run_dir, load_model, save_model
@@ -37,7 +39,11 @@ def train(config: TrainConfig) -> TrainResult:
     Raises KsegError for whatever the user can mend; all that can be checked is checked before the run directory is made.
     """
     start = time.monotonic()
-    config = dataclasses.replace(config, backbone=config.backbone or MODELS[config.model].info["backbone"])
+    defaults = MODELS[config.model].info
+    backbone = config.backbone or defaults["backbone"]
+    config = dataclasses.replace(config, backbone=backbone)
+    check_backbone(backbone, config.output_stride or defaults["output_stride"])
+    check_preset(config.augment)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 

@@ -55,6 +55,11 @@ def aug(height: int, width: int) -> list[Any]:
     ]
 
 
+def check_preset(name: str) -> None:
+    """Raises KsegError with the nearest names if there is no such preset."""
+    PRESETS[name]
+
+
 class Augmenter:
     """Applies a preset to samples, from many threads at once, each sample with its own seed.
 

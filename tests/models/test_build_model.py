@@ -86,7 +86,10 @@ def test_every_variable_has_a_gradient(model, rng):
         ({"name": "deeplabv3+"}, r"unknown model 'deeplabv3\+'; did you mean deeplabv3plus"),
         ({"backbone": "resnet18"}, "unknown backbone 'resnet18'; did you mean"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
-        ({"output_stride": 4}, "backbone keras_cv/resnet18 cannot have output_stride=4 .* use one of 8, 16, 32"),
+        (
+            {"output_stride": 4},
+            "backbone keras_cv/resnet18 cannot have output_stride=4 .* use output_stride=8, 16, 32",
+        ),
         ({"input_shape": (31, 64, 3)}, "height and width must be at least 32"),
         ({"normalization": "imagnet"}, "unknown normalization 'imagnet'"),
     ],

@@ -38,13 +38,17 @@ def build_backbone(
     Returns a keras.Model from [B, H, W, C] normalised images to {"c1": ..., "c5": ...}.
     Raises KsegError for an unknown name, or a stride that the family cannot be built with.
     """
-    entry = BACKBONES[name]
-    strides = entry.info["output_strides"]
+    check_backbone(name, output_stride)
+    return BACKBONES[name].build(output_stride=output_stride, weights=weights, input_shape=input_shape)
+
+
+def check_backbone(name: str, output_stride: int) -> None:
+    """Raises KsegError, as build_backbone does but at once, for an unknown name or a stride the family cannot be built with."""
+    strides = BACKBONES[name].info["output_strides"]
     if output_stride not in strides:
-        supported = ", ".join(map(str, strides))
         reason = "its layers cannot be dilated" if strides == (32,) else "no such dilation is defined"
-        raise KsegError(f"backbone {name} cannot have output_stride={output_stride} ({reason}); use one of {supported}")
-    return entry.build(output_stride=output_stride, weights=weights, input_shape=input_shape)
+        supported = ", ".join(map(str, strides))
+        raise KsegError(f"backbone {name} cannot have output_stride={output_stride} ({reason}); use output_stride={supported}")
 
 
 def list_backbones() -> list[str]:

@@ -56,12 +56,21 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 @register
 class Conv2D(keras.layers.Conv2D):
-    """keras.layers.Conv2D whose 1x1 form is computed by kseg.models.lowering. Same arguments, same weights, same results."""
+    """keras.layers.Conv2D whose 1x1 and grouped forms are computed by kseg.models.lowering. Same arguments, weights, results."""
 
     def convolution_op(self, inputs, kernel):
-        plain = self.groups == 1 and self.data_format == "channels_last"
-        if plain and self.kernel_size == (1, 1) and self.strides == (1, 1):
-            return lowering.pointwise_conv2d(inputs, kernel)
+        if self.data_format == "channels_last":
+            if self.groups > 1:
+                return lowering.grouped_conv2d(
+                    inputs,
+                    kernel,
+                    groups=self.groups,
+                    strides=self.strides,
+                    padding=self.padding,
+                    dilation_rate=self.dilation_rate,
+                )
+            if self.kernel_size == (1, 1) and self.strides == (1, 1):
+                return lowering.pointwise_conv2d(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 
 

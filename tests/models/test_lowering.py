@@ -52,6 +52,31 @@ def test_depthwise_equals_the_library(rng, height, width, kernel, stride, dilati
 
 
 @jax_only
+@pytest.mark.parametrize(("height", "width", "kernel", "stride", "dilation", "padding"), CASES)
+def test_grouped_equals_the_library(rng, height, width, kernel, stride, dilation, padding):
+    import jax
+
+    x = rng.normal(size=(2, height, width, 6)).astype("float32")
+    k = rng.normal(size=(kernel, kernel, 2, 9)).astype("float32")
+
+    def ours(x, k):
+        return lowering.grouped_conv2d(x, k, groups=3, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
+
+    def library(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
+        )  # fmt: skip
+
+    expected, expected_vjp = jax.vjp(library, x, k)
+    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    dy = rng.normal(size=expected.shape).astype("float32")
+    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
+        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+
+
+@jax_only
 def test_the_cpu_program_holds_no_grouped_convolution(rng):
     """What the lowering is for: the slow operation is gone from the compiled program, forward and backward."""
     import jax
@@ -59,6 +84,9 @@ def test_the_cpu_program_holds_no_grouped_convolution(rng):
     x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
     step = jax.jit(jax.grad(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same").sum(), argnums=(0, 1)))
     assert "convolution" not in step.lower(x, k).as_text()
+    grouped = rng.normal(size=(3, 3, 2, 6)).astype("float32")
+    step = jax.jit(jax.grad(lambda x, k: lowering.grouped_conv2d(x, k, groups=2).sum(), argnums=(0, 1)))
+    assert "convolution" not in step.lower(x, grouped).as_text()
     step = jax.jit(jax.grad(lambda x, k: lowering.pointwise_conv2d(x, k).sum(), argnums=(0, 1)))
     assert "convolution" not in step.lower(x, rng.normal(size=(1, 1, 4, 3)).astype("float32")).as_text()
 
@@ -98,11 +126,11 @@ def test_depthwise_layer_is_a_drop_in(rng, stride, dilation, padding):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1)])
-def test_conv_layer_is_a_drop_in(rng, kernel, stride):
-    ours = Conv2D(7, kernel, strides=stride, padding="same")
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 3), (3, 1, 3)])
+def test_conv_layer_is_a_drop_in(rng, kernel, stride, groups):
+    ours = Conv2D(9, kernel, strides=stride, padding="same", groups=groups)
     theirs = keras.layers.Conv2D.from_config(ours.get_config())
-    x = rng.normal(size=(2, 9, 12, 5)).astype("float32")
+    x = rng.normal(size=(2, 9, 12, 6)).astype("float32")
     ours.build(x.shape)
     theirs.build(x.shape)
     ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])

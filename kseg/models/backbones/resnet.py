@@ -1,0 +1,106 @@
+"""ResNet and ResNeXt in torchvision's layout, which timm's and smp's weights share.
+
+He et al. 2016 (arXiv:1512.03385) with the stride on the 3x3 convolution ("v1.5"); Xie et al. 2017 (arXiv:1611.05431).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+
+from kseg.errors import KsegError
+from kseg.models.backbones import register_backbone
+from kseg.models.layers import Conv2D, batch_norm
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What tells the family's members apart.
+
+    blocks: in each of the four stages. bottleneck: three convolutions a block, else two. groups, width: of the 3x3 convolution.
+    """
+
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+    groups: int = 1
+    width: int = 64
+
+
+VARIANTS = {
+    "resnet18": Variant((2, 2, 2, 2), bottleneck=False),
+    "resnet34": Variant((3, 4, 6, 3), bottleneck=False),
+    "resnet50": Variant((3, 4, 6, 3), bottleneck=True),
+    "resnet101": Variant((3, 4, 23, 3), bottleneck=True),
+    "resnet152": Variant((3, 8, 36, 3), bottleneck=True),
+    "resnext50_32x4d": Variant((3, 4, 6, 3), bottleneck=True, groups=32, width=4),
+    "resnext101_32x8d": Variant((3, 4, 23, 3), bottleneck=True, groups=32, width=8),
+}
+
+
+def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
+
+    output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
+    """
+    if weights is not None:
+        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
+    variant = VARIANTS[name]
+    images = keras.Input(input_shape, name="images")
+    x = _conv(images, 64, 7, stride=2, name="encoder_conv1")
+    x = _relu(x, "encoder_bn1", "encoder_relu")
+    levels = {"c1": x}
+    # After a ReLU, padding with zeros is padding with minus infinity.
+    x = keras.layers.ZeroPadding2D(1, name="encoder_maxpool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, 2, name="encoder_maxpool")(x)
+    block = _bottleneck if variant.bottleneck else _basic
+    for stage, blocks in enumerate(variant.blocks):
+        dilation = max(1, 2 ** (stage + 2) // output_stride)
+        stride = 1 if stage == 0 or dilation > 1 else 2
+        for number in range(blocks):
+            name = f"encoder_layer{stage + 1}_{number}"
+            x = block(x, 64 * 2**stage, variant, stride=stride if number == 0 else 1, dilation=dilation, name=name)
+        levels[f"c{stage + 2}"] = x
+    return keras.Model(images, levels, name="backbone")
+
+
+def _basic(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
+    y = _conv(x, filters, 3, stride=stride, dilation=dilation, name=f"{name}_conv1")
+    y = _relu(y, f"{name}_bn1", f"{name}_relu1")
+    y = _conv(y, filters, 3, dilation=dilation, name=f"{name}_conv2")
+    return _add(x, batch_norm(y, f"{name}_bn2"), stride, name)
+
+
+def _bottleneck(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
+    width = filters * variant.width // 64 * variant.groups
+    y = _relu(_conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
+    y = _conv(y, width, 3, stride=stride, dilation=dilation, groups=variant.groups, name=f"{name}_conv2")
+    y = _relu(y, f"{name}_bn2", f"{name}_relu2")
+    y = _conv(y, 4 * filters, 1, name=f"{name}_conv3")
+    return _add(x, batch_norm(y, f"{name}_bn3"), stride, name)
+
+
+def _add(x: Any, y: Any, stride: int, name: str) -> Any:
+    if stride > 1 or x.shape[-1] != y.shape[-1]:
+        x = batch_norm(_conv(x, y.shape[-1], 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
+    return keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
+    return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
+
+
+def _conv(x: Any, filters: int, size: int, *, stride: int = 1, dilation: int = 1, groups: int = 1, name: str) -> Any:
+    """torch's Conv2d(padding=dilation * (size // 2), bias=False): both sides padded alike, where Keras's "same" may not."""
+    padding = dilation * (size // 2)
+    if stride > 1 and padding:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    return Conv2D(
+        filters, size, strides=stride, dilation_rate=dilation, groups=groups, use_bias=False, name=name,
+        padding="valid" if stride > 1 else "same",
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+    )(x)  # fmt: skip
+
+
+for _name in VARIANTS:
+    register_backbone(_name, partial(build, _name), output_strides=(8, 16, 32))

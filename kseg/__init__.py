@@ -24,6 +24,7 @@ _PUBLIC = {
     "ConfusionMatrix": "kseg.metrics",
     "CrossEntropy": "kseg.losses",
     "load_model": "kseg.run",
+    "load_torch_weights": "kseg.models.torch_weights",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -20,7 +20,7 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
-def test_python_blocks_run(code, tmp_path, monkeypatch):
+def test_python_blocks_run(code, tmp_path, monkeypatch, smp):  # smp: some blocks import it
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
 
@@ -51,3 +51,10 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
     assert "@@" not in page.read_text()
+
+
+def test_public_names_exist():
+    import kseg
+
+    for name in kseg.__all__:
+        assert getattr(kseg, name).__doc__

@@ -6,7 +6,7 @@ that name, converted by the layer's type.
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if name != "fc"}
-    unused = _unused_by_backbones() - set(layers)
+    unused = _unused_by_backbones(layers)
     modules = {name: tensors for name, tensors in modules.items() if name not in unused}
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     _refuse("the model has no place for", sorted(set(modules) - set(layers)), "wrong model or backbone?")
@@ -90,10 +90,15 @@ def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]
     return dict(modules)
 
 
-def _unused_by_backbones() -> set[str]:
-    """Modules behind the last feature (classifiers, mostly), as the families' registrations list them in `unused_keys`."""
-    keys = [key for name in BACKBONES for key in BACKBONES[name].info.get("unused_keys", ())]
-    return {f"encoder_{key.replace('.', '_')}" for key in keys}
+def _unused_by_backbones(layers: Container[str]) -> set[str]:
+    """Modules behind the last feature (classifiers, mostly) that the registration of the layers' backbone family lists."""
+    families = [BACKBONES[name].info for name in BACKBONES if "unused_keys" in BACKBONES[name].info]
+    keys = [key for info in families if _encoder_name(info["first_layer"]) in layers for key in info["unused_keys"]]
+    return {_encoder_name(key) for key in keys}
+
+
+def _encoder_name(path: str) -> str:
+    return f"encoder_{path.replace('.', '_')}"
 
 
 def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -151,4 +151,10 @@ def _norm_silu(x: Any, form: Form, name: str) -> Any:
 
 
 for _name in (f"{prefix}{size}" for prefix in FORMS for size in SCALING):
-    register_backbone(_name, partial(build, _name), output_strides=(8, 16, 32), unused_keys=("conv_head", "bn2", "classifier"))
+    register_backbone(
+        _name,
+        partial(build, _name),
+        output_strides=(8, 16, 32),
+        first_layer="conv_stem",
+        unused_keys=("conv_head", "bn2", "classifier"),
+    )

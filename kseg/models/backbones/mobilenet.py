@@ -62,4 +62,4 @@ def _norm_relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(max_value=6.0, name=f"{name}_2")(batch_norm(x, f"{name}_1"))
 
 
-register_backbone("mobilenet_v2", build, output_strides=(8, 16, 32), unused_keys=("classifier.1",))
+register_backbone("mobilenet_v2", build, output_strides=(8, 16, 32), first_layer="features.0.0", unused_keys=("classifier.1",))

@@ -68,4 +68,6 @@ def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
 
 
 for _name, _network in {**{name: name for name in BLOCKS}, **ALIASES}.items():
-    register_backbone(_name, partial(build, _network), output_strides=(8, 16, 32), unused_keys=("last_linear",))
+    register_backbone(
+        _name, partial(build, _network), output_strides=(8, 16, 32), first_layer="layer0.conv1", unused_keys=("last_linear",)
+    )

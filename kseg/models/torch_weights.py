@@ -6,7 +6,7 @@ that name, converted by the layer's type.
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kseg.errors import KsegError
+from kseg.models.backbones import BACKBONES
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile put before every key."""
@@ -24,8 +25,8 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     """Fills every variable of a model, or of a torch-layout backbone, from a PyTorch checkpoint.
 
     checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
-    .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight", the
-    classifier's "fc." left out).
+    .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight"). Left
+    out are the classifier's "fc." there, and what backbones' registrations list as `unused_keys`.
 
     Raises KsegError if the file cannot be read, a shape differs, or a key or a variable is left over; the model is then
     unchanged.
@@ -35,6 +36,8 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if name != "fc"}
+    unused = _unused_by_backbones(layers)
+    modules = {name: tensors for name, tensors in modules.items() if name not in unused}
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     _refuse("the model has no place for", sorted(set(modules) - set(layers)), "wrong model or backbone?")
     converted = {name: _convert(layers[name], modules[name]) for name in layers}
@@ -85,6 +88,17 @@ def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]
         path, _, name = key.rpartition(".")
         modules[path.replace(".", "_")][name] = value
     return dict(modules)
+
+
+def _unused_by_backbones(layers: Container[str]) -> set[str]:
+    """Modules behind the last feature (classifiers, mostly) that the registration of the layers' backbone family lists."""
+    families = [BACKBONES[name].info for name in BACKBONES if "unused_keys" in BACKBONES[name].info]
+    keys = [key for info in families if _encoder_name(info["first_layer"]) in layers for key in info["unused_keys"]]
+    return {_encoder_name(key) for key in keys}
+
+
+def _encoder_name(path: str) -> str:
+    return f"encoder_{path.replace('.', '_')}"
 
 
 def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:

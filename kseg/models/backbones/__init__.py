@@ -18,7 +18,9 @@ LEVELS = ("c0", "c1", "c2", "c3", "c4", "c5")
 def register_backbone(name: str, build: Any, *, output_strides: tuple[int, ...], **info: Any) -> None:
     """Registers `build(output_stride=, weights=, input_shape=)` under `name`.
 
-    output_strides: what the family can be built with, e.g. (8, 16, 32).
+    output_strides: what the family can be built with, e.g. (8, 16, 32). info: for kseg.models.torch_weights, `unused_keys`, the
+    torch module paths that checkpoints of the family hold and its features do not use, such as ("classifier",), together with
+    `first_layer`, a path that tells the family's models from others, such as "conv_stem".
     """
     BACKBONES.add(name, build, output_strides=output_strides, **info)
 

@@ -1,0 +1,160 @@
+"""EfficientNet b0 to b7 (Tan and Le 2019, arXiv:1905.11946) in timm's layout, in two forms that load the same weights.
+
+`tf_efficientnet_b4` is timm's: padding as TensorFlow's "SAME", which depends on the input's size, and batch norm with epsilon
+1e-3. It computes what the weights were trained to compute.
+`timm-efficientnet-b4` is segmentation_models.pytorch's encoder of that name: padding alike on both sides and epsilon 1e-5.
+Take it to continue from smp's checkpoints, or to reproduce results that were made with smp.
+They also differ in c1 (see `build`), in dilation (see `_stage_plan`), and in stochastic depth, which only smp turns on.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+
+from kseg.errors import KsegError
+from kseg.models.backbones import register_backbone
+from kseg.models.backbones.torch_layers import conv, depthwise_conv
+
+SCALING = {
+    "b0": (1.0, 1.0),
+    "b1": (1.0, 1.1),
+    "b2": (1.1, 1.2),
+    "b3": (1.2, 1.4),
+    "b4": (1.4, 1.8),
+    "b5": (1.6, 2.2),
+    "b6": (1.8, 2.6),
+    "b7": (2.0, 3.1),
+}
+"""Multipliers of b0's channels and of its blocks a stage."""
+STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
+"""b0: blocks, kernel size, stride and channels of each stage."""
+STEM, EXPANSION, SQUEEZE = 32, 6, 4
+LEVEL_AFTER_STAGE = {1: "c2", 2: "c3", 4: "c4", 6: "c5"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where timm's network and smp's encoder part. drop_path: the probability that training drops the last block's residual."""
+
+    timm: bool
+    epsilon: float
+    drop_path: float
+
+
+FORMS = {"tf_efficientnet_": Form(True, 1e-3, 0.0), "timm-efficientnet-": Form(False, 1e-5, 0.2)}
+"""The forms by the beginning of their backbones' names."""
+
+
+def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Sizes are rounded up.
+
+    Features c2 to c5 are the last stages of their stride. c1 is the first stage (16 channels in b0) in timm's form, and the stem
+    (32) in smp's.
+    """
+    if weights is not None:
+        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
+    form, (width, depth) = FORMS[name[:-2]], SCALING[name[-2:]]
+    images = keras.Input(input_shape, name="images")
+    x = conv(images, _channels(STEM, width), 3, stride=2, same=form.timm, name="encoder_conv_stem")
+    x = _norm_silu(x, form, "encoder_bn1")
+    levels = {"c1": x}
+    repeats = [math.ceil(blocks * depth) for blocks, *_ in STAGES]
+    plan = _stage_plan(form, output_stride)
+    for stage, (_, kernel, _, channels) in enumerate(STAGES):
+        stride, first_dilation, dilation = plan[stage]
+        for number in range(repeats[stage]):
+            x = _block(
+                x,
+                _channels(channels, width),
+                kernel,
+                form=form,
+                stride=stride if number == 0 else 1,
+                dilation=first_dilation if number == 0 else dilation,
+                expansion=1 if stage == 0 else EXPANSION,
+                drop_path=form.drop_path * (sum(repeats[:stage]) + number) / sum(repeats),
+                name=f"encoder_blocks_{stage}_{number}",
+            )
+        if stage == 0 and form.timm:
+            levels["c1"] = x
+        if stage in LEVEL_AFTER_STAGE:
+            levels[LEVEL_AFTER_STAGE[stage]] = x
+    return keras.Model(images, levels, name="backbone")
+
+
+def _channels(channels: int, width: float) -> int:
+    """Scaled, then rounded to a multiple of 8, upwards where that would lose more than a tenth."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def _stage_plan(form: Form, output_stride: int) -> list[tuple[int, int, int]]:
+    """Returns each stage's (stride, dilation of its first block, dilation of the others).
+
+    A stage whose stride is traded dilates all of its blocks in smp, and all but the first, whose input has not lost anything
+    yet, in timm.
+    """
+    reached, dilation, plan = 2, 1, []
+    for _, _, stride, _ in STAGES:
+        before = dilation
+        if reached * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        reached *= stride
+        plan.append((stride, before if form.timm else dilation, dilation))
+    return plan
+
+
+def _block(
+    x: Any,
+    channels: int,
+    kernel: int,
+    *,
+    form: Form,
+    stride: int,
+    dilation: int,
+    expansion: int,
+    drop_path: float,
+    name: str,
+) -> Any:
+    """Mobile inverted bottleneck with squeeze and excitation; without expansion, timm's depthwise separable convolution."""
+    expanded = expansion > 1
+    y = x
+    if expanded:
+        y = _norm_silu(conv(y, expansion * x.shape[-1], 1, name=f"{name}_conv_pw"), form, f"{name}_bn1")
+    y = depthwise_conv(y, kernel, stride=stride, dilation=dilation, same=form.timm, name=f"{name}_conv_dw")
+    y = _norm_silu(y, form, f"{name}_bn{1 + expanded}")
+    y = _squeeze_and_excite(y, x.shape[-1] // SQUEEZE, name=f"{name}_se")
+    y = _norm(conv(y, channels, 1, name=f"{name}_conv_pw{'l' * expanded}"), form, f"{name}_bn{2 + expanded}")
+    if stride > 1 or x.shape[-1] != channels:
+        return y
+    if drop_path > 0:
+        y = keras.layers.Dropout(drop_path, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
+    return keras.layers.Add(name=f"{name}_add")([y, x])
+
+
+def _squeeze_and_excite(x: Any, squeezed: int, *, name: str) -> Any:
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
+    y = keras.layers.Activation("silu", name=f"{name}_act1")(conv(y, squeezed, 1, use_bias=True, name=f"{name}_conv_reduce"))
+    y = conv(y, x.shape[-1], 1, use_bias=True, name=f"{name}_conv_expand")
+    return keras.layers.Multiply(name=f"{name}_scale")([x, keras.layers.Activation("sigmoid", name=f"{name}_gate")(y)])
+
+
+def _norm(x: Any, form: Form, name: str) -> Any:
+    return keras.layers.BatchNormalization(epsilon=form.epsilon, momentum=0.9, name=name)(x)
+
+
+def _norm_silu(x: Any, form: Form, name: str) -> Any:
+    return keras.layers.Activation("silu", name=f"{name}_act")(_norm(x, form, name))
+
+
+for _name in (f"{prefix}{size}" for prefix in FORMS for size in SCALING):
+    register_backbone(
+        _name,
+        partial(build, _name),
+        output_strides=(8, 16, 32),
+        first_layer="conv_stem",
+        unused_keys=("conv_head", "bn2", "classifier"),
+    )

@@ -1,0 +1,73 @@
+"""SE-ResNeXt in the layout of the first release, which timm calls legacy_seresnext* and smp se_resnext*.
+
+Hu et al. 2018 (arXiv:1709.01507) on ResNeXt (Xie et al. 2017, arXiv:1611.05431). timm's `seresnext*` are other networks.
+"""
+
+from functools import partial
+from typing import Any
+
+import keras
+
+from kseg.errors import KsegError
+from kseg.models.backbones import register_backbone
+from kseg.models.backbones.torch_layers import conv
+from kseg.models.layers import batch_norm
+
+BLOCKS = {"legacy_seresnext50_32x4d": (3, 4, 6, 3), "legacy_seresnext101_32x4d": (3, 4, 23, 3)}
+"""Blocks in each of the four stages."""
+ALIASES = {"se_resnext50_32x4d": "legacy_seresnext50_32x4d", "se_resnext101_32x4d": "legacy_seresnext101_32x4d"}
+"""smp's name of the same network: timm's."""
+GROUPS, REDUCTION = 32, 16
+
+
+def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5.
+
+    Sizes are rounded up, but for the stem's max pool, which rounds down: c2 is [B, floor(ceil(H/2) / 2), ...].
+    output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
+    """
+    if weights is not None:
+        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
+    images = keras.Input(input_shape, name="images")
+    x = _relu(conv(images, 64, 7, stride=2, name="encoder_layer0_conv1"), "encoder_layer0_bn1", "encoder_layer0_relu1")
+    levels = {"c1": x}
+    # torch's ceil_mode: a last window may reach one pixel beyond the far side. After a ReLU, zeros there change no maximum.
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="encoder_layer0_pool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, 2, name="encoder_layer0_pool")(x)
+    for stage, blocks in enumerate(BLOCKS[name]):
+        dilation = max(1, 2 ** (stage + 2) // output_stride)
+        stride = 1 if stage == 0 or dilation > 1 else 2
+        for number in range(blocks):
+            block = f"encoder_layer{stage + 1}_{number}"
+            x = _block(x, 64 * 2**stage, stride=stride if number == 0 else 1, dilation=dilation, name=block)
+        levels[f"c{stage + 2}"] = x
+    return keras.Model(images, levels, name="backbone")
+
+
+def _block(x: Any, planes: int, *, stride: int, dilation: int, name: str) -> Any:
+    """ResNeXt's bottleneck, 2 * planes wide, whose result is scaled by squeeze and excitation before the shortcut is added."""
+    y = _relu(conv(x, 2 * planes, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
+    y = conv(y, 2 * planes, 3, stride=stride, dilation=dilation, groups=GROUPS, name=f"{name}_conv2")
+    y = _relu(y, f"{name}_bn2", f"{name}_relu2")
+    y = batch_norm(conv(y, 4 * planes, 1, name=f"{name}_conv3"), f"{name}_bn3")
+    y = _squeeze_and_excite(y, name=f"{name}_se_module")
+    if stride > 1 or x.shape[-1] != 4 * planes:
+        x = batch_norm(conv(x, 4 * planes, 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
+    return keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([y, x]))
+
+
+def _squeeze_and_excite(x: Any, *, name: str) -> Any:
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
+    y = keras.layers.ReLU(name=f"{name}_relu")(conv(y, x.shape[-1] // REDUCTION, 1, use_bias=True, name=f"{name}_fc1"))
+    y = conv(y, x.shape[-1], 1, use_bias=True, name=f"{name}_fc2")
+    return keras.layers.Multiply(name=f"{name}_scale")([x, keras.layers.Activation("sigmoid", name=f"{name}_sigmoid")(y)])
+
+
+def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
+    return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
+
+
+for _name, _network in {**{name: name for name in BLOCKS}, **ALIASES}.items():
+    register_backbone(
+        _name, partial(build, _network), output_strides=(8, 16, 32), first_layer="layer0.conv1", unused_keys=("last_linear",)
+    )

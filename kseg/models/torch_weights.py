@@ -18,6 +18,8 @@ from kseg.errors import KsegError
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile put before every key."""
 _IGNORED = ("num_batches_tracked",)
+_CLASSIFIERS = ("fc", "classifier_", "pre_logits_", "head_")
+"""Where torchvision and timm keep the layers after the features (modules beginning so)."""
 
 
 def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mapping[str, Any]) -> None:
@@ -34,7 +36,7 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     modules = _by_module(_unwrapped(state))
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
-        modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if name != "fc"}
+        modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if not name.startswith(_CLASSIFIERS)}
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     _refuse("the model has no place for", sorted(set(modules) - set(layers)), "wrong model or backbone?")
     converted = {name: _convert(layers[name], modules[name]) for name in layers}
@@ -92,7 +94,7 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndar
     tensors = dict(tensors)
     if isinstance(layer, keras.layers.BatchNormalization):
         names = ["weight", "bias", "running_mean", "running_var"]
-    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
         names = ["weight", "bias"] if layer.use_bias else ["weight"]
         axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
         if tensors.get("weight", np.empty(0)).ndim == 4:

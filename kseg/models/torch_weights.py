@@ -35,7 +35,7 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     modules = _by_module(_unwrapped(state))
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
-        modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if name != "fc"}
+        modules = {f"encoder_{name}": tensors for name, tensors in modules.items()}
     unused = _unused_by_backbones(layers)
     modules = {name: tensors for name, tensors in modules.items() if name not in unused}
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
@@ -106,7 +106,7 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndar
     tensors = dict(tensors)
     if isinstance(layer, keras.layers.BatchNormalization):
         names = ["weight", "bias", "running_mean", "running_var"]
-    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+    elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
         names = ["weight", "bias"] if layer.use_bias else ["weight"]
         axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
         if tensors.get("weight", np.empty(0)).ndim == 4:

@@ -103,4 +103,4 @@ def _conv(x: Any, filters: int, size: int, *, stride: int = 1, dilation: int = 1
 
 
 for _name in VARIANTS:
-    register_backbone(_name, partial(build, _name), output_strides=(8, 16, 32))
+    register_backbone(_name, partial(build, _name), output_strides=(8, 16, 32), first_layer="conv1", unused_keys=("fc",))

@@ -104,6 +104,8 @@ def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tupl
     x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. padded_size: static (height, width) of the result
     where `size` is not static; pixels beyond `size` repeat the edge. Returns [B, H, W, C] (or padded) of x's dtype.
     """
+    if padded_size is None and tuple(ops.shape(x)[1:3]) == tuple(size) and all(isinstance(side, int) for side in size):
+        return x
     rows = _interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
     columns = _interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
     with _full_precision():

@@ -26,7 +26,7 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
 
     checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
     .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight"). Left
-    out are the classifier's "fc." there, and what backbones' registrations list as `unused_keys`.
+    out are `num_batches_tracked` and what the backbone's registration lists as `unused_keys`: classifiers, mostly.
 
     Raises KsegError if the file cannot be read, a shape differs, or a key or a variable is left over; the model is then
     unchanged.

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import torch
+from parity import channels_first, channels_last, randomise, relative_error
 
 from kseg.errors import KsegError
 from kseg.models import MODELS, build_model
 from kseg.models.layers import ResizeNearest
 from kseg.models.torch_weights import load_torch_weights
-from parity import channels_first, channels_last, randomise, relative_error
 
 
 @pytest.fixture(scope="module")

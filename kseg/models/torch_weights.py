@@ -92,6 +92,8 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndar
     tensors = dict(tensors)
     if isinstance(layer, keras.layers.BatchNormalization):
         names = ["weight", "bias", "running_mean", "running_var"]
+    elif isinstance(layer, keras.layers.GroupNormalization):
+        names = ["weight", "bias"]
     elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
         names = ["weight", "bias"] if layer.use_bias else ["weight"]
         axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)

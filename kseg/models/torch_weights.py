@@ -5,6 +5,7 @@ that name, converted by the layer's type.
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from kseg.errors import KsegError
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile put before every key."""
+OPTIONAL = ("aux_classifier_",)
+"""Modules that a checkpoint may hold and a model may lack: torchvision's auxiliary head, which only training uses."""
 _IGNORED = ("num_batches_tracked",)
 
 
@@ -25,7 +28,8 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
 
     checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
     .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight", the
-    classifier's "fc." left out).
+    classifier's "fc." left out). The keys of torchvision's segmentation models fit the models of the same names: "backbone." is
+    read as "encoder.", and what OPTIONAL names is left out where the model has no layers for it.
 
     Raises KsegError if the file cannot be read, a shape differs, or a key or a variable is left over; the model is then
     unchanged.
@@ -33,6 +37,9 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     modules = _by_module(_unwrapped(state))
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
+    if not any(name.startswith("backbone_") for name in layers):
+        modules = {re.sub("^backbone_", "encoder_", name): tensors for name, tensors in modules.items()}
+    modules = {name: tensors for name, tensors in modules.items() if name in layers or not name.startswith(OPTIONAL)}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": tensors for name, tensors in modules.items() if name != "fc"}
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")

@@ -69,5 +69,5 @@ def test_group_norm_weights_go_to_gamma_and_beta(pair):
 def test_group_norm_without_a_bias_is_refused(pair):
     reference, model = pair
     state = {k: v for k, v in reference.state_dict().items() if k != "decoder.seg_blocks.3.block.0.block.1.bias"}
-    with pytest.raises(KsegError, match="decoder_seg_blocks_3_block_0_block_1 has weight in the checkpoint; .* weight, bias"):
+    with pytest.raises(KsegError, match=r"decoder_seg_blocks_3_block_0_block_1 has weight in the checkpoint; .* weight, bias"):
         load_torch_weights(model, state)

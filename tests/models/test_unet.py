@@ -29,7 +29,7 @@ def test_logits_equal_smps(pair, rng, size):
     assert relative_error(model.predict_on_batch(images), expected) <= 1e-4
 
 
-def test_vggs_centre_block_equals_smps(smp, rng):
+def test_vggs_centre_block_equals_smps_and_is_saved(smp, rng, tmp_path):
     from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
     channels = (16, 8, 12, 20, 24, 28)
@@ -49,6 +49,9 @@ def test_vggs_centre_block_equals_smps(smp, rng):
         expected = reference["segmentation_head"](decoder([channels_first(values[level]) for level in levels]))
     found = model.predict_on_batch({**values, "images": np.zeros((1, 64, 70, 3), "float32")})
     assert relative_error(found, channels_last(expected)) <= 1e-4
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict_on_batch({**values, "images": np.zeros((1, 64, 70, 3), "float32")}), found)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def register_model(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a decoder under its function's name.
 
-    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride.
+    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride. Beside the
+    levels, features["images"] is the model's input, for decoders that end at its size.
     backbone, output_stride: what build_model uses where the caller says nothing. levels: the features that the decoder reads.
     align_corners: how its logits are resized to the input's size.
     """
@@ -66,7 +67,7 @@ def build_model(
     missing = [level for level in entry.info["levels"] if level not in features]
     if missing:
         raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
-    logits = entry.build(features, num_classes=num_classes, **options)
+    logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
     logits = Resize(entry.info["align_corners"], dtype="float32", name="logits")([logits, images])
     return keras.Model(images, logits, name=name)
 

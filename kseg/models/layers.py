@@ -98,13 +98,41 @@ class Resize(keras.layers.Layer):
         return {**super().get_config(), "align_corners": self.align_corners}
 
 
+@register
+class ResizeNearest(keras.layers.Layer):
+    """Nearest resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
+
+    Row i of the result is row floor(i * h / H) of x: torch's interpolate(mode="nearest"). Output [B, H, W, C].
+    """
+
+    def call(self, inputs):
+        x, reference = inputs
+        height, width = ops.shape(reference)[1:3]
+        return _resize_nearest(_resize_nearest(x, 1, height), 2, width)
+
+    def compute_output_shape(self, input_shape):
+        x, reference = input_shape
+        return (x[0], *reference[1:3], x[3])
+
+
+def _resize_nearest(x: Any, axis: int, target: Any) -> Any:
+    """ResizeNearest along one axis to `target`, an int or an int scalar of the backend."""
+    source = ops.shape(x)[axis]
+    if isinstance(source, int) and isinstance(target, int):
+        if source == target:
+            return x
+        if source == (target + 1) // 2:  # then floor(i * source / target) is i // 2; its gradient is a sum, not a scatter
+            return ops.repeat(x, 2, axis=axis)[(slice(None),) * axis + (slice(0, target),)]
+    return ops.take(x, ops.arange(target) * source // target, axis=axis)
+
+
 def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tuple[int, int] | None = None) -> Any:
     """Bilinear resize without antialiasing, as two matrix products (whose gradient is cheap on every platform).
 
     x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. padded_size: static (height, width) of the result
     where `size` is not static; pixels beyond `size` repeat the edge. Returns [B, H, W, C] (or padded) of x's dtype.
     """
-    if padded_size is None and tuple(ops.shape(x)[1:3]) == tuple(size) and all(isinstance(side, int) for side in size):
+    if padded_size is None and all(isinstance(n, int) for n in size) and tuple(size) == tuple(ops.shape(x)[1:3]):
         return x
     rows = _interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
     columns = _interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
@@ -156,14 +184,26 @@ def batch_norm(x: Any, name: str) -> Any:
     return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
 
 
-def conv_bn_relu(x: Any, filters: int, kernel_size: int = 3, *, dilation_rate: int = 1, name: str, first: int = 0) -> Any:
+def conv_bn_relu(
+    x: Any,
+    filters: int,
+    kernel_size: int = 3,
+    *,
+    dilation_rate: int = 1,
+    kernel_initializer: Any = None,
+    name: str,
+    first: int = 0,
+) -> Any:
     """torch's Sequential(Conv2d without bias, BatchNorm2d, ReLU) with "same" padding.
 
-    first: the convolution's index in its torch Sequential; batch norm and ReLU follow.
+    kernel_initializer: None is PyTorch's default. first: the convolution's index in its torch Sequential; batch norm and ReLU
+    follow.
     """
+    if kernel_initializer is None:
+        kernel_initializer = torch_uniform(kernel_size**2 * x.shape[-1])
     x = Conv2D(
         filters, kernel_size, padding="same", dilation_rate=dilation_rate, use_bias=False,
-        kernel_initializer=torch_uniform(kernel_size**2 * x.shape[-1]), name=sequential_name(name, first),
+        kernel_initializer=kernel_initializer, name=sequential_name(name, first),
     )(x)  # fmt: skip
     return keras.layers.ReLU(name=sequential_name(name, first + 2))(batch_norm(x, sequential_name(name, first + 1)))
 

@@ -5,6 +5,7 @@ that name, converted by the layer's type.
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from kseg.models.backbones import BACKBONES
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile put before every key."""
+OPTIONAL = ("aux_classifier_",)
+"""Modules that a checkpoint may hold and a model may lack: torchvision's auxiliary head, which only training uses."""
 _IGNORED = ("num_batches_tracked",)
 
 
@@ -25,8 +28,10 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     """Fills every variable of a model, or of a torch-layout backbone, from a PyTorch checkpoint.
 
     checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
-    .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight"). Left
-    out are `num_batches_tracked` and what the backbone's registration lists as `unused_keys`: classifiers, mostly.
+    .safetensors. smp's keys fit models ("encoder.conv1.weight"), torchvision's and timm's fit backbones ("conv1.weight"), those
+    of torchvision's segmentation models fit the models of the same names ("backbone." is read as "encoder."). Left out are
+    `num_batches_tracked`, what the backbone's registration lists as `unused_keys` (classifiers, mostly), and what OPTIONAL names
+    where the model has no layers for it.
 
     Raises KsegError if the file cannot be read, a shape differs, or a key or a variable is left over; the model is then
     unchanged.
@@ -34,6 +39,9 @@ def load_torch_weights(model: keras.Model, checkpoint: str | os.PathLike | Mappi
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     modules = _by_module(_unwrapped(state))
     layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
+    if not any(name.startswith("backbone_") for name in layers):
+        modules = {re.sub("^backbone_", "encoder_", name): tensors for name, tensors in modules.items()}
+    modules = {name: tensors for name, tensors in modules.items() if name in layers or not name.startswith(OPTIONAL)}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": tensors for name, tensors in modules.items()}
     unused = _unused_by_backbones(layers)
@@ -106,6 +114,8 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndar
     tensors = dict(tensors)
     if isinstance(layer, keras.layers.BatchNormalization):
         names = ["weight", "bias", "running_mean", "running_var"]
+    elif isinstance(layer, keras.layers.GroupNormalization):
+        names = ["weight", "bias"]
     elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
         names = ["weight", "bias"] if layer.use_bias else ["weight"]
         axes = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)

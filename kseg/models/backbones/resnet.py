@@ -19,12 +19,15 @@ class Variant:
     """What tells the family's members apart.
 
     blocks: in each of the four stages. bottleneck: three convolutions a block, else two. groups, width: of the 3x3 convolution.
+    late_dilation: the first block of a dilated stage keeps the dilation of the stage before it, as in torchvision's segmentation
+    models; else it has its own stage's, as in smp.
     """
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
     groups: int = 1
     width: int = 64
+    late_dilation: bool = False
 
 
 VARIANTS = {
@@ -35,6 +38,8 @@ VARIANTS = {
     "resnet152": Variant((3, 8, 36, 3), bottleneck=True),
     "resnext50_32x4d": Variant((3, 4, 6, 3), bottleneck=True, groups=32, width=4),
     "resnext101_32x8d": Variant((3, 4, 23, 3), bottleneck=True, groups=32, width=8),
+    "torchvision_resnet50": Variant((3, 4, 6, 3), bottleneck=True, late_dilation=True),
+    "torchvision_resnet101": Variant((3, 4, 23, 3), bottleneck=True, late_dilation=True),
 }
 
 
@@ -42,6 +47,7 @@ def build(name: str, *, output_stride: int, weights: str | None, input_shape: tu
     """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
 
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
+    torchvision_resnet50 and _resnet101 have stride 8 only, and torchvision's dilation: the first block's comes one stage later.
     """
     if weights is not None:
         raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
@@ -59,7 +65,8 @@ def build(name: str, *, output_stride: int, weights: str | None, input_shape: tu
         stride = 1 if stage == 0 or dilation > 1 else 2
         for number in range(blocks):
             name = f"encoder_layer{stage + 1}_{number}"
-            x = block(x, 64 * 2**stage, variant, stride=stride if number == 0 else 1, dilation=dilation, name=name)
+            own = max(1, dilation // 2) if variant.late_dilation and number == 0 else dilation
+            x = block(x, 64 * 2**stage, variant, stride=stride if number == 0 else 1, dilation=own, name=name)
         levels[f"c{stage + 2}"] = x
     return keras.Model(images, levels, name="backbone")
 
@@ -102,5 +109,11 @@ def _conv(x: Any, filters: int, size: int, *, stride: int = 1, dilation: int = 1
     )(x)  # fmt: skip
 
 
-for _name in VARIANTS:
-    register_backbone(_name, partial(build, _name), output_strides=(8, 16, 32), first_layer="conv1", unused_keys=("fc",))
+for _name, _variant in VARIANTS.items():
+    register_backbone(
+        _name,
+        partial(build, _name),
+        output_strides=(8,) if _variant.late_dilation else (8, 16, 32),
+        first_layer="conv1",
+        unused_keys=("fc",),
+    )

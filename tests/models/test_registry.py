@@ -1,0 +1,29 @@
+"""What holds for every registered model and backbone, cheaply: names, docs and errors."""
+
+import pytest
+
+from kseg.errors import KsegError
+from kseg.models import MODELS, build_model, list_backbones, list_models
+from kseg.models.backbones import BACKBONES
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_model_is_documented_and_has_a_backbone_that_fits(name):
+    entry = MODELS[name]
+    assert "Returns logits" in entry.build.__doc__
+    assert entry.info["backbone"] in BACKBONES
+    assert entry.info["output_stride"] in BACKBONES[entry.info["backbone"]].info["output_strides"]
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_a_backbone_refuses_a_stride_it_has_not(name):
+    with pytest.raises(KsegError, match=f"backbone {name} cannot have output_stride=64"):
+        build_model("deeplabv3plus", num_classes=2, backbone=name, output_stride=64)
+
+
+def test_every_model_and_backbone_of_the_diary_is_there():
+    assert {"fcn16s", "segnet", "deeplabv3", "deeplabv3plus", "unet", "deeplabv3_resnet50", "deeplabv3_resnet101"} <= set(
+        list_models()
+    )
+    wanted = {"vgg16", "vgg16_bn", "resnet50", "resnet101", "resnext50_32x4d", "se_resnext50_32x4d"}
+    assert wanted | {"timm-efficientnet-b0", "timm-efficientnet-b4", "tf_efficientnet_b0"} <= set(list_backbones())

@@ -4,32 +4,11 @@ import keras
 import numpy as np
 import pytest
 import torch
+from parity import channels_last, randomise, relative_error
 
 from kseg.errors import KsegError
 from kseg.models import build_backbone, build_model
 from kseg.models.torch_weights import load_torch_weights
-
-
-def randomise(module: torch.nn.Module) -> torch.nn.Module:
-    """Random batch norm parameters and statistics too, so that none of them can be swapped unseen."""
-    torch.manual_seed(0)
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.0)
-            torch.nn.init.uniform_(layer.bias, -0.3, 0.3)
-            torch.nn.init.uniform_(layer.running_mean, -0.3, 0.3)
-            torch.nn.init.uniform_(layer.running_var, 0.8, 1.5)
-    return module.eval()
-
-
-def channels_last(x: torch.Tensor) -> np.ndarray:
-    return x.detach().permute(0, 2, 3, 1).numpy()
-
-
-def relative_error(found, expected) -> float:
-    found = keras.ops.convert_to_numpy(found)
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def trained(tiny_coco, tmp_path_factory):
 
         jax.monitoring.register_event_duration_secs_listener(listen)
     out = _capture(lambda: train.main(flags(tiny_coco, run_dir)))
-    return RunDir(run_dir), out, compiled
+    return RunDir(run_dir), out, tuple(compiled)  # the listener stays: what later tests compile is not this run's
 
 
 def _capture(call):
@@ -145,7 +145,7 @@ def test_bad_samples_can_be_left_out(tiny_coco, tmp_path):
 
 
 MISUSE = [
-    (["--model=deeplabv4"], "unknown model 'deeplabv4'; did you mean deeplabv3plus"),
+    (["--model=deeplabv4"], "unknown model 'deeplabv4'; did you mean deeplabv3"),
     (["--backbone=keras_cv/resnet19"], "unknown backbone 'keras_cv/resnet19'; did you mean keras_cv/resnet1"),
     (["--backbone=keras_cv/densenet121", "--output_stride=8"], "backbone keras_cv/densenet121 cannot have output_stride=8"),
     (["--augment=agu"], "unknown augmentation 'agu'; did you mean aug"),

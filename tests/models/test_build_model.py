@@ -83,7 +83,7 @@ def test_every_variable_has_a_gradient(model, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "deeplabv3+"}, r"unknown model 'deeplabv3\+'; did you mean deeplabv3plus"),
+        ({"name": "deeplabv3+"}, r"unknown model 'deeplabv3\+'; did you mean deeplabv3"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean resnet1"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         (

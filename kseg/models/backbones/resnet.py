@@ -11,7 +11,8 @@ import keras
 
 from kseg.errors import KsegError
 from kseg.models.backbones import register_backbone
-from kseg.models.layers import Conv2D, batch_norm
+from kseg.models.backbones.torch_layers import conv
+from kseg.models.layers import batch_norm
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def build(name: str, *, output_stride: int, weights: str | None, input_shape: tu
         raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     variant = VARIANTS[name]
     images = keras.Input(input_shape, name="images")
-    x = _conv(images, 64, 7, stride=2, name="encoder_conv1")
+    x = conv(images, 64, 7, stride=2, name="encoder_conv1")
     x = _relu(x, "encoder_bn1", "encoder_relu")
     levels = {"c1": x}
     # After a ReLU, padding with zeros is padding with minus infinity.
@@ -72,41 +73,29 @@ def build(name: str, *, output_stride: int, weights: str | None, input_shape: tu
 
 
 def _basic(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
-    y = _conv(x, filters, 3, stride=stride, dilation=dilation, name=f"{name}_conv1")
+    y = conv(x, filters, 3, stride=stride, dilation=dilation, name=f"{name}_conv1")
     y = _relu(y, f"{name}_bn1", f"{name}_relu1")
-    y = _conv(y, filters, 3, dilation=dilation, name=f"{name}_conv2")
+    y = conv(y, filters, 3, dilation=dilation, name=f"{name}_conv2")
     return _add(x, batch_norm(y, f"{name}_bn2"), stride, name)
 
 
 def _bottleneck(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
     width = filters * variant.width // 64 * variant.groups
-    y = _relu(_conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
-    y = _conv(y, width, 3, stride=stride, dilation=dilation, groups=variant.groups, name=f"{name}_conv2")
+    y = _relu(conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
+    y = conv(y, width, 3, stride=stride, dilation=dilation, groups=variant.groups, name=f"{name}_conv2")
     y = _relu(y, f"{name}_bn2", f"{name}_relu2")
-    y = _conv(y, 4 * filters, 1, name=f"{name}_conv3")
+    y = conv(y, 4 * filters, 1, name=f"{name}_conv3")
     return _add(x, batch_norm(y, f"{name}_bn3"), stride, name)
 
 
 def _add(x: Any, y: Any, stride: int, name: str) -> Any:
     if stride > 1 or x.shape[-1] != y.shape[-1]:
-        x = batch_norm(_conv(x, y.shape[-1], 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
+        x = batch_norm(conv(x, y.shape[-1], 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
     return keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, y]))
 
 
 def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
     return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
-
-
-def _conv(x: Any, filters: int, size: int, *, stride: int = 1, dilation: int = 1, groups: int = 1, name: str) -> Any:
-    """torch's Conv2d(padding=dilation * (size // 2), bias=False): both sides padded alike, where Keras's "same" may not."""
-    padding = dilation * (size // 2)
-    if stride > 1 and padding:
-        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    return Conv2D(
-        filters, size, strides=stride, dilation_rate=dilation, groups=groups, use_bias=False, name=name,
-        padding="valid" if stride > 1 else "same",
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-    )(x)  # fmt: skip
 
 
 for _name, _variant in VARIANTS.items():

@@ -74,7 +74,10 @@ class TrainConfig:
         "poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "training", ("poly", "cosine", "constant")
     )
     warmup_epochs: float = _field(0.0, "Epochs over which the learning rate first rises from 0.", "training")
-    weight_decay: float = _field(1e-4, "Decoupled weight decay (AdamW).", "training")
+    optimizer: str = _field(
+        "adamw", "adamw: weight decay is decoupled; adam: as PyTorch's, L2 in the gradient.", "training", ("adamw", "adam")
+    )
+    weight_decay: float = _field(1e-4, "Weight decay, of the kind that the optimizer has.", "training")
     seed: int = _field(21, "One seed makes a run repeatable.", "training")
     run_dir: str | None = _field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
     report: bool = _field(True, "Write report.html and its figures.", "output")

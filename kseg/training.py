@@ -120,7 +120,7 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int) -> kera
         warmup_steps=warmup_steps(config.warmup_epochs, steps),
     )
     model.compile(
-        optimizer=build_optimizer(learning_rate=schedule, weight_decay=config.weight_decay),
+        optimizer=build_optimizer(config.optimizer, learning_rate=schedule, weight_decay=config.weight_decay),
         loss=CrossEntropy(train_set.ignore_index),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )

@@ -20,7 +20,8 @@ def register_model(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a decoder under its function's name.
 
-    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride. Beside the
+    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride, or, where it has more
+    than one head, {"logits": ..., "auxiliary": ...}. Beside the
     levels, features["images"] is the model's input, for decoders that end at its size.
     backbone, output_stride: what build_model uses where the caller says nothing. levels: the features that the decoder reads.
     align_corners: how its logits are resized to the input's size.
@@ -47,7 +48,8 @@ def build_model(
     options: the decoder's own, e.g. dilation_rates.
 
     Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no
-    softmax), for any H and W of at least 32. Raises KsegError for an unknown name, or a combination that cannot work.
+    softmax), for any H and W of at least 32; where an option asks for an auxiliary head, to {"logits": ..., "auxiliary": ...} of that
+    shape. Raises KsegError for an unknown name, or a combination that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]
@@ -68,8 +70,10 @@ def build_model(
     if missing:
         raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
     logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
-    logits = Resize(entry.info["align_corners"], dtype="float32", name="logits")([logits, images])
-    return keras.Model(images, logits, name=name)
+    named = logits if isinstance(logits, dict) else {"logits": logits}
+    resize = {level: Resize(entry.info["align_corners"], dtype="float32", name=level) for level in named}
+    named = {level: resize[level]([x, images]) for level, x in named.items()}
+    return keras.Model(images, named if isinstance(logits, dict) else named["logits"], name=name)
 
 
 def list_models() -> list[str]:

@@ -75,6 +75,31 @@ class Conv2D(keras.layers.Conv2D):
 
 
 @register
+class BatchNormalization(keras.layers.BatchNormalization):
+    """keras.layers.BatchNormalization for [..., C] whose moving variance follows the unbiased estimate, as torch's does.
+
+    Keras follows the biased one, which is smaller by (n - 1) / n with n the number of values a channel: noticeable where maps are
+    small. What normalises a training batch is the biased one in both. n = 1 has no unbiased estimate; 0 is taken.
+    """
+
+    def call(self, inputs, training=None):
+        if not (training and self.trainable):
+            return super().call(inputs, training=False)
+        x = ops.cast(inputs, "float32")
+        axes = list(range(len(x.shape) - 1))
+        mean = ops.mean(x, axis=axes)
+        # Not E[x^2] - E[x]^2, as Keras has it: where values hardly differ, as after global pooling, it would be rounding alone.
+        # The variance does not change with the mean it is taken around, so no gradient flows through that.
+        variance = ops.mean(ops.square(x - ops.stop_gradient(mean)), axis=axes)
+        count = ops.cast(ops.size(x), "float32") / x.shape[-1]
+        unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        x = ops.batch_normalization(x, mean, variance, axis=-1, offset=self.beta, scale=self.gamma, epsilon=self.epsilon)
+        return ops.cast(x, self.compute_dtype)
+
+
+@register
 class Resize(keras.layers.Layer):
     """Bilinear resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
 
@@ -156,7 +181,7 @@ def _interpolation(source: Any, target: Any, align_corners: bool, padded: int | 
     position = xp.clip(position, 0.0, n - 1)
     nodes = np.arange(source, dtype=real) if static else ops.cast(ops.arange(source), real)
     weights = xp.maximum(0.0, 1.0 - xp.abs(position[:, None] - nodes[None, :]))
-    return ops.cast(ops.convert_to_tensor(weights.astype("float32") if static else weights), dtype)
+    return ops.convert_to_tensor(weights, dtype) if static else ops.cast(weights, dtype)
 
 
 def _full_precision():
@@ -179,9 +204,9 @@ def torch_uniform(fan_in: int) -> Any:
     return keras.initializers.RandomUniform(-bound, bound)
 
 
-def batch_norm(x: Any, name: str) -> Any:
+def batch_norm(x: Any, name: str, *, epsilon: float = 1e-5) -> Any:
     """Batch norm with torch's constants (Keras's own defaults are epsilon 1e-3 and momentum 0.99)."""
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
+    return BatchNormalization(epsilon=epsilon, momentum=0.9, name=name)(x)
 
 
 def conv_bn_relu(

@@ -17,6 +17,7 @@ import keras
 from kseg.errors import KsegError
 from kseg.models.backbones import register_backbone
 from kseg.models.backbones.torch_layers import conv, depthwise_conv
+from kseg.models.layers import batch_norm
 
 SCALING = {
     "b0": (1.0, 1.0),
@@ -143,7 +144,7 @@ def _squeeze_and_excite(x: Any, squeezed: int, *, name: str) -> Any:
 
 
 def _norm(x: Any, form: Form, name: str) -> Any:
-    return keras.layers.BatchNormalization(epsilon=form.epsilon, momentum=0.9, name=name)(x)
+    return batch_norm(x, name, epsilon=form.epsilon)
 
 
 def _norm_silu(x: Any, form: Form, name: str) -> Any:

@@ -1,0 +1,43 @@
+"""Every (ours, reference) pair of parity.py: logits and features in evaluation mode, one step in training mode.
+
+On the torch backend, where nothing is compiled, all of them run (test_backends.py runs this file again there); on JAX those of
+ON_JAX, and all of them by scripts/parity_table.py.
+"""
+
+import keras
+import pytest
+from parity import BACKBONE_PAIRS, MODEL_PAIRS, build_pair, evaluation_error, training_errors
+
+pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+
+ON_JAX = {
+    "unet resnet18 / smp Unet",
+    "unet timm-efficientnet-b0 / smp Unet",
+    "fpn vgg16_bn / smp FPN",
+    "fpn mobilenet_v2 / smp FPN",
+    "deeplabv3 resnet18, stride 8 / smp DeepLabV3",
+    "deeplabv3plus resnet18, stride 16 / smp DeepLabV3Plus",
+    "deeplabv3plus resnext50_32x4d, stride 16 / smp DeepLabV3Plus",
+    "deeplabv3_resnet50 with auxiliary head / torchvision",
+    "legacy_seresnext50_32x4d / timm",
+    "tf_efficientnet_b0 / timm",
+}
+"""One of each model, and of each backbone family."""
+PAIRS = [pair for pair in MODEL_PAIRS + BACKBONE_PAIRS if keras.backend.backend() != "jax" or pair.name in ON_JAX]
+
+
+def test_every_pair_has_a_name_of_its_own():
+    names = {pair.name for pair in MODEL_PAIRS + BACKBONE_PAIRS}
+    assert len(names) == len(MODEL_PAIRS + BACKBONE_PAIRS)
+    assert names >= ON_JAX
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+def test_numbers_equal_the_references(smp, pair):  # smp's fixture makes torchvision importable
+    reference, model = build_pair(pair)
+    for size in pair.sizes:
+        assert evaluation_error(pair, reference, model, size) <= 1e-4, size
+    errors = training_errors(pair, reference, model)
+    assert errors.loss <= 1e-3
+    assert errors.gradient <= 1e-3
+    assert errors.statistics <= 1e-3

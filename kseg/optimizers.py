@@ -54,8 +54,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 class TorchAdam(keras.optimizers.Adam):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980) as torch.optim.Adam computes it, with its weight_decay: L2 in the gradient.
 
-    g' = g + l2 * w; m and v follow g' and g'^2; w -= rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon). Keras's Adam adds
-    epsilon before v is corrected, and its weight_decay is decoupled from the gradient.
+    g' = g + l2 * w; m and v follow g' and g'^2; w -= rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon). Keras's Adam
+    adds epsilon before v is corrected, and its weight_decay is decoupled from the gradient.
     l2: torch's weight_decay, on every variable, biases and batch norm's included, as there.
     """
 
@@ -80,8 +80,8 @@ class TorchAdam(keras.optimizers.Adam):
 
 
 def build_optimizer(name: str = "adamw", *, learning_rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
-    """name: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101), where biases and batch norm's scales and offsets do not decay, or
-    "adam": TorchAdam, whose weight_decay is L2 on everything, as in PyTorch.
+    """name: "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101), where biases and batch norm's scales and offsets do not
+    decay, or "adam": TorchAdam, whose weight_decay is L2 on everything, as in PyTorch.
     """
     if name == "adam":
         return TorchAdam(learning_rate, l2=weight_decay)

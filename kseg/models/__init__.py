@@ -48,8 +48,8 @@ def build_model(
     options: the decoder's own, e.g. dilation_rates.
 
     Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no
-    softmax), for any H and W of at least 32; where an option asks for an auxiliary head, to {"logits": ..., "auxiliary": ...} of that
-    shape. Raises KsegError for an unknown name, or a combination that cannot work.
+    softmax), for any H and W of at least 32; with an option for an auxiliary head, to {"logits": ..., "auxiliary": ...}, each of
+    that shape. Raises KsegError for an unknown name, or a combination that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]

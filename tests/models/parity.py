@@ -1,4 +1,4 @@
-"""What parity tests and scripts/parity_table.py share: every (ours, reference) pair, random references, and the errors that count."""
+"""What parity tests and scripts/parity_table.py share: every (ours, reference) pair, random references, the errors that count."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,9 +114,16 @@ class _LastLevels(_Intermediates):
 
 
 SMP_BACKBONES = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "se_resnext50_32x4d", "timm-efficientnet-b0", "timm-efficientnet-b4",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "se_resnext50_32x4d",
+    "timm-efficientnet-b0",
+    "timm-efficientnet-b4",
     "mobilenet_v2",
-)  # fmt: skip
+)
 """On which whole models are compared: the diary's, and one more of each family."""
 
 MODEL_PAIRS = [

@@ -11,8 +11,9 @@ from kseg.optimizers import TorchAdam
 
 STEPS, BATCH, SIZE = 20, 8, (96, 96)
 RATE = 1e-5
-"""Rounding alone drives two float32 trainings apart (units on either side of ReLU's kink, Adam's sign-like first steps), the faster the
-higher the rate: at 1e-4, kseg on the torch backend, whose first loss equals smp's to 1e-7, is 5e-3 away within twenty steps.
+"""Rounding alone drives two float32 trainings apart (units on either side of ReLU's kink, Adam's sign-like first steps), the
+faster the higher the rate: at 1e-4, kseg on the torch backend, whose first loss equals smp's to 1e-7, is 5e-3 away within
+twenty steps.
 """
 
 

@@ -1,0 +1,49 @@
+"""What every registered model promises: gradients everywhere, files that load, the same logits on every backend."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from contract import CASES
+
+from kseg.models import list_models
+
+
+def run(mode, folder, backend):
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "models" / "contract.py"), mode, str(folder)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The models' files, made on torch, where building compiles nothing."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("the run on JAX starts the other backends")
+    folder = tmp_path_factory.mktemp("contract")
+    run("build", folder, "torch")
+    return folder
+
+
+def test_every_model_is_a_case():
+    assert sorted(CASES) == list_models()
+
+
+def test_every_variable_gets_a_gradient(built):
+    assert json.loads((built / "gradients.json").read_text()) == {name: [] for name in CASES}
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_a_loaded_file_gives_the_same_logits_on(built, backend):
+    run("predict", built, backend)
+    for name in CASES:
+        expected, found = np.load(built / f"{name}.built.npy"), np.load(built / f"{name}.{backend}.npy")
+        assert found.dtype == "float32"
+        assert np.ptp(expected) > 0
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), name

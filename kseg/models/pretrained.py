@@ -1,0 +1,226 @@
+"""Pretrained weights of backbones: found by tag, on the Hub or in a file, verified, and loaded.
+
+The only module that downloads weights, but for keras-cv's presets, which keras-cv fetches itself.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kseg.errors import KsegError
+from kseg.models.backbones import BACKBONES, HubWeights
+from kseg.models.layers import NORMALIZATIONS, Normalize
+from kseg.models.torch_weights import load_backbone_weights
+
+KERAS_FILES = (".keras", ".h5")
+TORCH_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that were found: how they get into a backbone, and the mean and std of RGB in 0..1 that they need.
+
+    fill: puts them into a built backbone. build: builds the backbone in place of its family's own function.
+    """
+
+    mean: tuple[float, ...] = NORMALIZATIONS["imagenet"][0]
+    std: tuple[float, ...] = NORMALIZATIONS["imagenet"][1]
+    fill: Callable[[keras.Model], Any] | None = None
+    build: Callable[..., keras.Model] | None = None
+
+
+def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
+    """Finds, and if need be downloads, the weights of a backbone.
+
+    weights: a tag of the backbone's ("imagenet"; "-" and "_" are the same); hf://owner/repo[@revision] for the safetensors of a
+    repository of the Hub, with the mean and std that its config.json states, if any; or a file: .safetensors, .pth, .pt, .bin or
+    .ckpt of PyTorch (of the backbone, or of a model that has it), .keras of a kseg model, .weights.h5 of the backbone.
+
+    Raises KsegError if there is no such tag or file, or the download fails or differs from the Hub's hash.
+    """
+    text = os.fspath(weights)
+    if text.startswith("hf://"):
+        return _from_repository(backbone, text)
+    if isinstance(weights, os.PathLike) or text.endswith(KERAS_FILES + TORCH_FILES) or os.sep in text:
+        return _from_file(backbone, Path(text))
+    info = BACKBONES[backbone].info
+    tag = text.replace("-", "_")
+    if tag in info.get("presets", {}):
+        return Pretrained(build=info["presets"][tag])
+    if tag not in info["weights"]:
+        known = [*info["weights"], *info.get("presets", {})]
+        has = f"it has {', '.join(known)}" if known else "it has none that can be fetched"
+        raise KsegError(f"backbone {backbone} has no weights {text!r}; {has}; or pass none, a file, or hf://owner/repo")
+    hub = info["weights"][tag]
+    path = download(hub.repo, hub.revision, hub.file)
+    return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))
+
+
+def download(repo: str, revision: str | None, file: str) -> Path:
+    """Returns the path of a Hub file in huggingface_hub's cache, downloaded with a progress bar unless it is there.
+
+    Its content is compared with the Hub's own hash each time; what differs is removed and downloaded once more. Raises KsegError,
+    one line that says what to fetch and where to put it.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    where = f"{repo}, revision {revision or 'main'}, file {file}"
+    otherwise = (
+        f"; fetch that file on a machine that can and pass its path as --backbone_weights=FILE, or copy the folder "
+        f"models--{repo.replace('/', '--')} of its cache into {constants.HF_HUB_CACHE}"
+    )
+    for force in (False, True):
+        try:
+            path = Path(hf_hub_download(repo, file, revision=revision, force_download=force))
+            if _is_intact(path, repo, revision, file):
+                return path
+        except GatedRepoError:
+            reason = "access to it is restricted; ask for it on its page and log in with `hf auth login`"
+        except RepositoryNotFoundError:
+            reason = "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
+        except LocalEntryNotFoundError as error:
+            reason = f"it is not in the cache and the Hub cannot be reached ({_cause(error)})"
+        except EntryNotFoundError:
+            reason = "the repository has no such file"
+        except Exception as error:  # network, disk and protocol errors of huggingface_hub and what it is built on
+            reason = f"the download failed ({_cause(error)})"
+        else:
+            _remove(path)
+            reason = "what was downloaded differs from the Hub's hash and was removed"
+            continue
+        break
+    raise KsegError(f"cannot fetch the weights {where}: {reason}{otherwise}")
+
+
+def _is_intact(path: Path, repo: str, revision: str | None, file: str) -> bool:
+    """Whether a file of the cache has the Hub's hash: SHA-256 of large files, git's SHA-1 of a blob of small ones.
+
+    The cache names a file's content by that hash, and the file is a link to it; on systems without links the Hub is asked.
+    """
+    if path.is_symlink():
+        expected = path.readlink().name
+    else:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        expected = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).etag or ""
+    content = path.read_bytes()
+    if len(expected) == 64:
+        return hashlib.sha256(content).hexdigest() == expected
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == expected
+
+
+def _remove(path: Path) -> None:
+    """Removes a file of the cache, so that nobody takes it for good."""
+    if path.is_symlink():
+        (path.parent / path.readlink()).unlink(missing_ok=True)
+    path.unlink()
+
+
+def _cause(error: BaseException) -> str:
+    """What lies behind an error, in one short line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def _from_repository(backbone: str, address: str) -> Pretrained:
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", address)
+    if match is None:
+        raise KsegError(f"{address}: expected hf://owner/repo or hf://owner/repo@revision")
+    repo, revision = match[1], match[2]
+    file = _safetensors(repo, revision)
+    path = download(repo, revision, file)
+    _check_torch_layout(backbone, address)
+    mean, std = _statistics(repo, revision)
+    return Pretrained(mean, std, fill=partial(load_backbone_weights, checkpoint=path))
+
+
+def _safetensors(repo: str, revision: str | None) -> str:
+    """Returns the name of a repository's one safetensors file: model.safetensors, where that cannot be found out."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().list_repo_files(repo, revision=revision)
+    except Exception:  # offline, for one: the cache may have it, and `download` says what is wrong
+        return HubWeights.file
+    found = [name for name in files if name.endswith(".safetensors")]
+    if HubWeights.file in found:
+        return HubWeights.file
+    if len(found) != 1:
+        listed = ", ".join(sorted(found or files)[:8]) or "nothing"
+        what = "has several safetensors files" if found else "has no safetensors file"
+        raise KsegError(f"hf://{repo} {what}, only {listed}; download the one you mean and pass its path")
+    return found[0]
+
+
+def _statistics(repo: str, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns (mean, std) of RGB in 0..1 from a repository's config.json, as smp's and timm's state them; else ImageNet's."""
+    try:
+        config = json.loads(download(repo, revision, "config.json").read_text())
+        config = config.get("pretrained_cfg", config)
+        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    except (KsegError, ValueError, TypeError, AttributeError, KeyError):
+        return NORMALIZATIONS["imagenet"]
+    return (mean, std) if len(mean) == len(std) == 3 and min(std) > 0 else NORMALIZATIONS["imagenet"]
+
+
+def _from_file(backbone: str, path: Path) -> Pretrained:
+    if not path.is_file():
+        raise KsegError(f"--backbone_weights={path}: no such file")
+    if path.suffix == ".keras":
+        return _from_model(backbone, path)
+    if path.suffix == ".h5":
+        return Pretrained(fill=partial(_load_h5, path=path))
+    _check_torch_layout(backbone, str(path))
+    return Pretrained(fill=partial(load_backbone_weights, checkpoint=path))
+
+
+def _check_torch_layout(backbone: str, weights: str) -> None:
+    if "first_layer" not in BACKBONES[backbone].info:
+        raise KsegError(f"{weights}: backbone {backbone} takes no weights of PyTorch; use a .keras or .weights.h5 file of kseg's")
+
+
+def _load_h5(model: keras.Model, path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py's and Keras's, by what is wrong with the file
+        raise KsegError(
+            f"{path}: not the weights of this backbone ({_cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
+        ) from None
+
+
+def _from_model(backbone: str, path: Path) -> Pretrained:
+    """The backbone of a model that kseg saved, or a backbone that was saved alone, with the normalisation it was trained with."""
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile's and Keras's, by what is wrong with the file
+        raise KsegError(f"{path}: not a .keras model file, or a damaged one ({_cause(error)})") from None
+    layers = {layer.name: layer for layer in model.layers}
+    mean, std = NORMALIZATIONS["imagenet"]
+    if isinstance(layers.get("normalize"), Normalize):
+        mean, std = layers["normalize"].mean, layers["normalize"].std
+    source = layers.get("backbone", model)
+    if any(layer.name == "unit_range" for layer in source.layers):  # keras-cv's preset, which sees images in 0..1
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    return Pretrained(mean, std, fill=partial(_copy, source=source, path=path))
+
+
+def _copy(model: keras.Model, source: keras.Model, path: Path) -> None:
+    theirs = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    ours = {layer.name: layer for layer in model.layers if layer.weights}
+    differing = sorted(set(theirs) ^ set(ours)) or [
+        name for name, layer in ours.items() if [w.shape for w in theirs[name]] != [tuple(w.shape) for w in layer.weights]
+    ]
+    if differing:
+        raise KsegError(f"{path}: its backbone is another one; layer {differing[0]} differs, of {len(differing)}")
+    for name, layer in ours.items():
+        layer.set_weights(theirs[name])

@@ -52,7 +52,8 @@ def build_model(
     options: the decoder's own, e.g. dilation_rates.
 
     Returns a keras.Model from [B, H, W, 3] RGB (or what input_shape says), uint8 or float in 0..255, to float32 logits
-    [B, H, W, num_classes] (no softmax), for any H and W of at least 32. Raises KsegError for an unknown name, or a combination that cannot work.
+    [B, H, W, num_classes] (no softmax), for any H and W of at least 32. Raises KsegError for an unknown name, or a combination
+    that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]

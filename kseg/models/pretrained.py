@@ -67,41 +67,47 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
 def download(repo: str, revision: str | None, file: str) -> Path:
     """Returns the path of a Hub file in huggingface_hub's cache, downloaded with a progress bar unless it is there.
 
-    Its content is compared with the Hub's own hash each time; what differs is removed and downloaded once more. Raises KsegError,
-    one line that says what to fetch and where to put it.
+    Its content is compared with the Hub's own hash each time; what differs is removed, from the cache it is fetched anew. Without a
+    network the cache answers alone. Raises KsegError, one line that says what to fetch and where to put it.
     """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    where = f"{repo}, revision {revision or 'main'}, file {file}"
-    otherwise = (
-        f"; fetch that file on a machine that can and pass its path as --backbone_weights=FILE, or copy the folder "
-        f"models--{repo.replace('/', '--')} of its cache into {constants.HF_HUB_CACHE}"
+    found = try_to_load_from_cache(repo, file, revision=revision)
+    cached = Path(found) if isinstance(found, str) else None
+    damaged = False
+    try:
+        if cached and not _is_intact(cached, repo, revision):
+            _remove(cached)
+            cached, damaged = None, True
+        if cached and re.fullmatch("[0-9a-f]{40}", revision or ""):
+            return cached
+        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))  # hf_hub_download retries half a minute without network
+        path = Path(hf_hub_download(repo, file, revision=revision, force_download=damaged))
+        if _is_intact(path, repo, revision):
+            return path
+        _remove(path)
+        reason = "what was downloaded differs from the Hub's hash and was removed"
+    except GatedRepoError:
+        reason = "access to it is restricted; ask for it on its page and log in with `hf auth login`"
+    except RepositoryNotFoundError:
+        reason = "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
+    except RevisionNotFoundError:
+        reason = "the repository has no such revision"
+    except EntryNotFoundError:
+        reason = "the repository has no such file"
+    except Exception as error:  # network, disk and protocol errors of huggingface_hub and what it is built on
+        if cached:
+            return cached
+        reason = f"the download failed ({_cause(error)})"
+    raise KsegError(
+        f"cannot fetch the weights {repo}, revision {revision or 'main'}, file {file}: {reason}; fetch that file on a machine that "
+        f"can and pass its path as --backbone_weights=FILE, or copy the folder models--{repo.replace('/', '--')} of its cache into "
+        f"{constants.HF_HUB_CACHE}"
     )
-    for force in (False, True):
-        try:
-            path = Path(hf_hub_download(repo, file, revision=revision, force_download=force))
-            if _is_intact(path, repo, revision, file):
-                return path
-        except GatedRepoError:
-            reason = "access to it is restricted; ask for it on its page and log in with `hf auth login`"
-        except RepositoryNotFoundError:
-            reason = "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
-        except LocalEntryNotFoundError as error:
-            reason = f"it is not in the cache and the Hub cannot be reached ({_cause(error)})"
-        except EntryNotFoundError:
-            reason = "the repository has no such file"
-        except Exception as error:  # network, disk and protocol errors of huggingface_hub and what it is built on
-            reason = f"the download failed ({_cause(error)})"
-        else:
-            _remove(path)
-            reason = "what was downloaded differs from the Hub's hash and was removed"
-            continue
-        break
-    raise KsegError(f"cannot fetch the weights {where}: {reason}{otherwise}")
 
 
-def _is_intact(path: Path, repo: str, revision: str | None, file: str) -> bool:
+def _is_intact(path: Path, repo: str, revision: str | None) -> bool:
     """Whether a file of the cache has the Hub's hash: SHA-256 of large files, git's SHA-1 of a blob of small ones.
 
     The cache names a file's content by that hash, and the file is a link to it; on systems without links the Hub is asked.
@@ -111,7 +117,7 @@ def _is_intact(path: Path, repo: str, revision: str | None, file: str) -> bool:
     else:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        expected = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).etag or ""
+        expected = get_hf_file_metadata(hf_hub_url(repo, path.name, revision=revision)).etag or ""
     content = path.read_bytes()
     if len(expected) == 64:
         return hashlib.sha256(content).hexdigest() == expected
@@ -205,6 +211,8 @@ def _from_model(backbone: str, path: Path) -> Pretrained:
     except Exception as error:  # zipfile's and Keras's, by what is wrong with the file
         raise KsegError(f"{path}: not a .keras model file, or a damaged one ({_cause(error)})") from None
     layers = {layer.name: layer for layer in model.layers}
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     mean, std = NORMALIZATIONS["imagenet"]
     if isinstance(layers.get("normalize"), Normalize):
         mean, std = layers["normalize"].mean, layers["normalize"].std

@@ -25,8 +25,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
 
     model: one of kseg's on a torch-layout backbone, or such a backbone alone. A model is keyed as smp's or, if it is one of
     torchvision's, as torchvision's; a backbone as timm's and torchvision's. Parameters and statistics are the model's own to the
-    byte. What kseg does not keep is filled in: `num_batches_tracked`, which is 0 (torch reads it only where momentum is None), and
-    in smp's timm-efficientnet encoders conv_head and bn2, behind the last feature, which compute nothing (zeros and identity).
+    byte. What kseg does not keep is filled in: `num_batches_tracked`, which is 0 (torch reads it only where momentum is None),
+    and in smp's timm-efficientnet encoders conv_head and bn2, which are behind the last feature and idle (zeros and identity).
     tf_efficientnet backbones are keyed as smp's "tu-tf_efficientnet" encoders, which compute the same.
 
     Raises KsegError for keras-cv's backbones, which no PyTorch library has.
@@ -35,7 +35,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
     foreign = sorted(name for name in layers if not name.startswith(PARTS))
     if foreign:
         raise KsegError(
-            f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, not keras-cv's"
+            f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, keras-cv's "
+            "cannot"
         )
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
@@ -69,10 +70,7 @@ def _is_timms(layers: dict[str, keras.Layer]) -> bool:
 
 def _smps_efficientnet_head(state: dict[str, np.ndarray], encoder: str) -> dict[str, np.ndarray]:
     """What smp's encoder holds and does not use: a 1x1 convolution of the last block to four times its channels."""
-    last = [array for key, array in state.items() if key.startswith(f"{encoder}blocks.6.") and key.endswith("conv_pwl.weight")][
-        -1
-    ]
-    channels = last.shape[0]
+    channels = next(array.shape[0] for key, array in state.items() if key.startswith(f"{encoder}blocks.6.0.conv_pwl."))
     filled = {f"{encoder}conv_head.weight": np.zeros((4 * channels, channels, 1, 1), "float32")}
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
         filled[f"{encoder}bn2.{name}"] = np.full(4 * channels, value, "float32")

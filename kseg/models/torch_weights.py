@@ -6,7 +6,7 @@ that name, converted by the layer's type. kseg.models.torch_export is the way ba
 
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ def load_torch_weights(
         if source not in SOURCES:
             raise KsegError(f"unknown source {source!r}; known: {', '.join(SOURCES)}, None")
         raise KsegError(
-            f"the checkpoint's keys (such as {next(iter(arrays), 'none at all')}) are not {source}'s, but {' or '.join(sources)}'s; "
-            "leave source out to read it"
+            f"the checkpoint's keys (such as {next(iter(arrays), 'none at all')}) are not {source}'s, but those of "
+            f"{' or '.join(sources)}; leave source out to read it"
         )
     return _fill(model, arrays, sources, reset_head=reset_head)
 
@@ -180,7 +180,7 @@ def _array(value: Any) -> np.ndarray:
     return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()  # numpy has no bfloat16
 
 
-def _sources(keys: Container[str] | Mapping[str, Any]) -> tuple[str, ...]:
+def _sources(keys: Iterable[str]) -> tuple[str, ...]:
     """The libraries whose module names these keys have."""
     first = {key.partition(".")[0] for key in keys}
     if first & {"encoder", "decoder", "segmentation_head"}:

@@ -2,7 +2,8 @@
 
 The contract: `build_backbone(name, ...)` returns a Keras functional model whose input is [B, H, W, 3] float images
 normalised with the ImageNet mean and std (or those of its weights), and whose output is a dict of features. Level `cN` has
-stride 2**N, or `output_stride` where that is smaller: `c2` [B, ceil(H/4), ceil(W/4), C], ..., `c5`. Some families round the size down instead, and not every family has `c1`.
+stride 2**N, or `output_stride` where that is smaller: `c2` [B, ceil(H/4), ceil(W/4), C], ..., `c5`. Some families round the
+size down instead, and not every family has `c1`.
 """
 
 import os

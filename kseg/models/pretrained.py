@@ -67,8 +67,8 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
 def download(repo: str, revision: str | None, file: str) -> Path:
     """Returns the path of a Hub file in huggingface_hub's cache, downloaded with a progress bar unless it is there.
 
-    Its content is compared with the Hub's own hash each time; what differs is removed, from the cache it is fetched anew. Without a
-    network the cache answers alone. Raises KsegError, one line that says what to fetch and where to put it.
+    Its content is compared with the Hub's own hash each time. What differs is removed, and fetched anew if it was in the cache.
+    Without a network the cache answers alone. Raises KsegError, one line that says what to fetch and where to put it.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -101,9 +101,9 @@ def download(repo: str, revision: str | None, file: str) -> Path:
             return cached
         reason = f"the download failed ({_cause(error)})"
     raise KsegError(
-        f"cannot fetch the weights {repo}, revision {revision or 'main'}, file {file}: {reason}; fetch that file on a machine that "
-        f"can and pass its path as --backbone_weights=FILE, or copy the folder models--{repo.replace('/', '--')} of its cache into "
-        f"{constants.HF_HUB_CACHE}"
+        f"cannot fetch the weights {repo}, revision {revision or 'main'}, file {file}: {reason}; fetch that file on a machine "
+        f"that can and pass its path as --backbone_weights=FILE, or copy the folder models--{repo.replace('/', '--')} of its "
+        f"cache into {constants.HF_HUB_CACHE}"
     )
 
 

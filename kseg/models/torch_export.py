@@ -35,8 +35,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
     foreign = sorted(name for name in layers if not name.startswith(PARTS))
     if foreign:
         raise KsegError(
-            f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, keras-cv's "
-            "cannot"
+            f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, "
+            "keras-cv's cannot"
         )
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."

@@ -54,8 +54,16 @@ def test_there_and_back(peer, checkpoint, tmp_path, capsys):
 
 
 def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
-    flags = (f"--checkpoint={checkpoint}", "--model=fpn", "--backbone=resnet18", "--num_classes=5", f"--out={tmp_path / 'm.keras'}")
-    with pytest.raises(KsegError, match=r"head segmentation_head\.0 has 3 classes, the model's 5; use num_classes=3, .*--reset_head"):
+    flags = (
+        f"--checkpoint={checkpoint}",
+        "--model=fpn",
+        "--backbone=resnet18",
+        "--num_classes=5",
+        f"--out={tmp_path / 'm.keras'}",
+    )
+    with pytest.raises(
+        KsegError, match=r"head segmentation_head\.0 has 3 classes, the model's 5; use num_classes=3, .*--reset_head"
+    ):
         run(*flags)
     assert not list(tmp_path.iterdir())
     run(*flags, "--reset_head")
@@ -74,7 +82,10 @@ def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
         (["--checkpoint=c.pth", "--out=m.keras", "--model=fpn"], "--num_classes is missing"),
         (["--checkpoint=c.pth", "--out=m.h5", *FLAGS], "--out=m.h5: with --to=keras its name must end with .keras"),
         (["--checkpoint=c.pth", "--out=m.keras", *FLAGS], "--checkpoint=c.pth: no such file"),
-        (["--checkpoint=there.keras", "--out=there.keras", *FLAGS], "--out=there.keras exists; name another file, or pass --over"),
+        (
+            ["--checkpoint=there.keras", "--out=there.keras", *FLAGS],
+            "--out=there.keras exists; name another file, or pass --over",
+        ),
         (["--to=torch", "--checkpoint=c", "--out=w.pth", "--model=fpn"], "--model does not go with --to=torch"),
         (["--to=torch", "--checkpoint=there.keras", "--out=w.bin"], "its name must end with .safetensors or .pth"),
         (["--to=torch", "--checkpoint=there.keras", "--out=w.pth"], "there.keras: not a .keras model file, or a damaged one"),
@@ -100,7 +111,9 @@ def test_older_keys_sources_and_auxiliary_heads(smp):
     reference = smp.DeepLabV3("resnet18", encoder_weights=None, classes=2)
     state = reference.state_dict()
     older = {
-        key.replace("decoder.aspp.", "decoder.0.").replace("decoder.conv.", "decoder.1.").replace("decoder.bn.", "decoder.2."): value
+        key.replace("decoder.aspp.", "decoder.0.")
+        .replace("decoder.conv.", "decoder.1.")
+        .replace("decoder.bn.", "decoder.2."): value
         for key, value in state.items()
     }
     assert set(older) != set(state)
@@ -109,7 +122,9 @@ def test_older_keys_sources_and_auxiliary_heads(smp):
     assert (loaded.left_out, loaded.sources) == (("classification_head.3",), ("smp",))
     kernel = model.get_layer("decoder_conv").get_weights()[0]
     np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), reference.decoder.conv.weight.detach().numpy())
-    with pytest.raises(KsegError, match=r"keys \(such as encoder.conv1.weight\) are not timm's, but those of smp; leave source out"):
+    with pytest.raises(
+        KsegError, match=r"keys \(such as encoder.conv1.weight\) are not timm's, but those of smp; leave source out"
+    ):
         load_torch_weights(model, state, source="timm")
     with pytest.raises(KsegError, match="unknown source 'keras'; known: smp, torchvision, timm, None"):
         load_torch_weights(model, state, source="keras")

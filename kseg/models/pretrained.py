@@ -41,8 +41,9 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
     """Finds, and if need be downloads, the weights of a backbone.
 
     weights: a tag of the backbone's ("imagenet"; "-" and "_" are the same); hf://owner/repo[@revision] for the safetensors of a
-    repository of the Hub, with the mean and std that its config.json states, if any; or a file: .safetensors, .pth, .pt, .bin or
-    .ckpt of PyTorch (of the backbone, or of a model that has it), .keras of a kseg model, .weights.h5 of the backbone.
+    repository of the Hub, with the mean and std that its config.json states, if any; or a file: .safetensors, .pth, .pt, .bin
+    or .ckpt of PyTorch (of the backbone, or of a model that has it), .keras of a kseg model or backbone, .weights.h5 of the
+    backbone.
 
     Raises KsegError if there is no such tag or file, or the download fails or differs from the Hub's hash.
     """
@@ -142,39 +143,49 @@ def _from_repository(backbone: str, address: str) -> Pretrained:
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", address)
     if match is None:
         raise KsegError(f"{address}: expected hf://owner/repo or hf://owner/repo@revision")
-    repo, revision = match[1], match[2]
-    file = _safetensors(repo, revision)
-    path = download(repo, revision, file)
     _check_torch_layout(backbone, address)
-    mean, std = _statistics(repo, revision)
+    repo, revision = match[1], match[2]
+    files = _listing(repo, revision)
+    path = download(repo, revision, _safetensors(repo, files))
+    mean, std = _statistics(repo, revision, files)
     return Pretrained(mean, std, fill=partial(load_backbone_weights, checkpoint=path))
 
 
-def _safetensors(repo: str, revision: str | None) -> str:
-    """Returns the name of a repository's one safetensors file: model.safetensors, where that cannot be found out."""
+def _listing(repo: str, revision: str | None) -> list[str] | None:
+    """Returns the names of a repository's files, or None where the Hub does not say: `download` will know why."""
     from huggingface_hub import HfApi
 
     try:
-        files = HfApi().list_repo_files(repo, revision=revision)
-    except Exception:  # offline, for one: the cache may have it, and `download` says what is wrong
+        return list(HfApi().list_repo_files(repo, revision=revision))
+    except Exception:  # network and protocol errors of huggingface_hub and what it is built on
+        return None
+
+
+def _safetensors(repo: str, files: list[str] | None) -> str:
+    """Returns the name of a repository's one safetensors file."""
+    if files is None or HubWeights.file in files:
         return HubWeights.file
-    found = [name for name in files if name.endswith(".safetensors")]
-    if HubWeights.file in found:
-        return HubWeights.file
+    found = sorted(name for name in files if name.endswith(".safetensors"))
     if len(found) != 1:
-        listed = ", ".join(sorted(found or files)[:8]) or "nothing"
+        listed = ", ".join((found or sorted(files))[:8]) or "nothing"
         what = "has several safetensors files" if found else "has no safetensors file"
         raise KsegError(f"hf://{repo} {what}, only {listed}; download the one you mean and pass its path")
     return found[0]
 
 
-def _statistics(repo: str, revision: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(repo: str, revision: str | None, files: list[str] | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns (mean, std) of RGB in 0..1 from a repository's config.json, as smp's and timm's state them; else ImageNet's."""
+    if files is not None and "config.json" not in files:
+        return NORMALIZATIONS["imagenet"]
     try:
         config = json.loads(download(repo, revision, "config.json").read_text())
         config = config.get("pretrained_cfg", config)
         mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-    except (KsegError, ValueError, TypeError, AttributeError, KeyError):
+    except KsegError:
+        if files is not None:  # it is there, and may say something else than ImageNet's
+            raise
+        return NORMALIZATIONS["imagenet"]
+    except (ValueError, TypeError, AttributeError, KeyError):  # a config.json about other things
         return NORMALIZATIONS["imagenet"]
     return (mean, std) if len(mean) == len(std) == 3 and min(std) > 0 else NORMALIZATIONS["imagenet"]
 

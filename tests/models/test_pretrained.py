@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from parity import randomise
 from safetensors.numpy import save_file
 
 from kseg.errors import KsegError
@@ -19,7 +20,6 @@ from kseg.models import build_backbone, build_model, list_backbones
 from kseg.models.backbones import BACKBONES
 from kseg.models.channels import channel_statistics
 from kseg.models.pretrained import download, find_weights
-from kseg.models.torch_export import export_torch_weights
 
 COMMIT = "a" * 40
 
@@ -139,17 +139,12 @@ def hub(monkeypatch, tmp_path):
     thread.join()
 
 
-def random_weights(seed: int = 0) -> dict[str, np.ndarray]:
-    """A state_dict of resnet18 with a classifier."""
-    state = export_torch_weights(build_backbone("resnet18"))
-    generator = np.random.default_rng(seed)
-    random = {key: generator.uniform(0.5, 1, value.shape).astype("float32") for key, value in state.items()}
-    return random | {"fc.weight": np.zeros((5, 512), "float32"), "fc.bias": np.zeros(5, "float32")}
-
-
 @pytest.fixture(scope="module")
-def weights() -> dict[str, np.ndarray]:
-    return random_weights()
+def weights(smp) -> dict[str, np.ndarray]:
+    """A state_dict of resnet18 with a classifier."""
+    state = randomise(smp.encoders.get_encoder("resnet18", weights=None)).state_dict()
+    classifier = {"fc.weight": np.zeros((5, 512), "float32"), "fc.bias": np.zeros(5, "float32")}
+    return {key: value.numpy() for key, value in state.items()} | classifier
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ _PUBLIC = {
     "CrossEntropy": "kseg.losses",
     "load_model": "kseg.run",
     "load_torch_weights": "kseg.models.torch_weights",
+    "export_torch_weights": "kseg.models.torch_export",
 }
 __all__ = sorted(_PUBLIC)
 

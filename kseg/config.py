@@ -65,7 +65,11 @@ class TrainConfig:
     augment: str = _field("none", "Preset of training augmentations: none, light, aug.", "input")
     model: str = _field("deeplabv3plus", "Model; an unknown name lists what there is.", "model")
     backbone: str | None = _field(None, "Backbone, e.g. keras_cv/resnet50; default: the model's own.", "model")
-    backbone_weights: str = _field("none", "Initial weights of the backbone: none, or imagenet (downloaded).", "model")
+    backbone_weights: str = _field(
+        "none",
+        "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/repo[@revision]; or a file.",
+        "model",
+    )
     output_stride: int | None = _field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     batch_size: int = _field(8, "Images a step.", "training")
     epochs: int = _field(12, "Passes over the training split.", "training")
@@ -131,6 +135,40 @@ class EvaluateConfig:
             raise KsegError("--run_dir is missing: name the run directory of a training run")
         if self.batch_size is not None and self.batch_size < 1:
             raise KsegError(f"--batch_size={self.batch_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """A checkpoint to convert between PyTorch and Keras."""
+
+    checkpoint: str | None = _field(None, "File to read: .safetensors, .pth, .bin or .ckpt; with --to=torch a .keras.", "files")
+    out: str | None = _field(None, "File to write: a .keras; with --to=torch a .safetensors or .pth.", "files")
+    overwrite: bool = _field(False, "Replace the file that --out names, if there is one.", "files")
+    to: str = _field("keras", "Direction: read a PyTorch checkpoint, or write one.", "files", ("keras", "torch"))
+    model: str | None = _field(None, "Model that the checkpoint is of, e.g. deeplabv3plus.", "model")
+    backbone: str | None = _field(None, "Backbone of that model; default: the model's own.", "model")
+    num_classes: int | None = _field(None, "Classes of the model.", "model")
+    output_stride: int | None = _field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
+    in_channels: int = _field(3, "Channels of the model's images.", "model")
+    source: str = _field(
+        "auto", "Library whose keys the checkpoint must have; auto takes any.", "model", ("auto", "smp", "torchvision", "timm")
+    )
+    reset_head: bool = _field(False, "Leave out the checkpoint's last layer; the new model's starts out random.", "model")
+
+    def __post_init__(self):
+        _check_choices(self)
+        for name in ("checkpoint", "out"):
+            if getattr(self, name) is None:
+                raise KsegError(f"--{name} is missing: name the file to {'read' if name == 'checkpoint' else 'write'}")
+        if self.to == "keras":
+            for name in ("model", "num_classes"):
+                if getattr(self, name) is None:
+                    raise KsegError(f"--{name} is missing: a checkpoint of PyTorch does not say what it is of")
+            return
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("model", "backbone", "num_classes", "output_stride", "in_channels", "source", "reset_head"):
+            if getattr(self, name) != default[name]:
+                raise KsegError(f"--{name} does not go with --to=torch: the .keras file says what it is")
 
 
 def _tuples(cls, values):

@@ -1,5 +1,6 @@
 """Models: `build_model` puts normalisation, a backbone, a decoder and the resize to the input's size together."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,9 @@ import keras
 
 from kseg.errors import KsegError
 from kseg.models.backbones import build_backbone, list_backbones
+from kseg.models.channels import channel_statistics
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
+from kseg.models.pretrained import find_weights
 from kseg.registry import Registry, import_modules
 
 __all__ = ["build_backbone", "build_model", "list_backbones", "list_models", "register_model"]
@@ -34,22 +37,24 @@ def build_model(
     *,
     num_classes: int,
     backbone: str | None = None,
-    backbone_weights: str | None = None,
+    backbone_weights: str | os.PathLike | None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     output_stride: int | None = None,
-    normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "imagenet",
+    normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "auto",
     **options: Any,
 ) -> keras.Model:
     """Builds a segmentation model.
 
     name: one of list_models(). num_classes: at least 1. backbone, output_stride: default to the model's own.
-    backbone_weights: None, or a tag the backbone's family knows ("imagenet").
-    normalization: "imagenet", a (mean, std) pair for RGB in 0..1, or None if the caller's images are normalised already.
+    backbone_weights: None, a tag the backbone's family knows ("imagenet"), hf://owner/repo[@revision], or a file.
+    normalization: "auto", the mean and std that backbone_weights need (ImageNet's, mostly); "imagenet"; a (mean, std) pair for
+    channels in 0..1; or None if the caller's images are normalised already. For images that are not RGB, a mean and std of RGB
+    are averaged (one channel) or repeated (R, G, B, R, ...).
     options: the decoder's own, e.g. dilation_rates.
 
-    Returns a keras.Model from [B, H, W, 3] RGB, uint8 or float in 0..255, to float32 logits [B, H, W, num_classes] (no
-    softmax), for any H and W of at least 32; with an option for an auxiliary head, to {"logits": ..., "auxiliary": ...}, each of
-    that shape. Raises KsegError for an unknown name, or a combination that cannot work.
+    Returns a keras.Model from [B, H, W, 3] RGB (or what input_shape says), uint8 or float in 0..255, to float32 logits
+    [B, H, W, num_classes] (no softmax), for any H and W of at least 32; with an option for an auxiliary head, to {"logits": ...,
+    "auxiliary": ...}, each of that shape. Raises KsegError for an unknown name, or a combination that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]
@@ -57,14 +62,18 @@ def build_model(
         raise KsegError(f"num_classes must be at least 1, not {num_classes}")
     if any(side is not None and side < 32 for side in input_shape[:2]):
         raise KsegError(f"input_shape {input_shape} is too small: height and width must be at least 32")
+    weights = None if backbone_weights is None else find_weights(backbone, backbone_weights)
     encoder = build_backbone(
         backbone,
         output_stride=output_stride or entry.info["output_stride"],
-        weights=backbone_weights,
+        weights=weights,
         input_shape=input_shape,
     )
     images = keras.Input(input_shape, name="images", dtype="float32")
-    x = images if normalization is None else Normalize(*_mean_and_std(normalization), name="normalize")(images)
+    x = images
+    if normalization is not None:
+        mean, std = _mean_and_std(normalization, weights)
+        x = Normalize(*channel_statistics(mean, std, input_shape[-1]), name="normalize")(images)
     features = encoder(x)
     missing = [level for level in entry.info["levels"] if level not in features]
     if missing:
@@ -81,10 +90,13 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def _mean_and_std(normalization):
+def _mean_and_std(normalization, weights):
+    if normalization == "auto":
+        return (weights.mean, weights.std) if weights else NORMALIZATIONS["imagenet"]
     if isinstance(normalization, str):
         if normalization not in NORMALIZATIONS:
-            raise KsegError(f"unknown normalization {normalization!r}; known: {', '.join(NORMALIZATIONS)}, (mean, std), None")
+            known = ", ".join(["auto", *NORMALIZATIONS])
+            raise KsegError(f"unknown normalization {normalization!r}; known: {known}, (mean, std), None")
         return NORMALIZATIONS[normalization]
     return normalization
 

@@ -440,5 +440,5 @@ def test_a_name_without_a_preset_lists_those_that_have_one():
 
 
 def test_other_weights_are_refused():
-    with pytest.raises(KsegError, match="keras_cv/resnet50 has no weights 'noisy-student'; use imagenet, or none"):
+    with pytest.raises(KsegError, match="keras_cv/resnet50 has no weights 'noisy-student'; it has imagenet"):
         build_backbone("keras_cv/resnet50", weights="noisy-student")

@@ -78,7 +78,7 @@ def test_every_key_and_variable_is_used_or_named(small):
     missing = {key: value for key, value in arrays.items() if not key.startswith("encoder_layer3_1_conv2")}
     with pytest.raises(KsegError, match="the checkpoint has no weights for encoder_layer3_1_conv2; wrong model or backbone"):
         load_torch_weights(model, missing)
-    with pytest.raises(KsegError, match="the model has no place for decoder_aspp; wrong model or backbone"):
+    with pytest.raises(KsegError, match=r"the model has no place for decoder\.aspp; wrong model or backbone"):
         load_torch_weights(model, arrays | {"decoder.aspp.weight": np.zeros(3)})
     with pytest.raises(KsegError, match=r"module encoder_bn1 has bias, gain, .* the model needs weight, bias"):
         load_torch_weights(model, {("encoder_bn1.gain" if key == "encoder_bn1.weight" else key): v for key, v in arrays.items()})

@@ -75,5 +75,3 @@ def test_a_classifiers_checkpoint_fits_without_its_head():
 def test_it_cannot_be_dilated():
     with pytest.raises(KsegError, match=r"backbone vgg16 cannot have output_stride=16 \(its layers cannot be dilated\)"):
         build_backbone("vgg16", output_stride=16)
-    with pytest.raises(KsegError, match="backbone vgg16_bn cannot fetch weights 'imagenet' yet"):
-        build_backbone("vgg16_bn", weights="imagenet")

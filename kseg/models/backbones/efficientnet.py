@@ -14,10 +14,9 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv, depthwise_conv
-from kseg.models.layers import batch_norm
+from kseg.models.layers import NORMALIZATIONS, batch_norm
 
 SCALING = {
     "b0": (1.0, 1.0),
@@ -34,6 +33,51 @@ STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 
 """b0: blocks, kernel size, stride and channels of each stage."""
 STEM, EXPANSION, SQUEEZE = 32, 6, 4
 LEVEL_AFTER_STAGE = {1: "c2", 2: "c3", 4: "c4", 6: "c5"}
+REVISIONS = {
+    "b0": {
+        "imagenet": "8419e9cc19da0b68dcd7bb12f19b7c92407ad7c4",
+        "advprop": "a5870af2d24ce79e0cc7fae2bbd8e0a21fcfa6d8",
+        "noisy-student": "bea8b0ff726a50e48774d2d360c5fb1ac4815836",
+    },
+    "b1": {
+        "imagenet": "63bdd65ef6596ef24f1cadc7dd4f46b624442349",
+        "advprop": "79b3d102080ef679b16c2748e608a871112233d0",
+        "noisy-student": "36856124a699f6032574ceeefab02040daa90a9a",
+    },
+    "b2": {
+        "imagenet": "e693adb39d3cb3847e71e3700a0c2aa58072cff1",
+        "advprop": "b58479bf78007cfbb365091d64eeee369bddfa21",
+        "noisy-student": "67c558827c6d3e0975ff9b4bce8557bc2ca80931",
+    },
+    "b3": {
+        "imagenet": "1666b835b5151d6bb2067c7cd67e67ada6c39edf",
+        "advprop": "70474cdb9f1ff4fcbd7434e66560ead1ab8e506b",
+        "noisy-student": "2367bc9f61e79ee97684169a71a87db280bcf4db",
+    },
+    "b4": {
+        "imagenet": "07868c28ab308f4de4cf1e7ec54b33b8b002ccdb",
+        "advprop": "8ea1772ee9a2a0d18c1b56dce0dfac8dd33d537d",
+        "noisy-student": "faeb77b6e8292a700380c840d39442d7ce4d6443",
+    },
+    "b5": {
+        "imagenet": "004153b4ddd93d30afd9bbf34329d7f57396d413",
+        "advprop": "1d1c5f05aab5ed9a1d5052847ddd4024c06a464d",
+        "noisy-student": "9bc3a1e5490de92b1af061d5c2c474ab3129e38c",
+    },
+    "b6": {
+        "imagenet": "dbbf28a5c33f021486db4070de693caad6b56c3d",
+        "advprop": "3b5d3412047f7711c56ffde997911cfefe79f835",
+        "noisy-student": "9b899ea9e8e0ce2ccada0f34a8cb8b5028e9bb36",
+    },
+    "b7": {
+        "imagenet": "8ef7ffccf54dad9baceb21d05b7ef86b6b70f4cc",
+        "advprop": "fcbc576ffb939c12d5cd8dad523fdae6eb0177ca",
+        "noisy-student": "6b1dd73e61bf934d485d7bd4381dc3e2ab374664",
+    },
+}
+"""Commits of smp-hub/timm-efficientnet-<size>.<tag>, as segmentation_models.pytorch 0.6.0 names them, for both forms."""
+ADVPROP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and std that the weights of adversarial propagation need."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +93,12 @@ FORMS = {"tf_efficientnet_": Form(True, 1e-3, 0.0), "timm-efficientnet-": Form(F
 """The forms by the beginning of their backbones' names."""
 
 
-def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Sizes are rounded up.
 
     Features c2 to c5 are the last stages of their stride. c1 is the first stage (16 channels in b0) in timm's form, and the stem
     (32) in smp's.
     """
-    if weights is not None:
-        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     form, (width, depth) = FORMS[name[:-2]], SCALING[name[-2:]]
     images = keras.Input(input_shape, name="images")
     x = conv(images, _channels(STEM, width), 3, stride=2, same=form.timm, name="encoder_conv_stem")
@@ -151,11 +193,22 @@ def _norm_silu(x: Any, form: Form, name: str) -> Any:
     return keras.layers.Activation("silu", name=f"{name}_act")(_norm(x, form, name))
 
 
+def _weights(size: str) -> dict[str, HubWeights]:
+    """The pretrained weights by tag, which is smp's with "_" for "-"."""
+    found = {}
+    for tag, revision in REVISIONS[size].items():
+        mean, std = ADVPROP if tag == "advprop" else NORMALIZATIONS["imagenet"]
+        repo = f"smp-hub/timm-efficientnet-{size}.{tag}"
+        found[tag.replace("-", "_")] = HubWeights(repo, revision, mean=mean, std=std)
+    return found
+
+
 for _name in (f"{prefix}{size}" for prefix in FORMS for size in SCALING):
     register_backbone(
         _name,
         partial(build, _name),
         output_strides=(8, 16, 32),
+        weights=_weights(_name[-2:]),
         first_layer="conv_stem",
         unused_keys=("conv_head", "bn2", "classifier"),
     )

@@ -28,16 +28,16 @@ from kseg.models.backbones import register_backbone
 from kseg.models.backbones.keras_cv_tables import BACKBONES, Family
 
 
-def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> Any:
+def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int], pretrained: bool = False) -> Any:
     """Builds the backbone `name` (without "keras_cv/"). See kseg.models.backbones.build_backbone.
 
-    weights: None for random ones, or "imagenet" for keras-cv's preset, which Kaggle serves. The presets were trained on images in
-    0..1, so the backbone then undoes the normalisation in its first layer.
-    Raises KsegError for other weights, a name that has no preset, or a preset that cannot be fetched.
+    pretrained: keras-cv's ImageNet preset, which Kaggle serves, not random weights. The presets were trained on images in 0..1,
+    so the backbone then undoes the normalisation in its first layer.
+    Raises KsegError for a name that has no preset, or a preset that cannot be fetched.
     """
-    make = partial(keras_cv_model, name) if weights is None else partial(_pretrained, name, weights)
+    make = partial(_pretrained if pretrained else keras_cv_model, name)
     family, _ = BACKBONES[name]
-    return convert(make, family, output_stride=output_stride, input_shape=input_shape, copy_weights=weights is not None)
+    return convert(make, family, output_stride=output_stride, input_shape=input_shape, copy_weights=pretrained)
 
 
 def convert(
@@ -99,10 +99,8 @@ def _without_values(build: Callable[[], Any]) -> Any:
     return results[0]
 
 
-def _pretrained(name: str, weights: str) -> Any:
+def _pretrained(name: str) -> Any:
     """Returns keras-cv's model with the weights of its ImageNet preset."""
-    if weights != "imagenet":
-        raise KsegError(f"backbone keras_cv/{name} has no weights {weights!r}; use imagenet, or none for random weights")
     presets = _keras_cv_class(name).presets_with_weights
     preset = f"{name}_imagenet"
     if preset not in presets:
@@ -131,4 +129,9 @@ def _cache_folder(kaggle_handle: str) -> Path:
 
 
 for _name, (_family, _) in BACKBONES.items():
-    register_backbone(f"keras_cv/{_name}", partial(build, _name), output_strides=_family.output_strides)
+    register_backbone(
+        f"keras_cv/{_name}",
+        partial(build, _name),
+        output_strides=_family.output_strides,
+        presets={"imagenet": partial(build, _name, pretrained=True)},
+    )

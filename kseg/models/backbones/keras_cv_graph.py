@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.keras_cv_layers import DotProductAttention, Focus, TransposedRead, gelu_tanh
+from kseg.models.channels import adapt_kernel, channel_statistics
 from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -167,7 +168,7 @@ def rebuild(
     """
     inputs = first = keras.Input(input_shape, name="images")
     if copy_weights:
-        mean, std = NORMALIZATIONS["imagenet"]
+        mean, std = channel_statistics(*NORMALIZATIONS["imagenet"], input_shape[-1])
         first = keras.layers.Rescaling(scale=list(std), offset=list(mean), name="unit_range")(inputs)
     strides = {id(inputs): 1}  # of the tensors of the graph, all of which live as long as the graph does
     made = []
@@ -184,7 +185,10 @@ def rebuild(
     clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
     if copy_weights:
         for layer, copy in made:
-            copy.set_weights(layer.get_weights())
+            weights = layer.get_weights()
+            if weights and weights[0].shape != tuple(copy.weights[0].shape):  # the first convolution, made for RGB
+                weights[0] = adapt_kernel(weights[0], input_shape[-1])
+            copy.set_weights(weights)
     return keras.Model(inputs, clone.output, name="backbone")
 
 

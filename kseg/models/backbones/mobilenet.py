@@ -4,8 +4,7 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv, depthwise_conv
 from kseg.models.layers import batch_norm
 
@@ -16,14 +15,12 @@ LEVEL_AFTER_BLOCK = {1: "c1", 3: "c2", 6: "c3", 13: "c4"}
 """Levels by the index in torch's `features`, where 0 is the stem."""
 
 
-def build(*, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+def build(*, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
 
     c1 to c4 are linear (16, 24, 32 and 96 channels), and c5 is the 1280 channels before the classifier's pooling, as in smp.
     output_stride 16 or 8: the last stages keep their resolution and are dilated, their first block included, as smp does.
     """
-    if weights is not None:
-        raise KsegError(f"backbone mobilenet_v2 cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     images = keras.Input(input_shape, name="images")
     x = _norm_relu6(conv(images, STEM, 3, stride=2, name="encoder_features_0_0"), "encoder_features_0")
     levels, index, reached, dilation = {}, 0, 2, 1
@@ -62,4 +59,11 @@ def _norm_relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(max_value=6.0, name=f"{name}_2")(batch_norm(x, f"{name}_1"))
 
 
-register_backbone("mobilenet_v2", build, output_strides=(8, 16, 32), first_layer="features.0.0", unused_keys=("classifier.1",))
+register_backbone(
+    "mobilenet_v2",
+    build,
+    output_strides=(8, 16, 32),
+    weights={"imagenet": HubWeights("smp-hub/mobilenet_v2.imagenet", "e67aa804e17f7b404b629127eabbd224c4e0690b")},
+    first_layer="features.0.0",
+    unused_keys=("classifier.1",),
+)

@@ -9,8 +9,7 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
 from kseg.models.layers import batch_norm
 
@@ -43,15 +42,41 @@ VARIANTS = {
     "torchvision_resnet101": Variant((3, 4, 23, 3), bottleneck=True, late_dilation=True),
 }
 
+REVISIONS = {
+    "resnet18": {
+        "imagenet": "3f2325ff978283d47aa6a1d6878ca20565622683",
+        "ssl": "d600d5116aac2e6e595f99f40612074c723c00b2",
+        "swsl": "0e3a35d4d8e344088c14a96eee502a88ac70eae1",
+    },
+    "resnet34": {"imagenet": "7a57b34f723329ff020b3f8bc41771163c519d0c"},
+    "resnet50": {
+        "imagenet": "00cb74e366966d59cd9a35af57e618af9f88efe9",
+        "ssl": "d07daf5b4377f3700c6ac61906b0aafbc4eca46b",
+        "swsl": "b9520cce124f91c6fe7eee45721a2c7954f0d8c0",
+    },
+    "resnet101": {"imagenet": "cd7c15e8c51da86ae6a084515fdb962d0c94e7d1"},
+    "resnet152": {"imagenet": "951dd835e9d086628e447b484584c8983f9e1dd0"},
+    "resnext50_32x4d": {
+        "imagenet": "329793c85d62fd340ae42ae39fb905a63df872e7",
+        "ssl": "9b67cff77d060c7044493a58c24d1007c1eb06c3",
+        "swsl": "52e6e49da61b8e26ca691e1aef2cbb952884057d",
+    },
+    "resnext101_32x8d": {
+        "imagenet": "221af6198d03a4ee88992f78a1ee81b46a52d339",
+        "instagram": "44cd927aa6e64673ffe9d31230bad44abc18b823",
+        "ssl": "723a95ddeed335c9488c37c6cbef13d779ac8f97",
+        "swsl": "58cf0bb65f91365470398080d9588b187d1777c4",
+    },
+}
+"""Commits of smp-hub/<name>.<tag>, as segmentation_models.pytorch 0.6.0 names them."""
 
-def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+
+def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
 
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
     torchvision_resnet50 and _resnet101 have stride 8 only, and torchvision's dilation: the first block's comes one stage later.
     """
-    if weights is not None:
-        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     variant = VARIANTS[name]
     images = keras.Input(input_shape, name="images")
     x = conv(images, 64, 7, stride=2, name="encoder_conv1")
@@ -99,10 +124,12 @@ def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
 
 
 for _name, _variant in VARIANTS.items():
+    _hub = _name.removeprefix("torchvision_")
     register_backbone(
         _name,
         partial(build, _name),
         output_strides=(8,) if _variant.late_dilation else (8, 16, 32),
         first_layer="conv1",
+        weights={tag: HubWeights(f"smp-hub/{_hub}.{tag}", revision) for tag, revision in REVISIONS[_hub].items()},
         unused_keys=("fc",),
     )

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
 from kseg.models.layers import batch_norm
 
@@ -18,16 +17,19 @@ BLOCKS = {"legacy_seresnext50_32x4d": (3, 4, 6, 3), "legacy_seresnext101_32x4d":
 ALIASES = {"se_resnext50_32x4d": "legacy_seresnext50_32x4d", "se_resnext101_32x4d": "legacy_seresnext101_32x4d"}
 """smp's name of the same network: timm's."""
 GROUPS, REDUCTION = 32, 16
+REVISIONS = {
+    "se_resnext50_32x4d": {"imagenet": "73246406d879a2b0e3fdfe6fddd56347d38f38ae"},
+    "se_resnext101_32x4d": {"imagenet": "18808a4276f46421d358a9de554e0b93c2795df4"},
+}
+"""Commits of smp-hub/<name>.<tag>, as segmentation_models.pytorch 0.6.0 names them."""
 
 
-def build(name: str, *, output_stride: int, weights: str | None, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5.
 
     Sizes are rounded up, but for the stem's max pool, which rounds down: c2 is [B, floor(ceil(H/2) / 2), ...].
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
     """
-    if weights is not None:
-        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     images = keras.Input(input_shape, name="images")
     x = _relu(conv(images, 64, 7, stride=2, name="encoder_layer0_conv1"), "encoder_layer0_bn1", "encoder_layer0_relu1")
     levels = {"c1": x}
@@ -68,6 +70,12 @@ def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
 
 
 for _name, _network in {**{name: name for name in BLOCKS}, **ALIASES}.items():
+    _hub = _network.replace("legacy_seresnext", "se_resnext")
     register_backbone(
-        _name, partial(build, _network), output_strides=(8, 16, 32), first_layer="layer0.conv1", unused_keys=("last_linear",)
+        _name,
+        partial(build, _network),
+        output_strides=(8, 16, 32),
+        weights={tag: HubWeights(f"smp-hub/{_hub}.{tag}", revision) for tag, revision in REVISIONS[_hub].items()},
+        first_layer="layer0.conv1",
+        unused_keys=("last_linear",),
     )

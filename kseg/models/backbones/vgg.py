@@ -8,8 +8,7 @@ from functools import partial
 
 import keras
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.layers import Conv2D, batch_norm
 
 FILTERS = (64, 128, 256, 512, 512)
@@ -21,13 +20,24 @@ CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6", "pre_logits.fc1", 
 VARIANTS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """3x3 convolutions in each stage."""
 
+REVISIONS = {
+    "vgg11": {"imagenet": "ad8b90e1051c38fdbf399cf5016886a1be357390"},
+    "vgg13": {"imagenet": "1b70ff2580f101a8007a48b51e2b5d1e5925dc42"},
+    "vgg16": {"imagenet": "49d74b799006ee252b86e25acd6f1fd8ac9a99c1"},
+    "vgg19": {"imagenet": "2853d00d7bca364dbb98be4d6afa347e5aeec1f6"},
+    "vgg11_bn": {"imagenet": "59757f9215032c9f092977092d57d26a9df7fd9c"},
+    "vgg13_bn": {"imagenet": "9be454515193af6612261b7614fe90607e27b143"},
+    "vgg16_bn": {"imagenet": "2c186d02fb519e93219a99a1c2af6295aef0bf0d"},
+    "vgg19_bn": {"imagenet": "f09a924cb0d201ea6f61601df9559141382271d7"},
+}
+"""Commits of smp-hub/<name>.<tag>, as segmentation_models.pytorch 0.6.0 names them."""
+
 
 def build(
     name: str,
     *,
     normalized: bool,
     output_stride: int,
-    weights: str | None,
     input_shape: tuple[int | None, int | None, int],
 ) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Sizes are rounded down.
@@ -36,8 +46,6 @@ def build(
     [B, H // 16, W // 16, 512] are each stage's last ReLU, before its pool (in the paper's words conv1_2 to conv5_3); c5
     [B, H // 32, W // 32, 512] is the last pool. The paper's pool3 and pool4 are the max pools of c2 and c3.
     """
-    if weights is not None:
-        raise KsegError(f"backbone {name} cannot fetch weights {weights!r} yet; use --backbone_weights=none")
     x = images = keras.Input(input_shape, name="images")
     levels, index = {}, 0
     for stage, (filters, convolutions) in enumerate(zip(FILTERS, VARIANTS[name.removesuffix("_bn")], strict=True)):
@@ -64,6 +72,7 @@ for _name in VARIANTS:
             _full_name,
             partial(build, _full_name, normalized=_normalized),
             output_strides=(32,),
+            weights={tag: HubWeights(f"smp-hub/{_full_name}.{tag}", revision) for tag, revision in REVISIONS[_full_name].items()},
             first_layer="features.0",
             unused_keys=CLASSIFIER,
         )

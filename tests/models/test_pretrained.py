@@ -1,0 +1,357 @@
+"""Pretrained weights: the table against smp's and timm's, files, and the download against a server on this machine that speaks
+what huggingface_hub asks for.
+"""
+
+import hashlib
+import http.server
+import json
+import threading
+
+import keras
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from parity import randomise
+from safetensors.numpy import save_file
+
+from kseg.errors import KsegError
+from kseg.models import build_backbone, build_model, list_backbones
+from kseg.models.backbones import BACKBONES
+from kseg.models.channels import channel_statistics
+from kseg.models.pretrained import download, find_weights
+
+COMMIT = "a" * 40
+
+
+# --- The table ------------------------------------------------------------------------------------------------------------------
+
+
+def smps_name(name: str) -> str:
+    name = name.replace("legacy_seresnext", "se_resnext").replace("tf_efficientnet_", "timm-efficientnet-")
+    return name.removeprefix("torchvision_")
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
+def test_the_table_is_smps(smp, name):
+    settings = smp.encoders.encoders[smps_name(name)]["pretrained_settings"]
+    expected = {tag.replace("-", "_"): (facts["repo_id"], facts["revision"]) for tag, facts in settings.items()}
+    assert {tag: (hub.repo, hub.revision) for tag, hub in BACKBONES[name].info["weights"].items()} == expected
+
+
+TIMMS_TAGS = {
+    "imagenet": "in1k", "noisy_student": "ns_jft_in1k", "advprop": "ap_in1k", "ssl": "fb_ssl_yfcc100m_ft_in1k",
+    "swsl": "fb_swsl_ig1b_ft_in1k", "instagram": "fb_wsl_ig1b_ft_in1k",
+}  # fmt: skip
+
+
+def test_mean_and_std_are_timms(smp):
+    import timm
+
+    compared = 0
+    for name in list_backbones():
+        for tag, hub in BACKBONES[name].info["weights"].items():
+            timms_name = (
+                smps_name(name).replace("timm-efficientnet-", "tf_efficientnet_").replace("se_resnext", "legacy_seresnext")
+            )
+            known = {config.tag: config for config in timm.models.get_arch_pretrained_cfgs(timms_name).values()} if (
+                timm.is_model(timms_name)
+            ) else {}  # fmt: skip
+            config = known.get(TIMMS_TAGS[tag]) or known.get("tv_in1k") or known.get("aa_in1k")
+            if config is not None:
+                assert (hub.mean, hub.std) == (config.mean, config.std), (name, tag)
+                compared += 1
+    assert compared > 70
+
+
+# --- A server that speaks the Hub's protocol ------------------------------------------------------------------------------------
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """files: content by (repo, name). lie: what is sent in place of a file's content. status: what all requests get instead."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.lie: bytes | None = None
+        self.status: tuple[int, str] | None = None
+        self.downloads = 0
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def do_GET(self, body=True):
+        if self.server.status is not None:
+            return self.answer(self.server.status[0], {"X-Error-Code": self.server.status[1]}, b"")
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"]:  # .../tree/<revision>
+            repo = "/".join(parts[2:4])
+            found = [(name, len(data)) for (owner, name), data in self.server.files.items() if owner == repo]
+            content = json.dumps([{"type": "file", "path": name, "size": size, "oid": COMMIT} for name, size in found]).encode()
+            return self.answer(200, {"Content-Type": "application/json"}, content)
+        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
+        content = self.server.files.get((repo, name))
+        if content is None:
+            code = "EntryNotFound" if any(owner == repo for owner, _ in self.server.files) else "RepoNotFound"
+            return self.answer(404, {"X-Error-Code": code}, b"")
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        if not body:
+            return self.answer(200, headers, content, body=False)
+        self.server.downloads += 1
+        sent = content if self.server.lie is None else self.server.lie
+        return self.answer(200, headers, sent)
+
+    def answer(self, status, headers, content, body=True):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def use_hub(monkeypatch, url, cache):
+    """What the variables HF_ENDPOINT and HF_HUB_CACHE do, which huggingface_hub reads when it is imported."""
+
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    use_hub(monkeypatch, server.url, tmp_path / "cache")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def weights(smp) -> dict[str, np.ndarray]:
+    """A state_dict of resnet18 with a classifier."""
+    state = randomise(smp.encoders.get_encoder("resnet18", weights=None)).state_dict()
+    classifier = {"fc.weight": np.zeros((5, 512), "float32"), "fc.bias": np.zeros(5, "float32")}
+    return {key: value.numpy() for key, value in state.items()} | classifier
+
+
+@pytest.fixture(scope="module")
+def safetensors(weights, tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(weights, path)
+    return path.read_bytes()
+
+
+def kernel(model: keras.Model) -> np.ndarray:
+    return model.get_layer("encoder_conv1").get_weights()[0].transpose(3, 2, 0, 1)
+
+
+def cached(tmp_path):
+    """Files of more than a reference's size in the cache."""
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG"]
+    return [path for path in files if path.stat().st_size > 64]
+
+
+def test_a_tag_is_downloaded_once_and_fills_the_backbone(hub, weights, safetensors):
+    hub.files["smp-hub/resnet18.imagenet", "model.safetensors"] = safetensors
+    for _ in range(2):
+        # The table's revision is not this server's commit: only with the commit itself could the cache answer alone.
+        model = build_backbone("resnet18", weights="imagenet")
+        np.testing.assert_array_equal(kernel(model), weights["conv1.weight"])
+        np.testing.assert_array_equal(
+            model.get_layer("encoder_layer4_1_bn2").get_weights()[3], weights["layer4.1.bn2.running_var"]
+        )
+    assert hub.downloads == 1
+    hub.status = (503, "")
+    assert download("smp-hub/resnet18.imagenet", COMMIT, "model.safetensors").read_bytes() == safetensors
+
+
+def test_a_truncated_download_leaves_nothing_behind(hub, safetensors, tmp_path):
+    hub.files["o/r", "model.safetensors"], hub.lie = safetensors, safetensors[: len(safetensors) // 2]
+    with pytest.raises(
+        KsegError, match=r"cannot fetch the weights o/r, revision main, file model.safetensors: the download failed"
+    ):
+        find_weights("resnet18", "hf://o/r")
+    assert not cached(tmp_path)
+    hub.lie = None
+    find_weights("resnet18", "hf://o/r")
+
+
+def test_a_download_with_another_hash_is_removed(hub, safetensors, tmp_path):
+    hub.files["o/r", "model.safetensors"], hub.lie = safetensors, safetensors[:-4] + b"evil"
+    with pytest.raises(KsegError, match="what was downloaded differs from the Hub's hash and was removed") as error:
+        find_weights("resnet18", "hf://o/r")
+    assert "\n" not in str(error.value)
+    assert "--backbone_weights=FILE" in str(error.value)
+    assert not cached(tmp_path)
+
+
+def test_a_cached_file_that_was_damaged_is_fetched_again(hub, safetensors):
+    hub.files["o/r", "model.safetensors"] = safetensors
+    path = download("o/r", COMMIT, "model.safetensors")
+    path.resolve().write_bytes(safetensors[:100])
+    assert download("o/r", COMMIT, "model.safetensors").read_bytes() == safetensors
+    path.resolve().write_bytes(safetensors[:100])
+    hub.status = (503, "")
+    with pytest.raises(KsegError, match="cannot fetch the weights o/r, revision a"):
+        download("o/r", COMMIT, "model.safetensors")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ((401, "GatedRepo"), "access to it is restricted"),
+        ((403, "GatedRepo"), "access to it is restricted"),
+        ((401, "RepoNotFound"), "there is no such repository, or it is private"),
+        ((404, "RepoNotFound"), "there is no such repository, or it is private"),
+        ((404, "RevisionNotFound"), "the repository has no such revision"),
+        ((404, "EntryNotFound"), "the repository has no such file"),
+    ],
+)
+def test_refusals_of_the_hub(hub, status, reason):
+    hub.status = status
+    with pytest.raises(KsegError, match=reason) as error:
+        build_backbone("resnet18", weights="imagenet")
+    assert "smp-hub/resnet18.imagenet, revision 3f2325ff978283d47aa6a1d6878ca20565622683, file model.safetensors" in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
+
+
+def test_no_server_at_all(monkeypatch, tmp_path):
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    with pytest.raises(KsegError, match=r"the download failed \(ConnectionRefusedError.*models--smp-hub--vgg11.imagenet"):
+        find_weights("vgg11", "imagenet")
+
+
+def test_a_repository_by_its_address(hub, weights, safetensors):
+    hub.files["o/r", "weights-v2.safetensors"] = safetensors
+    hub.files["o/r", "config.json"] = b'{"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5]}}'
+    model = build_model("fpn", num_classes=2, backbone="resnet18", backbone_weights="hf://o/r@v1")
+    assert model.get_layer("normalize").mean == (0.5, 0.4, 0.3)
+    model = build_model("fpn", num_classes=2, backbone="resnet18", backbone_weights="hf://o/r@v1", normalization="imagenet")
+    assert model.get_layer("normalize").mean == (0.485, 0.456, 0.406)
+    np.testing.assert_array_equal(kernel(model.get_layer("backbone")), weights["conv1.weight"])
+    hub.files["o/r", "second.safetensors"] = safetensors
+    with pytest.raises(
+        KsegError, match=r"hf://o/r has several safetensors files, only second.safetensors, weights-v2.safetensors"
+    ):
+        find_weights("resnet18", "hf://o/r")
+    hub.files["o/pickles", "pytorch_model.bin"] = b"x"
+    with pytest.raises(KsegError, match=r"hf://o/pickles has no safetensors file, only pytorch_model.bin"):
+        find_weights("resnet18", "hf://o/pickles")
+
+
+# --- Tags, files, normalisation -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "message"),
+    [
+        (
+            "resnet18",
+            "imagenett",
+            "resnet18 has no weights 'imagenett'; it has imagenet, ssl, swsl; or pass none, a file, or hf://",
+        ),
+        ("timm-efficientnet-b4", "jft", "it has imagenet, advprop, noisy_student"),
+        ("resnet18", "hf://only-a-name", "hf://only-a-name: expected hf://owner/repo or hf://owner/repo@revision"),
+        ("resnet18", "no/such.pth", "no/such.pth: no such file"),
+    ],
+)
+def test_weights_that_are_not_there(backbone, weights, message):
+    with pytest.raises(KsegError, match=message):
+        find_weights(backbone, weights)
+
+
+def test_advprop_brings_its_own_mean_and_std_unless_told_otherwise(hub):
+    hub.files["smp-hub/timm-efficientnet-b0.advprop", "model.safetensors"] = b"read when the backbone is filled"
+    for backbone in ("timm-efficientnet-b0", "tf_efficientnet_b0"):  # the two forms take the same file
+        found = find_weights(backbone, "advprop")
+        assert (found.mean, found.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+def test_files_of_pytorch(weights, tmp_path):
+    tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
+    whole = {f"encoder.{key}": value for key, value in tensors.items()} | {"decoder.block.weight": torch.zeros(3)}
+    torch.save(whole, tmp_path / "whole_model.pth")
+    save_file(weights, tmp_path / "w.safetensors")
+    for name in ("whole_model.pth", "w.safetensors"):
+        np.testing.assert_array_equal(kernel(build_backbone("resnet18", weights=tmp_path / name)), weights["conv1.weight"])
+    with pytest.raises(KsegError, match=r"w.safetensors: the checkpoint has no weights for .*; wrong model or backbone"):
+        build_backbone("resnet34", weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(KsegError, match="keras_cv/resnet18 takes no weights of PyTorch"):
+        build_backbone("keras_cv/resnet18", weights=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "keras_cv/mobilenet_v3_small"])
+def test_files_of_keras(name, tmp_path):
+    normalization = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    trained = build_model("fpn", num_classes=2, backbone=name, normalization=normalization)
+    trained.save(tmp_path / "model.keras")
+    trained.get_layer("backbone").save_weights(tmp_path / "b.weights.h5")
+    expected = trained.get_layer("backbone").get_weights()
+    model = build_model("fpn", num_classes=5, backbone=name, backbone_weights=tmp_path / "model.keras")
+    assert (model.get_layer("normalize").mean, model.get_layer("normalize").std) == normalization
+    for found in (model.get_layer("backbone"), build_backbone(name, weights=tmp_path / "b.weights.h5")):
+        for ours, theirs in zip(found.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(KsegError, match=r"model.keras: its backbone is another one"):
+        build_backbone("resnet34", weights=tmp_path / "model.keras")
+    with pytest.raises(KsegError, match=r"b.weights.h5: not the weights of this backbone"):
+        build_backbone("resnet34", weights=tmp_path / "b.weights.h5")
+
+
+# --- Images that are not RGB ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_the_first_convolution_is_adapted_as_smps(smp, channels, weights, tmp_path):
+    from segmentation_models_pytorch.encoders._utils import patch_first_conv
+
+    reference = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 7, bias=False))
+    reference[0].weight.data = torch.from_numpy(weights["conv1.weight"])
+    patch_first_conv(reference, channels, pretrained=True)
+    save_file(weights, tmp_path / "w.safetensors")
+    model = build_backbone("resnet18", weights=tmp_path / "w.safetensors", input_shape=(None, None, channels))
+    np.testing.assert_allclose(kernel(model), reference[0].weight.detach().numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "csp_darknet_tiny"])  # the latter sees four pixels' channels at once
+def test_keras_cvs_first_convolution_is_adapted(rng, name):
+    from kseg.models.backbones import keras_cv, keras_cv_tables
+
+    family, _ = keras_cv_tables.BACKBONES[name]
+    keras.utils.set_random_seed(1)
+    theirs = keras_cv.keras_cv_model(name)
+    rgb, doubled = (
+        keras_cv.convert(lambda: theirs, family, input_shape=(None, None, channels), copy_weights=True) for channels in (3, 6)
+    )
+    images = rng.normal(size=(1, 64, 64, 3)).astype("float32")
+    expected = rgb.predict_on_batch(images)["c5"]
+    np.testing.assert_allclose(doubled.predict_on_batch(np.tile(images, 2))["c5"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_normalisation_of_other_channels():
+    mean, std = (0.1, 0.2, 0.6), (0.3, 0.3, 0.6)
+    assert channel_statistics(mean, std, 3) == (mean, std)
+    assert channel_statistics(mean, std, 1) == ((pytest.approx(0.3),), (pytest.approx(0.4),))
+    assert channel_statistics(mean, std, 4) == ((0.1, 0.2, 0.6, 0.1), (0.3, 0.3, 0.6, 0.3))
+    assert channel_statistics((0.5,) * 4, (1.0,) * 4, 4) == ((0.5,) * 4, (1.0,) * 4)
+    with pytest.raises(KsegError, match="normalization has 2 means and 2 stds, the images have 4 channels"):
+        channel_statistics((0.5,) * 2, (1.0,) * 2, 4)
+    model = build_model("fpn", num_classes=2, backbone="resnet18", input_shape=(None, None, 4))
+    assert model.get_layer("normalize").std == (0.229, 0.224, 0.225, 0.229)
+    assert model.output.shape == (None, None, None, 2)

@@ -1,0 +1,104 @@
+"""From PyTorch to kseg and back: the same bytes, under keys that PyTorch's modules take with strict=True."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+from parity import randomise
+
+from kseg.errors import KsegError
+from kseg.models import build_backbone, build_model, list_backbones
+from kseg.models.backbones.keras_cv import _without_values
+from kseg.models.torch_export import export_torch_weights, torch_path
+from kseg.models.torch_weights import load_torch_weights
+
+FILLED_IN = ("num_batches_tracked", "encoder.conv_head.weight", "encoder.bn2.")
+
+
+def assert_same_bytes(model: keras.Model, reference: torch.nn.Module) -> None:
+    """reference -> model -> a state_dict that reference loads strictly, with every parameter as it was."""
+    before = {key: value.clone() for key, value in reference.state_dict().items()}
+    load_torch_weights(model, before)
+    state = export_torch_weights(model)
+    reference.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
+    for key, value in reference.state_dict().items():
+        assert value.dtype == before[key].dtype, key
+        if not any(part in key for part in FILLED_IN):
+            assert value.numpy().tobytes() == before[key].numpy().tobytes(), key
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model", "backbone"),
+    [
+        ("DeepLabV3Plus", "deeplabv3plus", "resnext50_32x4d"),  # separable and grouped convolutions
+        ("FPN", "fpn", "timm-efficientnet-b0"),  # group norm, depthwise convolutions; an encoder with parts that are unused
+        ("Unet", "unet", "vgg11_bn"),
+        ("FPN", "fpn", "tu-tf_efficientnet_b0"),
+        ("Unet", "unet", "mobilenet_v2"),
+        ("DeepLabV3", "deeplabv3", "se_resnext50_32x4d"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_smps_models_come_back_to_the_byte(smp, architecture, model, backbone):
+    reference = randomise(getattr(smp, architecture)(backbone, encoder_weights=None, classes=3))
+    # Reading fills every variable: initial values, which take longest, need not be computed.
+    built = _without_values(lambda: build_model(model, num_classes=3, backbone=backbone.removeprefix("tu-")))
+    assert_same_bytes(built, reference)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_resnet50"])
+def test_torchvisions_models_come_back_to_the_byte(smp, name):
+    from torchvision.models import segmentation
+
+    reference = randomise(getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=3))
+    assert_same_bytes(_without_values(lambda: build_model(name, num_classes=3)), reference)
+
+
+def test_timms_backbone_comes_back_to_the_byte(smp):
+    import timm
+
+    assert_same_bytes(
+        _without_values(lambda: build_backbone("resnet18")), randomise(timm.create_model("resnet18", num_classes=0))
+    )
+
+
+def test_a_transposed_convolution_comes_back_to_the_byte(rng):
+    model = build_model("fcn16s", num_classes=3, backbone="vgg11", fc_filters=8)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            layer.set_weights([rng.normal(size=layer.kernel.shape).astype("float32")])
+    before = model.get_weights()
+    state = export_torch_weights(model)
+    kernel = model.get_layer("decoder_upscore2").get_weights()[0]
+    np.testing.assert_array_equal(state["decoder.upscore2.weight"], kernel.transpose(3, 2, 0, 1))  # torch: [in, out, h, w]
+    model.set_weights([np.zeros_like(weight) for weight in before])
+    load_torch_weights(model, state)
+    assert [weight.tobytes() for weight in model.get_weights()] == [weight.tobytes() for weight in before]
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_every_layer_has_the_peers_module_path(smp, name):
+    smps = name.replace("legacy_seresnext", "se_resnext").replace("tf_efficientnet_", "timm-efficientnet-")
+    with torch.device("meta"):
+        reference = smp.encoders.get_encoder(smps.removeprefix("torchvision_"), weights=None)
+    backbone = _without_values(lambda: build_backbone(name, output_stride=8 if "torchvision" in name else 32))
+    ours = {torch_path(layer.name).removeprefix("encoder.") for layer in backbone.layers if layer.weights}
+    assert ours == {key.rpartition(".")[0] for key in reference.state_dict()} - {"conv_head", "bn2"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model"), [("Unet", "unet"), ("FPN", "fpn"), ("DeepLabV3", "deeplabv3"), ("DeepLabV3Plus", "deeplabv3plus")]
+)
+def test_every_decoder_layer_has_smps_module_path(smp, architecture, model):
+    with torch.device("meta"):
+        reference = getattr(smp, architecture)("resnet18", encoder_weights=None)
+    built = _without_values(lambda: build_model(model, num_classes=1, backbone="resnet18"))
+    layers = [layer for layer in built._flatten_layers() if layer.weights and not hasattr(layer, "layers")]
+    assert {torch_path(layer.name) for layer in layers} == {key.rpartition(".")[0] for key in reference.state_dict()}
+
+
+def test_keras_cvs_backbones_cannot_go():
+    model = _without_values(lambda: build_model("fpn", num_classes=2, backbone="keras_cv/resnet18"))
+    with pytest.raises(KsegError, match="stands for no PyTorch module; only models on torch-layout backbones"):
+        export_torch_weights(model)

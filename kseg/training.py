@@ -54,9 +54,7 @@ def train(config: TrainConfig) -> TrainResult:
         return _train(config, run, transforms, pool, start)
 
 
-def _train(
-    config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float
-) -> TrainResult:
+def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
     train_set, val_set, skipped = _open(config)
     batches, steps = train_batches(
         train_set,

@@ -160,7 +160,7 @@ class Augmenter:
 
 
 def describe_transforms(augment: str, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Returns what happens to training and to validation images, by split, as A.to_dict writes it. Raises KsegError as Augmenter."""
+    """Returns what happens to training and to validation images, as A.to_dict writes it. Raises KsegError as Augmenter."""
     names = {"train": augment, "validation": "none"}
     return {split: Augmenter(name, image_size).to_dict() for split, name in names.items()}
 

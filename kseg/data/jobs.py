@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow, Keras or a backend: a worker process has none of them.
 """
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,10 +85,28 @@ def _network_input(augment: Augmenter, dataset: Dataset) -> Spec:
     return ((*augment.image_size, 3), "uint8", 0), (augment.image_size, "uint8", dataset.ignore_index)
 
 
-def layout(spec: Spec) -> tuple[Sequence[int], int]:
-    """Returns (offset of each array, bytes in all) of a sample in shared memory, each array on a cache line of its own."""
-    offsets, end = [], 0
+def make_chunk(job: Job, arguments: Sequence[tuple[int, ...]], out: Arrays) -> None:
+    """Writes a sample for each argument into `out`, arrays [len(arguments), *shape]; fill-up values for a negative index."""
+    for place, argument in enumerate(arguments):
+        sample = [value for _, _, value in job.spec] if argument[-1] < 0 else job(*argument)
+        for whole, part in zip(out, sample, strict=True):
+            whole[place] = part
+
+
+def chunk_arrays(spec: Spec, count: int, memory: mmap.mmap | None = None) -> Arrays:
+    """Returns arrays [count, *shape] for samples: in shared memory, each on cache lines of its own, or new ones."""
+    arrays, offset = [], 0
     for shape, dtype, _ in spec:
-        offsets.append(end)
-        end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64
-    return offsets, end
+        array = np.ndarray((count, *shape), dtype, memory, offset if memory is not None else 0)
+        arrays.append(array)
+        offset += _lines(array.nbytes)
+    return tuple(arrays)
+
+
+def chunk_bytes(spec: Spec, count: int) -> int:
+    """Returns how much memory chunk_arrays needs."""
+    return sum(_lines(count * int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype, _ in spec)
+
+
+def _lines(size: int) -> int:
+    return -(-size // 64) * 64

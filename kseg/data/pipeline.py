@@ -16,13 +16,16 @@ import numpy as np
 
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
-from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob
+from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
 from kseg.data.workers import WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
 from kseg.errors import KsegError
 
 hide_accelerators_from_tensorflow()
 import tensorflow as tf  # noqa: E402
+
+MAX_CHUNK = 8
+"""Samples that a process makes at a time: a divisor of the batch size, at most this."""
 
 cv2.setNumThreads(1)  # tf.data's threads work on whole samples; OpenCV's own would only get in their way
 
@@ -103,38 +106,50 @@ def _padded(indices: Sequence[int], batch_size: int) -> tf.data.Dataset:
 
 
 def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPool | None) -> tf.data.Dataset:
-    """Makes samples in parallel, keeps their order; an index of -1 becomes a sample of fill-up values."""
-    parallel, run = _runner(job, pool)
-    shapes, dtypes = [shape for shape, _, _ in job.spec], [tf.as_dtype(dtype) for _, dtype, _ in job.spec]
-    empty = tuple(np.full(shape, value, dtype) for shape, dtype, value in job.spec)
+    """Makes samples in parallel, keeps their order; an index of -1 becomes a sample of fill-up values.
 
-    def guarded(*argument):
-        if argument[-1] < 0:
-            return empty
+    A process makes a chunk of a batch at a time: what it costs to ask for one is then shared by its samples.
+    """
+    parallel, chunk, run = _runner(job, batch_size, pool)
+    shapes, dtypes = [shape for shape, _, _ in job.spec], [tf.as_dtype(dtype) for _, dtype, _ in job.spec]
+
+    def guarded(*arguments):
         try:
-            return run(tuple(int(x) for x in argument))
+            return run([tuple(map(int, argument)) for argument in zip(*arguments, strict=True)])
         except (BadSample, KsegError) as error:
             with _failures_lock:
                 _failures.append(error)
             raise
 
-    def call(*argument):
-        values = tf.numpy_function(guarded, argument, dtypes, stateful=False)
-        return tuple(tf.ensure_shape(value, shape) for value, shape in zip(values, shapes, strict=True))
+    def call(*arguments):
+        values = tf.numpy_function(guarded, arguments, dtypes, stateful=False)
+        return tuple(tf.ensure_shape(value, (chunk, *shape)) for value, shape in zip(values, shapes, strict=True))
+
+    def join(*values):
+        return tuple(tf.reshape(value, (batch_size, *shape)) for value, shape in zip(values, shapes, strict=True))
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = parallel + 1
-    samples = indices.map(call, num_parallel_calls=parallel, deterministic=True)
-    return samples.batch(batch_size, drop_remainder=True).prefetch(2).with_options(options)
+    options.threading.private_threadpool_size = parallel + 2
+    batches = indices.batch(chunk, drop_remainder=True).map(call, num_parallel_calls=parallel, deterministic=True)
+    if chunk < batch_size:
+        batches = batches.batch(batch_size // chunk, drop_remainder=True).map(join)
+    return batches.prefetch(2).with_options(options)
 
 
-def _runner(job: Job, pool: WorkerPool | None) -> tuple[int, Callable[[tuple[int, ...]], Arrays]]:
-    """Returns how many samples to make at a time, and what makes one."""
+def _runner(job: Job, batch_size: int, pool: WorkerPool | None) -> tuple[int, int, Callable[[Sequence[tuple[int, ...]]], Arrays]]:
+    """Returns how many chunks to make at a time, samples in each, and what makes one."""
     if pool is None:
-        return os.cpu_count() or 1, lambda argument: job(*argument)
+
+        def run(arguments):
+            arrays = chunk_arrays(job.spec, len(arguments))
+            make_chunk(job, arguments, arrays)
+            return arrays
+
+        return os.cpu_count() or 1, 1, run
     number = pool.add(job)
-    return pool.calls, lambda argument: pool.run(number, argument)
+    chunk = max(size for size in range(1, MAX_CHUNK + 1) if batch_size % size == 0)
+    return pool.calls, chunk, lambda arguments: pool.run(number, arguments)
 
 
 _failures: list[BadSample | KsegError] = []

@@ -38,6 +38,7 @@ _REFUSED = {
     **dict.fromkeys(
         ("BBoxSafeRandomCrop", "AtLeastOneBBoxRandomCrop", "RandomCropNearBBox", "RandomSizedBBoxSafeCrop"), "it needs boxes"
     ),
+    **dict.fromkeys(("FrequencyMasking", "TimeMasking"), "it is for spectrograms; XYMasking does the same to pictures"),
     **dict.fromkeys(("Lambda", "ReplayCompose"), "it cannot be made from text"),
     "ToRGB": "images are RGB already",
     "Morphological": "it moves the borders of labels by their numbers",
@@ -111,7 +112,9 @@ def _read_list(text: str) -> Iterator[str | dict[str, Any]]:
     try:
         tree = ast.parse(f"[{text}]", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise KsegError(f"{where}: expected a preset, a file, or transforms such as HorizontalFlip(p=0.5),GaussianBlur()") from None
+        raise KsegError(
+            f"{where}: expected a preset, a file, or transforms such as HorizontalFlip(p=0.5),GaussianBlur()"
+        ) from None
     if not isinstance(tree, ast.List) or not tree.elts:
         raise KsegError(f"{where}: expected transforms such as HorizontalFlip(p=0.5),GaussianBlur()")
     for node in tree.elts:

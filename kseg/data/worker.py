@@ -23,8 +23,10 @@ def main(arguments: list[str]) -> None:
     state = _State(memories)
     try:
         while True:
-            for connection in wait(list(memories)):
-                connection.send(state.answer(connection, connection.recv()))
+            ready = wait(list(memories))
+            for connection in memories:
+                if connection in ready:
+                    connection.send(state.answer(connection, connection.recv()))
     except (EOFError, OSError):  # the parent closed its end, or died
         os._exit(0)
 
@@ -47,19 +49,14 @@ class _State:
             return _portable(error)
         return None
 
-    def _make(self, connection: Connection, job: Any, argument: tuple[int, ...]) -> None:
-        import numpy as np
+    def _make(self, connection: Connection, job: Any, arguments: list[tuple[int, ...]]) -> None:
+        from kseg.data.jobs import chunk_arrays, chunk_bytes, make_chunk
 
-        from kseg.data.jobs import layout
-
-        offsets, size = layout(job.spec)
+        size = chunk_bytes(job.spec, len(arguments))
         memory = self._maps.get(connection)
         if memory is None or len(memory) < size:
             memory = self._maps[connection] = mmap.mmap(self._memories[connection], size)
-        for array, offset, (shape, dtype, _) in zip(job(*argument), offsets, job.spec, strict=True):
-            if array.shape != shape or array.dtype != dtype:
-                raise TypeError(f"a sample has {array.dtype}{array.shape} where {dtype}{shape} belongs")
-            np.ndarray(shape, dtype, memory, offset)[...] = array
+        make_chunk(job, arguments, chunk_arrays(job.spec, len(arguments), memory))
 
 
 def _read(pickled: bytes) -> Any:

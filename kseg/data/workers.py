@@ -2,7 +2,7 @@
 
 Started once a run and shared by training, validation and scoring. They are fresh processes, not forks (JAX and TensorFlow have
 threads by then) and not multiprocessing's (which imports the main script again, and has none in a notebook). A sample comes back
-through shared memory; sockets carry only its number.
+through shared memory, several at a time; sockets carry only numbers.
 """
 
 import contextlib
@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from kseg.data.jobs import Arrays, Job, layout
+from kseg.data.jobs import Arrays, Job, chunk_arrays, chunk_bytes
 from kseg.errors import KsegError
 
 AHEAD = 2
@@ -88,14 +87,14 @@ class WorkerPool:
             self._jobs.append(job)
             return len(self._jobs) - 1
 
-    def run(self, number: int, argument: tuple[int, ...]) -> Arrays:
-        """Returns the job's arrays for an argument; waits for a worker. Called from many threads at once.
+    def run(self, number: int, arguments: Sequence[tuple[int, ...]]) -> Arrays:
+        """Returns the job's samples for some arguments, stacked; waits for a worker. Called from many threads at once.
 
         Raises what the job raised, or KsegError if the worker died.
         """
         slot = self._slots.get()
         try:
-            return slot.run(number, self._jobs[number], self._pickled[number], argument)
+            return slot.run(number, self._jobs[number], self._pickled[number], arguments)
         except (EOFError, OSError) as error:
             if self._closed:
                 raise KsegError("the worker processes have ended; the run is over.") from None
@@ -133,7 +132,9 @@ class _Worker:
         theirs = [descriptor for slot in self.slots for descriptor in (slot.theirs.fileno(), slot.memory)]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # what this process can import, a data set's class for one
+            "PYTHONPATH": os.pathsep.join(
+                path or os.getcwd() for path in sys.path
+            ),  # what this process can import, a data set's class for one
             "NO_ALBUMENTATIONS_UPDATE": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
@@ -162,7 +163,7 @@ class _Worker:
 
 
 class _Slot:
-    """A place for one sample: a socket to its worker and memory shared with it. One caller uses it at a time."""
+    """A place for some samples: a socket to its worker and memory shared with it. One caller uses it at a time."""
 
     def __init__(self, worker: _Worker):
         self.worker = worker
@@ -170,19 +171,18 @@ class _Slot:
         self.memory = _shared_memory()
         self._map: mmap.mmap | None = None
 
-    def run(self, number: int, job: Job, pickled: bytes, argument: tuple[int, ...]) -> Arrays:
+    def run(self, number: int, job: Job, pickled: bytes, arguments: Sequence[tuple[int, ...]]) -> Arrays:
         if number not in self.worker.known:
             with self.worker.lock:
                 if number not in self.worker.known:
                     self._ask(("job", number, pickled))
                     self.worker.known.add(number)
-        offsets, size = layout(job.spec)
+        size = chunk_bytes(job.spec, len(arguments))
         if self._map is None or len(self._map) < size:
             os.ftruncate(self.memory, size)
             self._map = mmap.mmap(self.memory, size)
-        self._ask(("sample", number, argument))
-        arrays = zip(offsets, job.spec, strict=True)
-        return tuple(np.ndarray(shape, dtype, self._map, offset).copy() for offset, (shape, dtype, _) in arrays)
+        self._ask(("chunk", number, arguments))
+        return tuple(array.copy() for array in chunk_arrays(job.spec, len(arguments), self._map))
 
     def _ask(self, request: tuple[str, int, Any]) -> None:
         self.ours.send(request)

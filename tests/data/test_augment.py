@@ -25,7 +25,7 @@ def test_same_seed_same_bytes_from_many_threads(sample, preset):
     for i, (image, label) in enumerate(together):
         np.testing.assert_array_equal(image, alone[i % 24][0])
         np.testing.assert_array_equal(label, alone[i % 24][1])
-    if preset != "none":
+    if preset not in ("none", "resize256"):
         assert len({image.tobytes() for image, _ in alone}) > 12
 
 

@@ -6,6 +6,7 @@ pixels). Presets never normalise: the model does.
 """
 
 import os
+import random
 import threading
 from typing import Any
 
@@ -132,7 +133,9 @@ class Augmenter:
         if not hasattr(self._thread, "compose"):
             self._thread.compose = self._make()
         compose = self._thread.compose
-        compose.set_random_seed(seed)
+        # One stream for all: Compose.set_random_seed would start every transform from the same number, and a flip that comes
+        # with probability 0.5 would come exactly when the other flip, the blur and the distortion do.
+        compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = compose(image=image, mask=label)
         return np.ascontiguousarray(out["image"]), np.ascontiguousarray(out["mask"])
 

@@ -90,7 +90,7 @@ def read_transforms(augment: str) -> Recipe:
         KsegError: for what is none of these, with the nearest names; for a transform that kseg has no use for, with the reason.
     """
     if augment.lower().endswith((".json", ".yaml", ".yml")):
-        recipe = Recipe((_read_file(Path(augment).expanduser(), augment),), augment)
+        recipe = Recipe(_steps(_read_file(Path(augment).expanduser(), augment), augment), augment)
     elif augment.isidentifier() and augment not in (*TRANSFORMS, *_REFUSED):
         PRESETS[augment]  # raises if there is no such preset
         return Recipe((augment,), f"--augment={augment}")
@@ -173,6 +173,20 @@ def _read_file(path: Path, shown: str) -> dict[str, Any]:
     return transform
 
 
+def _steps(transform: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
+    """What a file's outermost Compose holds, so that it draws the random numbers that it would by itself."""
+    inner = transform.get("transforms")
+    if str(transform.get(_NAME)).rsplit(".", 1)[-1] == "Compose" and transform.get("p", 1) == 1 and isinstance(inner, list):
+        _check_compose(transform, where)
+        return tuple(inner)
+    return (transform,)
+
+
+def _check_compose(arguments: dict[str, Any], where: str) -> None:
+    if arguments.get("bbox_params") or arguments.get("keypoint_params") or arguments.get("additional_targets"):
+        raise KsegError(f"{where}: Compose has boxes, keypoints or additional targets; kseg has images and labels only")
+
+
 def _build(step: Any, where: str, depth: int = 0) -> Any:
     """One transform, and those inside it. Labels keep their values, and what comes from outside is ignored."""
     name = str(step.get(_NAME)).rsplit(".", 1)[-1] if isinstance(step, dict) else None
@@ -186,8 +200,7 @@ def _build(step: Any, where: str, depth: int = 0) -> Any:
     parameters = inspect.signature(kind).parameters
     arguments = {key: value for key, value in step.items() if key != _NAME}
     if issubclass(kind, A.Compose):
-        if arguments.get("bbox_params") or arguments.get("keypoint_params") or arguments.get("additional_targets"):
-            raise KsegError(f"{where}: {name} has boxes, keypoints or additional targets; kseg has images and labels only")
+        _check_compose(arguments, where)
         kind, parameters = A.Sequential, inspect.signature(A.Sequential).parameters
         arguments = {"transforms": arguments.get("transforms"), "p": arguments.get("p", 1.0)}
     for key in arguments:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -132,9 +133,8 @@ class _Worker:
         theirs = [descriptor for slot in self.slots for descriptor in (slot.theirs.fileno(), slot.memory)]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                path or os.getcwd() for path in sys.path
-            ),  # what this process can import, a data set's class for one
+            # What this process can import, a data set's class for one.
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
             "NO_ALBUMENTATIONS_UPDATE": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",

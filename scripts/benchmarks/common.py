@@ -44,8 +44,8 @@ def write_between(page: Path, name: str, text: str) -> None:
 class Side:
     """A process that measures when it is told to, so that two can take turns without sharing an interpreter.
 
-    It runs `python -m benchmarks.MODULE` with JSON settings as its argument, writes a line when it is ready, and for every line it
-    reads, one JSON line back.
+    It runs `python -m benchmarks.MODULE` with JSON settings as its argument, writes a line when it is ready, and for every line
+    it reads, one JSON line back.
     """
 
     def __init__(self, module: str, settings: dict[str, Any]):

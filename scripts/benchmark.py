@@ -13,13 +13,18 @@ from benchmarks import loader
 COMMANDS = {"loader": loader}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = result.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
-    arguments = parser.parse_args()
+    return result
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     COMMANDS[arguments.command].run(arguments)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
-from kseg.data.workers import WorkerPool
+from kseg.data.workers import PoolClosed, WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
 from kseg.errors import KsegError
 
@@ -116,6 +116,8 @@ def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPo
     def guarded(*arguments):
         try:
             return run([tuple(map(int, argument)) for argument in zip(*arguments, strict=True)])
+        except PoolClosed:  # The run is over and nobody reads on: TensorFlow ends the batches without a word on stderr.
+            raise StopIteration from None
         except (BadSample, KsegError) as error:
             with _failures_lock:
                 _failures.append(error)

@@ -28,6 +28,10 @@ AHEAD = 2
 """Requests a worker has at a time: it goes on with the next while the parent fetches the last."""
 
 
+class PoolClosed(KsegError):
+    """A WorkerPool was asked for samples after its end."""
+
+
 def default_workers() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -98,7 +102,7 @@ class WorkerPool:
             return slot.run(number, self._jobs[number], self._pickled[number], arguments)
         except (EOFError, OSError) as error:
             if self._closed:
-                raise KsegError("the worker processes have ended; the run is over.") from None
+                raise PoolClosed("the pool of worker processes is closed; open another.") from None
             raise KsegError(slot.worker.describe_death()) from error
         finally:
             self._slots.put(slot)

@@ -41,12 +41,22 @@ def run(arguments: argparse.Namespace) -> None:
     for name in arguments.sets:
         for augment in arguments.augments:
             result["rows"] += _compare(arguments, name, augment)
+            _publish(result, arguments.write)
     if "camvid" in arguments.sets:
-        result["scaling"] = {augment: _scaling(arguments, augment) for augment in arguments.augments}
-        result["memory"] = _memory(arguments) if arguments.epochs else None
-    text = table(result)
-    print(text)
-    if arguments.write:
+        if arguments.epochs:
+            result["memory"] = _memory(arguments)
+            _publish(result, arguments.write)
+        result["scaling"] = {}
+        for augment in arguments.augments:
+            result["scaling"][augment] = _scaling(arguments, augment)
+            _publish(result, arguments.write)
+    print(table(result))
+
+
+def _publish(result: dict[str, Any], write: bool) -> None:
+    """Writes what there is so far: a run that is stopped leaves what it measured."""
+    if write:
+        text = table(result)
         from kseg.run import write_text
 
         write_between(PAGE, "loader", text)

@@ -166,6 +166,31 @@ def test_equal_jobs_are_sent_once(tiny_coco, pool):
     assert pool.add(EvalJob(data, Augmenter("none", (32, 32)))) != pool.add(EvalJob(data, Augmenter("none", (32, 48))))
 
 
+LEFT_EARLY = """
+import sys
+from kseg.config import DataConfig
+from kseg.data import build_dataset
+from kseg.data.pipeline import train_batches
+from kseg.data.workers import WorkerPool
+
+data = build_dataset(DataConfig(dataset="coco", data_dir=sys.argv[1]), "train")
+with WorkerPool(2) as pool:
+    options = {"image_size": (256, 256), "batch_size": 4, "augment": "aug", "seed": 0, "first_epoch": 0, "epochs": 1000}
+    batches = train_batches(data, pool=pool, **options)[0].as_numpy_iterator()
+    next(batches)
+    next(batches)
+"""
+
+
+def test_leaving_amid_an_epoch_is_quiet(tiny_coco):
+    """As an error or Ctrl-C in the training step does: no tracebacks of TensorFlow's, whose threads still ask for samples."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_EARLY, str(tiny_coco)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
 def test_no_workers_are_threads():
     with worker_pool(0) as pool:
         assert pool is None

@@ -91,6 +91,15 @@ def tree_memory(pid: int) -> float:
     return total / 1024
 
 
+def tree_cpu(pid: int) -> float:
+    """Returns the processor seconds that a process and its living descendants have used."""
+    ticks = 0
+    for child in [pid, *_descendants(pid)]:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _descendants(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -86,25 +86,31 @@ def _compare(arguments: argparse.Namespace, name: str, augment: str) -> list[dic
     for elastic in ("albumentations", "kseg") if augment == "aug_elastic" and arguments.peer else ("albumentations",):
         settings = {**_settings(arguments, name, augment), "peer_elastic": elastic}
         sides = ("kseg", "torch") if arguments.peer else ("kseg",)
-        rates = dict(zip(sides, _in_turns(arguments, [{**settings, "side": side} for side in sides]), strict=True))
-        rows.append({"set": name, "augment": augment, "peer_elastic": elastic, "images_s": rates})
-        print(f"{name} {augment}: { ({side: round(median(values), 1) for side, values in rates.items()}) }", flush=True)
+        turns = dict(zip(sides, _in_turns(arguments, [{**settings, "side": side} for side in sides]), strict=True))
+        row: dict[str, Any] = {"set": name, "augment": augment, "peer_elastic": elastic}
+        for unit in ("images_s", "images_cpu_s"):
+            row[unit] = {side: [turn[unit] for turn in made] for side, made in turns.items()}
+            medians = {side: round(median(values), 1) for side, values in row[unit].items()}
+            print(f"{name} {augment} {unit}: {medians}", flush=True)
+        rows.append(row)
     return rows
 
 
 def _scaling(arguments: argparse.Namespace, augment: str) -> dict[str, list[float]]:
     """images/s with 1 and with 2 workers, in turns."""
     settings = {**_settings(arguments, "camvid", augment), "side": "kseg"}
-    rates = _in_turns(arguments, [{**settings, "workers": workers} for workers in (1, 2)])
+    turns = _in_turns(arguments, [{**settings, "workers": workers} for workers in (1, 2)])
+    rates = [[turn["images_s"] for turn in made] for made in turns]
     print(f"1 and 2 workers, {augment}: {[round(median(values), 1) for values in rates]}", flush=True)
     return {"1": rates[0], "2": rates[1]}
 
 
-def _in_turns(arguments: argparse.Namespace, settings: list[dict[str, Any]]) -> list[list[float]]:
+def _in_turns(arguments: argparse.Namespace, settings: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
+    """What each side answered in its turns."""
     batches = str(max(1, arguments.images // arguments.batch_size))
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(Side("loader_side", one)) for one in settings]
-        turns = [[side.ask(batches)["images_s"] for side in sides] for _ in range(arguments.rounds)]
+        turns = [[side.ask(batches) for side in sides] for _ in range(arguments.rounds)]
     return [list(values) for values in zip(*turns, strict=True)]
 
 
@@ -131,19 +137,20 @@ def table(result: dict[str, Any]) -> str:
         f"{settings['batch_size']}, {settings['workers']} workers on either side, medians of {settings['rounds']} turns of "
         f"{settings['images']} images, sides taking turns; load average before the run {here['load_before']}.",
         "",
-        "| images | augmentation | kseg images/s | torch DataLoader images/s | ratio |",
-        "|---|---|---|---|---|",
+        "| images | augmentation | kseg images/s | torch DataLoader images/s | ratio | ratio of images a processor second |",
+        "|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        kseg = row["images_s"]["kseg"]
-        peer = row["images_s"].get("torch")
+        rates = row["images_s"]
         augment = f"`{row['augment']}`"
         if row["peer_elastic"] == "kseg":
             augment += ", the peer given kseg's ElasticTransform"
-        cells = [SETS[row["set"]], augment, f"{median(kseg):.0f}"]
-        ratios = [a / b for a, b in zip(kseg, peer, strict=True)] if peer else []
-        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if peer else ""
-        cells += [f"{median(peer):.0f}" if peer else "", spread]
+        cells = [
+            SETS[row["set"]],
+            augment,
+            *(f"{median(rates[side]):.0f}" if side in rates else "" for side in ("kseg", "torch")),
+        ]
+        cells += [_ratio(row[unit]) for unit in ("images_s", "images_cpu_s")]
         lines.append("| " + " | ".join(cells) + " |")
     if result.get("scaling"):
         lines += ["", "| CamVid, kseg | 1 worker | 2 workers | gain |", "|---|---|---|---|"]
@@ -161,3 +168,11 @@ def table(result: dict[str, Any]) -> str:
     if settings["note"]:
         lines += ["", settings["note"]]
     return "\n".join(lines)
+
+
+def _ratio(rates: dict[str, list[float]]) -> str:
+    """Median, lowest and highest of the turns' ratios; nothing without a peer."""
+    if "torch" not in rates:
+        return ""
+    ratios = [a / b for a, b in zip(rates["kseg"], rates["torch"], strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -62,7 +62,15 @@ class TrainConfig:
     train_split: str = _field("train", "Split that trains.", "data")
     val_split: str = _field("val", "Split that validates, after every epoch and at the end.", "data")
     image_size: tuple[int, int] = _field((128, 128), "Size of the network's input: 256, or 192x256 (height x width).", "input")
-    augment: str = _field("none", "Preset of training augmentations: none, light, aug.", "input")
+    augment: str = _field(
+        "none",
+        "Training augmentations: a preset (none, light, strong, aug, ...; docs/data.md), albumentations transforms such as "
+        "'HorizontalFlip(p=0.5),Blur()', or a file that albumentations.save wrote (.json, .yaml).",
+        "input",
+    )
+    workers: int | None = _field(
+        None, "Processes that load and augment images; 0: threads of the main process; default: one a core.", "input"
+    )
     model: str = _field("deeplabv3plus", "Model; an unknown name lists what there is.", "model")
     backbone: str | None = _field(None, "Backbone, e.g. keras_cv/resnet50; default: the model's own.", "model")
     backbone_weights: str = _field(
@@ -96,6 +104,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise KsegError(f"--{name}={value}: must be a finite number, 0 or more")
+        _check_workers(self.workers)
         if self.learning_rate == 0:
             raise KsegError("--learning_rate=0: must be more than 0")
 
@@ -121,6 +130,7 @@ class EvaluateConfig:
     run_dir: str | None = _field(None, "Run directory of kseg.train.", "run")
     split: str | None = _field(None, "Split to score; default: the run's validation split.", "run")
     batch_size: int | None = _field(None, "Images a step; default: the run's.", "run")
+    workers: int | None = _field(None, "Processes that load images; 0: threads; default: one a core.", "run")
     dataset: str | None = _field(None, "Data source, if not the run's.", "data")
     data_dir: str | None = _field(None, "Folder of the data set, if not the run's.", "data")
     annotations: str | None = _field(None, "COCO file pattern, if not the run's.", "data")
@@ -135,6 +145,12 @@ class EvaluateConfig:
             raise KsegError("--run_dir is missing: name the run directory of a training run")
         if self.batch_size is not None and self.batch_size < 1:
             raise KsegError(f"--batch_size={self.batch_size}: must be at least 1")
+        _check_workers(self.workers)
+
+
+def _check_workers(workers):
+    if workers is not None and not 0 <= workers <= 1024:
+        raise KsegError(f"--workers={workers}: must be between 0 and 1024")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ A run that was stopped is scored by its best checkpoint, or by its last.
 def evaluate(config: EvaluateConfig):
     """Returns (Evaluation, split, the file the model came from). Raises KsegError for whatever the user can mend."""
     from kseg.data.check import open_split
+    from kseg.data.workers import worker_pool
     from kseg.run import RunDir, load_model
     from kseg.scoring import Predictor, write_evaluation
 
@@ -39,8 +40,10 @@ def evaluate(config: EvaluateConfig):
         raise KsegError(
             f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}"
         )
-    predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=config.batch_size or trained.batch_size)
-    evaluation = predictor.evaluate()
+    batch_size = config.batch_size or trained.batch_size
+    with worker_pool(config.workers) as pool:
+        predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=batch_size, pool=pool)
+        evaluation = predictor.evaluate()
     if config.output:
         write_evaluation(Path(config.output), evaluation, split)
     return evaluation, split, path

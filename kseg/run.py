@@ -1,7 +1,7 @@
 """The run directory: all that evaluate, predict and export need.
 
-runs/<name>/  config.json environment.json metrics.csv skipped.txt checkpoints/{best,last}.keras model.keras
-              evaluation.json report.html figures/
+runs/<name>/  config.json environment.json transforms.json metrics.csv skipped.txt checkpoints/{best,last}.keras
+              model.keras evaluation.json report.html figures/
 """
 
 import contextlib
@@ -37,6 +37,7 @@ class RunDir:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.environment = self.path / "environment.json"
+        self.transforms = self.path / "transforms.json"
         self.metrics = self.path / "metrics.csv"
         self.skipped = self.path / "skipped.txt"
         self.evaluation = self.path / "evaluation.json"

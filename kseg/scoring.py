@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kseg.data.dataset import Dataset
+from kseg.data.workers import WorkerPool
 from kseg.metrics import Scores, confusion_matrices, scores
 from kseg.models.layers import resize_bilinear
 from kseg.progress import progress_bar
@@ -94,10 +95,20 @@ class Predictor:
     """Predicts label maps at the labels' own size: images are resized to image_size for the network, its logits to each
     label's size.
 
-    Jitted by Keras, and compiled once for a data set: labels are padded to the largest.
+    Jitted by Keras, and compiled once for a data set: labels are padded to the largest. pool: processes that load the images;
+    None: threads.
     """
 
-    def __init__(self, model: keras.Model, dataset: Dataset, *, image_size: tuple[int, int], batch_size: int):
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        *,
+        image_size: tuple[int, int],
+        batch_size: int,
+        pool: WorkerPool | None = None,
+    ):
+        self._pool = pool
         self._dataset, self._image_size, self._batch_size = dataset, image_size, batch_size
         sizes = np.array([dataset.size(i) for i in range(len(dataset))])
         self._area = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
@@ -115,7 +126,12 @@ class Predictor:
 
         indices = list(indices)
         batches = full_size_batches(
-            self._dataset, indices, area=self._area, image_size=self._image_size, batch_size=self._batch_size
+            self._dataset,
+            indices,
+            area=self._area,
+            image_size=self._image_size,
+            batch_size=self._batch_size,
+            pool=self._pool,
         )
         remaining = iter(indices)
         with sample_errors():

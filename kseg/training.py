@@ -1,17 +1,20 @@
 """A training run from config to run directory."""
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from kseg.callbacks import Checkpoint, Progress, StopOnNonFinite
 from kseg.config import TrainConfig
 from kseg.data import Dataset
-from kseg.data.augment import check_preset
+from kseg.data.augment import describe_transforms
 from kseg.data.check import open_split
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
+from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import describe_devices
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
@@ -20,7 +23,7 @@ from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
-from kseg.run import RunDir, default_run_dir, load_model, save_model
+from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
 from kseg.scoring import Evaluation, Predictor, write_evaluation
 
 
@@ -43,10 +46,15 @@ def train(config: TrainConfig) -> TrainResult:
     backbone = config.backbone or defaults["backbone"]
     config = dataclasses.replace(config, backbone=backbone)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
-    check_preset(config.augment)
+    transforms = describe_transforms(config.augment, config.image_size)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 
+    with worker_pool(config.workers) as pool:  # which starts while the data are checked
+        return _train(config, run, transforms, pool, start)
+
+
+def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
     train_set, val_set, skipped = _open(config)
     batches, steps = train_batches(
         train_set,
@@ -56,9 +64,11 @@ def train(config: TrainConfig) -> TrainResult:
         epochs=config.epochs,
         image_size=config.image_size,
         batch_size=config.batch_size,
+        pool=pool,
     )
     model = _compiled_model(config, train_set, steps)
     run.create(config, skipped)
+    write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
     _announce(config, model, train_set, val_set, steps, run)
 
     checkpoint = Checkpoint(run.last, run.best)
@@ -73,7 +83,7 @@ def train(config: TrainConfig) -> TrainResult:
             batches,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            validation_data=eval_batches(val_set, image_size=config.image_size, batch_size=config.batch_size),
+            validation_data=eval_batches(val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool),
             callbacks=callbacks,
             shuffle=False,  # train_batches shuffles, by (seed, epoch)
             verbose=0,
@@ -81,7 +91,7 @@ def train(config: TrainConfig) -> TrainResult:
 
     model = load_model(run.best)
     save_model(model, run.model)
-    predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size)
+    predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
     evaluation = predictor.evaluate()
     write_evaluation(run.evaluation, evaluation, config.val_split)
     if config.report:

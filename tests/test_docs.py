@@ -32,6 +32,12 @@ def test_commands_have_flags_that_exist(text, monkeypatch):
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:
             words.pop(0)
+        if words[:2] == ["python", "scripts/benchmark.py"]:
+            monkeypatch.syspath_prepend(ROOT / "scripts")
+            import benchmark
+
+            benchmark.parser().parse_args(words[2:])  # exits if it does not know a word
+            continue
         if words[:2] == ["python", "-m"]:
             words = words[2:]
         config = {

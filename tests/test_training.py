@@ -55,7 +55,8 @@ def _capture(call):
 
 def test_what_a_run_leaves(trained):
     run, out, _ = trained
-    for path in (run.config, run.environment, run.metrics, run.best, run.last, run.model, run.evaluation, run.report):
+    files = (run.config, run.environment, run.transforms, run.metrics, run.best, run.last, run.model, run.evaluation, run.report)
+    for path in files:
         assert path.stat().st_size > 0
     assert not run.skipped.exists()
     assert not list(run.path.rglob(".tmp-*"))
@@ -63,6 +64,9 @@ def test_what_a_run_leaves(trained):
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert {"loss", "mean_iou", "val_loss", "val_mean_iou", "learning_rate", "seconds"} <= set(rows[0])
     assert json.loads(run.environment.read_text())["backend"] == keras.backend.backend()
+    described = json.loads(run.transforms.read_text())
+    counts = [len(described[split]["transform"]["transforms"]) for split in ("train", "validation")]
+    assert counts == [7, 1]  # AUG's six, and Resize
     mean_iou = json.loads(run.evaluation.read_text())["mean_iou"]
     last = out.strip().splitlines()[-1]
     assert last.startswith(f"mIoU {mean_iou:.4f} (full val set, 5 images, 4 classes")

@@ -1,0 +1,108 @@
+"""What the benchmarks share: the machine in words, tables in documentation, sides that take turns."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def machine(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Returns date, processor, cores, the load of other programs and versions."""
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between <!-- NAME --> and <!-- /NAME --> in a page."""
+    from kseg.run import write_text
+
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    if not found or end not in rest:
+        raise SystemExit(f"{page}: has no place marked {start} ... {end}")
+    write_text(page, f"{before}{start}\n{text.rstrip()}\n{end}{rest.partition(end)[2]}")
+
+
+class Side:
+    """A process that measures when it is told to, so that two can take turns without sharing an interpreter.
+
+    It runs `python -m benchmarks.MODULE` with JSON settings as its argument, writes a line when it is ready, and for every line
+    it reads, one JSON line back.
+    """
+
+    def __init__(self, module: str, settings: dict[str, Any]):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+        command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(settings)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.ready = self._read()
+
+    def ask(self, what: str) -> Any:
+        """Returns the answer to one line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a side of the benchmark ended with exit code {self._process.wait()}")
+        return json.loads(line)
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # it reads the end of its input, and ends
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def tree_memory(pid: int) -> float:
+    """Returns MB that a process and its descendants hold, shared pages divided among their users (PSS)."""
+    total = 0
+    for child in [pid, *_descendants(pid)]:
+        try:
+            rollup = Path(f"/proc/{child}/smaps_rollup").read_text()
+        except OSError:  # ended meanwhile
+            continue
+        total += int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
+    return total / 1024
+
+
+def tree_cpu(pid: int) -> float:
+    """Returns the processor seconds that a process and its living descendants have used."""
+    ticks = 0
+    for child in [pid, *_descendants(pid)]:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *_descendants(child)]
+    return found

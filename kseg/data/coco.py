@@ -5,6 +5,7 @@ sample a bad one: `load` raises it, `kseg.data.check` stops at it or leaves it o
 """
 
 import glob
+import hashlib
 import json
 import os
 from collections import Counter
@@ -23,6 +24,13 @@ MAX_CLASSES = 255
 """Labels are uint8 and 255 is the ignore index."""
 MAX_PIXELS = 2**28
 """Images that the JSON states to be larger are bad samples: pycocotools computes with 32-bit ints."""
+LABEL_VERSION = 1
+"""Raise it with every change of what is painted: cached label maps depend on it."""
+
+_KEPT = frozenset(
+    ("images", "annotations", "categories", "id", "file_name", "height", "width", "name", "image_id", "category_id",
+     "segmentation", "size", "counts")
+)  # fmt: skip
 
 
 class CocoDataset:
@@ -42,6 +50,8 @@ class CocoDataset:
         ignore_categories: names of categories whose pixels become ignore_index and that are no classes; a name stands for every
             category of that name, digits that are no category's name for the category of that id.
 
+        max_pixels: see kseg.data.image_file.read_image.
+
     Attributes:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
         ignore_index: 255.
@@ -60,6 +70,7 @@ class CocoDataset:
         images: str = "images/{split}",
         background: bool = True,
         ignore_categories: Sequence[str] = (),
+        max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
         self._fill = 0 if background else IGNORE_INDEX
@@ -70,7 +81,8 @@ class CocoDataset:
         self._images = self._root / self._shown_images
         self._resolved = (self._root.resolve(), self._images.resolve())
 
-        content = _read_json(file, self._shown_file)
+        self._max_pixels = max_pixels
+        content, self._digest = _read_json(file, self._shown_file)
         categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
         self._bad: dict[int, str] = {}
@@ -91,6 +103,10 @@ class CocoDataset:
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the file or annotation, if it cannot be used."""
         index = range(len(self))[index]  # IndexError beyond the end; a negative one becomes the place.
+        return Sample(self.load_image(index), self.load_label(index), self._names[index])
+
+    def load_image(self, index: int) -> np.ndarray:
+        """The image of sample `index`, uint8 [H, W, 3]. Raises BadSample as `load`."""
         name, size = self._names[index], self._sizes[index]
         if index in self._bad:
             raise BadSample(self._bad[index])
@@ -102,8 +118,18 @@ class CocoDataset:
             raise BadSample(f"{shown}: is a link that leads nowhere.") from None
         if not any(resolved.is_relative_to(folder) for folder in self._resolved):
             raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
-        image = read_image(path, shown, size, stated_in=self._shown_file)
-        return Sample(image, self._paint(index), name)
+        return read_image(path, shown, size, stated_in=self._shown_file, max_pixels=self._max_pixels)
+
+    def load_label(self, index: int) -> np.ndarray:
+        """The label map of sample `index`, uint8 [H, W], without looking at its image. Raises BadSample as `load`."""
+        if index in self._bad:
+            raise BadSample(self._bad[index])
+        return self._paint(index)
+
+    @property
+    def label_key(self) -> str:
+        """Text that changes with whatever decides the label maps: the file's bytes and the settings."""
+        return f"{self._digest}-{self._fill}-{sorted(self._values.items())}-v{LABEL_VERSION}"
 
     def _paint(self, index: int) -> np.ndarray:
         masks, values = [], []
@@ -203,10 +229,22 @@ def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str,
     raise KsegError(f"data_dir {data_dir} has no file {shown}, nor another that fits {pattern}; pass --data_dir=DIR, {wanted}.")
 
 
-def _read_json(file: Path, shown: str) -> dict[str, list[Any]]:
-    """The file's content, with lists under "images", "annotations" and "categories"."""
+def _compact(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drops what is not read and packs polygons while the file is parsed: as Python floats they would take 2 GB a million."""
+    kept = {key: entry[key] for key in entry if key in _KEPT}
+    if type(polygons := kept.get("segmentation")) is list:
+        kept["segmentation"] = coco_masks.pack(polygons)
+    return kept
+
+
+def _read_json(file: Path, shown: str) -> tuple[dict[str, list[Any]], str]:
+    """(the file's content, with lists under "images", "annotations" and "categories"; SHA-256 of its bytes)."""
     try:
-        content = json.loads(file.read_bytes())
+        raw = file.read_bytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass").removeprefix("\ufeff")
+        del raw
+        content = json.loads(text, object_hook=_compact)
     except OSError as error:
         raise KsegError(f"{shown}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # Not JSON, not Unicode, a number of thousands of digits, nested too deep.
@@ -214,7 +252,7 @@ def _read_json(file: Path, shown: str) -> dict[str, list[Any]]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise KsegError(f'{shown}: is not in COCO format: it has no list "{key}". Fix the file, or choose another.')
-    return content
+    return content, digest
 
 
 def _by_id(entries: list[Any], kind: str, shown: str, fields: dict[str, type]) -> dict[int, dict[str, Any]]:

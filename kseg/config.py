@@ -195,6 +195,24 @@ class EvaluateConfig(DataOverrides):
             raise KsegError(f"--batch_size={self.batch_size}: must be at least 1")
 
 
+@dataclass(frozen=True)
+class ShardsConfig:
+    """A data set to write as shards, and where to."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    splits: tuple[str, ...] = _field(("train", "val"), "Splits to write, separated by commas.", "data")
+    output_dir: str | None = _field(None, "Folder that the shards' folder is put into.", "output")
+    name: str = _field("kseg_data", "Name of the data set, for --tfds_name: small letters, digits and _.", "output")
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            raise KsegError("--output_dir is missing: name the folder to write the shards into")
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+            raise KsegError(f"--name={self.name}: must be of small letters, digits and _, and start with a letter")
+        if not self.splits or not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", split) for split in self.splits):
+            raise KsegError(f"--splits={','.join(self.splits)}: name splits of letters, digits and _")
+
+
 def _tuples(cls, values):
     """JSON has lists where the dataclass has tuples."""
     names = {field.name for field in dataclasses.fields(cls)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import EvaluateConfig, TrainConfig
+from kseg.config import EvaluateConfig, ShardsConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,12 @@ def test_commands_have_flags_that_exist(text, monkeypatch):
             words.pop(0)
         if words[:2] == ["python", "-m"]:
             words = words[2:]
-        config = {"kseg.train": TrainConfig, "scripts/train.sh": TrainConfig, "kseg.evaluate": EvaluateConfig}.get(words[0])
+        config = {
+            "kseg.train": TrainConfig,
+            "scripts/train.sh": TrainConfig,
+            "kseg.evaluate": EvaluateConfig,
+            "kseg.write_shards": ShardsConfig,
+        }.get(words[0])
         assert config or words[0] in ("scripts/test.sh", "pip"), line
         if config:
             parse(config, words, "")

@@ -74,8 +74,8 @@ class CocoDataset:
     ):
         self.ignore_index = IGNORE_INDEX
         self._fill = 0 if background else IGNORE_INDEX
-        self._shown_file = _fill_in(annotations, split, "annotations")
-        self._shown_images = _fill_in(images, split, "images")
+        self._shown_file = fill_in(annotations, split, "annotations")
+        self._shown_images = fill_in(images, split, "images")
         file = _find_file(data_dir, self._shown_file, self._shown_images, annotations)
         self._root = Path(data_dir).expanduser()
         self._images = self._root / self._shown_images
@@ -110,15 +110,12 @@ class CocoDataset:
         name, size = self._names[index], self._sizes[index]
         if index in self._bad:
             raise BadSample(self._bad[index])
-        shown = self._shown_image(index)
-        path = self._images / name
-        try:
-            resolved = path.resolve()
-        except (OSError, RuntimeError):  # A loop of links.
-            raise BadSample(f"{shown}: is a link that leads nowhere.") from None
-        if not any(resolved.is_relative_to(folder) for folder in self._resolved):
-            raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
+        path, shown = self._path(index)
         return read_image(path, shown, size, stated_in=self._shown_file, max_pixels=self._max_pixels)
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image file's content."""
+        return self._path(index)[0].read_bytes()
 
     def load_label(self, index: int) -> np.ndarray:
         """The label map of sample `index`, uint8 [H, W], without looking at its image. Raises BadSample as `load`."""
@@ -130,6 +127,18 @@ class CocoDataset:
     def label_key(self) -> str:
         """Text that changes with whatever decides the label maps: the file's bytes and the settings."""
         return f"{self._digest}-{self._fill}-{sorted(self._values.items())}-v{LABEL_VERSION}"
+
+    def _path(self, index: int) -> tuple[Path, str]:
+        """(the image's file, what messages call it)."""
+        shown = self._shown_image(index)
+        path = self._images / self._names[index]
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError):  # A loop of links.
+            raise BadSample(f"{shown}: is a link that leads nowhere.") from None
+        if not any(resolved.is_relative_to(folder) for folder in self._resolved):
+            raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
+        return path, shown
 
     def _paint(self, index: int) -> np.ndarray:
         masks, values = [], []
@@ -150,8 +159,8 @@ class CocoDataset:
         self._names = [entry["file_name"] for entry in images.values()]
         self._sizes = [(entry["height"], entry["width"]) for entry in images.values()]
         for place, (id_, entry) in enumerate(images.items()):
-            if reason := _unsafe(entry["file_name"]):
-                name = _shown(entry["file_name"])
+            if reason := unsafe(entry["file_name"]):
+                name = printable(entry["file_name"])
                 self._bad[place] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
             elif min(self._sizes[place]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
                 size = f"{entry['width']}x{entry['height']}"
@@ -191,13 +200,13 @@ class CocoDataset:
             self.warnings = (f"{self._shown_file}: {many} (first: annotation {leaving[0]}) and {verb} clipped.",)
 
     def _shown_image(self, index: int) -> str:
-        return _shown(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
+        return printable(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
 
     def _describe(self, annotation: int, index: int, reason: Exception) -> str:
         return f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {reason}."
 
 
-def _fill_in(pattern: str, split: str, argument: str) -> str:
+def fill_in(pattern: str, split: str, argument: str) -> str:
     """`pattern` with `{split}` replaced; braces mean nothing else."""
     if {"{", "}"} & set(pattern.replace("{split}", "")):
         raise KsegError(f"{argument}: {pattern!r} has braces that are not {{split}}, the only placeholder.")
@@ -225,7 +234,7 @@ def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str,
         paths = (path.relative_to(root).as_posix() for path in root.glob(glob.escape(before) + "*" + glob.escape(after)))
         found = sorted(path[len(before) : len(path) - len(after)] for path in paths)
     if found:
-        raise KsegError(f"data_dir {data_dir} has no file {shown}; splits that are there: {', '.join(map(_shown, found))}.")
+        raise KsegError(f"data_dir {data_dir} has no file {shown}; splits that are there: {', '.join(map(printable, found))}.")
     raise KsegError(f"data_dir {data_dir} has no file {shown}, nor another that fits {pattern}; pass --data_dir=DIR, {wanted}.")
 
 
@@ -301,7 +310,7 @@ def _classes(
     return tuple(class_names), values
 
 
-def _unsafe(file_name: str) -> str | None:
+def unsafe(file_name: str) -> str | None:
     """Why a file_name is refused, None if it is not; links are looked at when the file is read."""
     path = Path(os.path.normpath(file_name))
     if not file_name.strip() or not path.parts:
@@ -317,6 +326,6 @@ def _unsafe(file_name: str) -> str | None:
     return None
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """`text` for a message: on one line whatever it holds."""
     return text if text.isprintable() else ascii(text)

@@ -80,7 +80,8 @@ def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None)
         _check_header(image, shown, None, "", max_pixels)
         if image.mode not in ("1", "L", "P", "I;16", "I;16B"):
             raise BadSample(f"{shown}: is an image of mode {image.mode}; a label map holds one value a pixel: palette or grey.")
-        raw = image.tile[0].args if image.tile else None
+        tile = getattr(image, "tile", None)
+        raw = tile[0].args if tile else None
         scale = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else raw[0] if raw else "", 1)
         values = np.array(image)
         return values.astype(np.uint16 if values.itemsize > 1 else np.uint8) // scale
@@ -117,7 +118,10 @@ def _open(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # The latter where warnings are errors.
         raise BadSample(_too_large(shown, max_pixels)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files: OSError, SyntaxError, struct.error, ...
-        reason = " ".join(str(error).split()).replace(str(source) if isinstance(source, Path) else shown, shown) or type(error).__name__
+        reason = (
+            " ".join(str(error).split()).replace(str(source) if isinstance(source, Path) else shown, shown)
+            or type(error).__name__
+        )
         raise BadSample(f"{shown}: cannot be read as an image ({reason.rstrip('.')}).") from error
 
 

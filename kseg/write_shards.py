@@ -69,14 +69,17 @@ def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, n
     return Path(builder.data_dir)
 
 
-def _examples(dataset: Dataset, bar: Any) -> Iterator[dict[str, Any]]:
+def _examples(dataset: Dataset, bar: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     for index in range(len(dataset)):
         sample = dataset.load(index)
-        yield {
-            "image": _image_bytes(dataset, index) or _png(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)),
-            "segmentation_mask": _png(sample.label),
-            "file_name": sample.name,
-        }
+        yield (
+            index,
+            {
+                "image": _image_bytes(dataset, index) or _png(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)),
+                "segmentation_mask": _png(sample.label),
+                "file_name": sample.name,
+            },
+        )
         bar.update()
 
 

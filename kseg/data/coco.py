@@ -107,11 +107,8 @@ class CocoDataset:
 
     def load_image(self, index: int) -> np.ndarray:
         """The image of sample `index`, uint8 [H, W, 3]. Raises BadSample as `load`."""
-        name, size = self._names[index], self._sizes[index]
-        if index in self._bad:
-            raise BadSample(self._bad[index])
         path, shown = self._path(index)
-        return read_image(path, shown, size, stated_in=self._shown_file, max_pixels=self._max_pixels)
+        return read_image(path, shown, self._sizes[index], stated_in=self._shown_file, max_pixels=self._max_pixels)
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
@@ -129,7 +126,9 @@ class CocoDataset:
         return f"{self._digest}-{self._fill}-{sorted(self._values.items())}-v{LABEL_VERSION}"
 
     def _path(self, index: int) -> tuple[Path, str]:
-        """(the image's file, what messages call it)."""
+        """(the image's file, what messages call it); raises BadSample if it is not one to read."""
+        if index in self._bad:
+            raise BadSample(self._bad[index])
         shown = self._shown_image(index)
         path = self._images / self._names[index]
         try:

@@ -81,7 +81,7 @@ class FolderDataset:
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the label image, from its header."""
-        return read_size(*self._path(index, 1))
+        return read_size(*self._path(index, 1), self._max_pixels)
 
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the file, if it cannot be used."""
@@ -92,7 +92,9 @@ class FolderDataset:
         """The image, uint8 [H, W, 3], turned as EXIF says unless the label image fits it unturned."""
         path, shown = self._path(index, 0)
         label, shown_label = self._path(index, 1)
-        return read_image(path, shown, read_size(label, shown_label), stated_in=shown_label, max_pixels=self._max_pixels)
+        return read_image(
+            path, shown, read_size(label, shown_label, self._max_pixels), stated_in=shown_label, max_pixels=self._max_pixels
+        )
 
     def load_label(self, index: int) -> np.ndarray:
         """The label map, uint8 [H, W]."""

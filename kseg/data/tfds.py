@@ -93,7 +93,7 @@ class TfdsDataset:
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the label image, from its header."""
-        return read_size(self._record(index)[self._features[1]], self._shown(index))
+        return read_size(self._record(index)[self._features[1]], self._shown(index), self._max_pixels)
 
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the record, if it cannot be used."""

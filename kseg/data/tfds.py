@@ -58,9 +58,9 @@ class TfdsDataset:
                 raise KsegError(f"--{flag}={feature}: this feature of {name} is no image; choose another.")
         if not re.match(r"\w+", split) or re.match(r"\w+", split)[0] not in {"all", *info.splits}:  # type: ignore[index]
             raise KsegError(f"{name} has no split {split!r}{nearest(split, list(info.splits))}")
-        names = getattr(features[label], "labels", None)
+        names = getattr(features[label], "names", None)  # Of a LabeledImage.
         if label_map is None:
-            if not names or isinstance(names, int):
+            if not names:
                 raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
             label_map = build_label_map(dict(enumerate(names)), name)
         self._map, self.class_names = label_map, label_map.class_names

@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.m
 @pytest.fixture(scope="module")
 def shards(tiny_coco, tmp_path_factory):
     output = tmp_path_factory.mktemp("shards")
-    folder = write_shards(ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output_dir=str(output), name="tiny"))
+    folder = write_shards(
+        ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output_dir=str(output), name="tiny")
+    )
     assert list(folder.glob("*.array_record*"))
     return output
 
@@ -85,7 +87,9 @@ def test_split_expressions_and_other_features(pets):
     dataset = build_dataset(pet_config(pets), "train[:75%]")
     assert (len(dataset), dataset.class_names, dataset.name(1)) == (3, ("pet", "background"), "train[:75%]-000001")
     assert [np.unique(dataset.load(i).label).tolist() for i in range(3)] == [[0], [1], [255]]
-    with pytest.raises(BadSample, match="record 3, feature trimap: the pixel in row 0, column 0 has the value 4, which map.yaml"):
+    with pytest.raises(
+        BadSample, match=r"record 3, feature trimap: the pixel in row 0, column 0 has the value 4, which map\.yaml"
+    ):
         build_dataset(pet_config(pets), "train").load(3)
     with pytest.raises(BadSample, match="--max_pixels=29"):
         build_dataset(pet_config(pets, max_pixels=29), "train").load(0)

@@ -5,10 +5,17 @@ Every field carries its help text and group, from which kseg.flags makes the com
 
 import dataclasses
 import json
+import re
+import typing
 from dataclasses import dataclass
 from typing import Any
 
 from kseg.errors import KsegError
+
+MAX_PIXELS = 2**30
+"""What --max_pixels may be raised to: 3 GB an image."""
+TRAIN_PART, VAL_PART = "@train", "@val"
+"""With --val_fraction the split "train" comes in two parts, "train@train" and "train@val"."""
 
 
 def _field(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -32,11 +39,16 @@ def parse_size(value: Any) -> tuple[int, int]:
 class DataConfig:
     """Where images and label maps come from."""
 
-    dataset: str = _field("synthetic", "Data source: coco, or synthetic (an offline demonstration, not a benchmark).", "data")
-    data_dir: str | None = _field(None, "Folder of the data set (coco), or where to keep the synthetic one.", "data")
+    dataset: str = _field(
+        "synthetic", "Data source: coco, folder, tfds, or synthetic (an offline demonstration, not a benchmark).", "data"
+    )
+    data_dir: str | None = _field(None, "Folder of the data set, or where to keep the synthetic one.", "data")
     annotations: str = _field("annotations/{split}.json", "COCO file of a split, below data_dir.", "data")
     images: str = _field(
-        "images/{split}", "Image folder of a split, below data_dir; file_name in the COCO file starts there.", "data"
+        "images/{split}",
+        "Images of a split, below data_dir: a folder (file_name in a COCO file starts there); "
+        "folder: also a pattern such as 'leftImg8bit/{split}/*_leftImg8bit.png'.",
+        "data",
     )
     background: bool = _field(
         True, "Pixels that no annotation covers are class 0, 'background'; --nobackground ignores them.", "data"
@@ -47,11 +59,52 @@ class DataConfig:
     on_bad_sample: str = _field(
         "error", "What to do about an unusable sample: stop, or leave it out and list it.", "data", ("error", "skip")
     )
+    labels: str = _field("labels/{split}", "folder: label maps of a split, a folder or a pattern as for --images.", "data")
+    split_list: str | None = _field(
+        None,
+        "folder: text file that names the samples of a split, one a line, e.g. 'ImageSets/Segmentation/{split}.txt'.",
+        "data",
+    )
+    label_map: str | None = _field(
+        None,
+        "folder, tfds: YAML or JSON file, label value: class name or 'ignore'; or a .txt of class names, one a line.",
+        "data",
+    )
+    tfds_name: str | None = _field(None, "tfds: name of the data set, e.g. oxford_iiit_pet or oxford_iiit_pet:4.0.0.", "data")
+    tfds_image: str = _field("image", "tfds: feature that holds the image.", "data")
+    tfds_label: str = _field("segmentation_mask", "tfds: feature that holds the label map.", "data")
+    cache: str = _field(
+        "none",
+        "Keep decoded label maps: in memory (each process its own), or on disk (coco, synthetic).",
+        "data",
+        ("none", "memory", "disk"),
+    )
+    max_pixels: int | None = _field(None, "Largest image that is decoded, in pixels; default: Pillow's limit, 89478485.", "data")
+    val_fraction: float = _field(
+        0.0, "Share of the training split, drawn by --split_seed, that validates instead of --val_split; 0: none.", "data"
+    )
+    split_seed: int = _field(0, "Seed of the split by --val_fraction.", "data")
+    split_group: str | None = _field(
+        None, "Regular expression on the image's name; images with the same match (or first group) stay on one side.", "data"
+    )
 
     def __post_init__(self):
         _check_choices(self)
-        if self.dataset != "synthetic" and self.data_dir is None:
+        if self.dataset not in ("synthetic", "tfds") and self.data_dir is None:
             raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder that holds the data")
+        if self.dataset == "tfds" and self.tfds_name is None:
+            raise KsegError("--dataset=tfds needs --tfds_name, the data set's name")
+        if not 0 <= self.val_fraction < 1:
+            raise KsegError(f"--val_fraction={self.val_fraction}: must be at least 0 and less than 1")
+        if self.split_seed < 0:
+            raise KsegError(f"--split_seed={self.split_seed}: must be at least 0")
+        if self.max_pixels is not None and not 1 <= self.max_pixels <= MAX_PIXELS:
+            raise KsegError(f"--max_pixels={self.max_pixels}: must be between 1 and {MAX_PIXELS}")
+        if self.split_group is not None:
+            try:
+                re.compile(self.split_group)
+            except re.error as error:
+                raise KsegError(f"--split_group={self.split_group}: is no regular expression ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -97,6 +150,10 @@ class TrainConfig:
     def __post_init__(self):
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         _check_choices(self)
+        if self.data.val_fraction:
+            whole = self.train_split.removesuffix(TRAIN_PART)
+            object.__setattr__(self, "train_split", whole + TRAIN_PART)
+            object.__setattr__(self, "val_split", whole + VAL_PART)
         for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise KsegError(f"--{name}={getattr(self, name)}: must be at least {least}")
@@ -123,21 +180,29 @@ class TrainConfig:
             raise KsegError(f"not a kseg configuration: {error}") from None
 
 
+def _overrides() -> type:
+    """A dataclass of DataConfig's fields, each None: as in the run. What splits a run's own data is not among them."""
+    hints = typing.get_type_hints(DataConfig)
+    fields = []
+    for field in dataclasses.fields(DataConfig):
+        if field.name not in ("val_fraction", "split_seed", "split_group"):
+            metadata = {**field.metadata, "help": field.metadata["help"] + " Default: as in the run.", "choices": None}
+            fields.append((field.name, hints[field.name] | None, dataclasses.field(default=None, metadata=metadata)))
+    return dataclasses.make_dataclass("DataOverrides", fields, frozen=True)
+
+
+DataOverrides: Any = _overrides()
+"""What a trained run's data may be replaced with, for configs to inherit; None stands for the run's own."""
+
+
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(DataOverrides):
     """What to evaluate; None stands for what the run was trained with."""
 
     run_dir: str | None = _field(None, "Run directory of kseg.train.", "run")
     split: str | None = _field(None, "Split to score; default: the run's validation split.", "run")
     batch_size: int | None = _field(None, "Images a step; default: the run's.", "run")
     workers: int | None = _field(None, "Processes that load images; 0: threads; default: one a core.", "run")
-    dataset: str | None = _field(None, "Data source, if not the run's.", "data")
-    data_dir: str | None = _field(None, "Folder of the data set, if not the run's.", "data")
-    annotations: str | None = _field(None, "COCO file pattern, if not the run's.", "data")
-    images: str | None = _field(None, "Image folder pattern, if not the run's.", "data")
-    background: bool | None = _field(None, "Whether uncovered pixels are class 0, if not as in the run.", "data")
-    ignore_categories: tuple[str, ...] | None = _field(None, "Categories that do not count, if not the run's.", "data")
-    on_bad_sample: str | None = _field(None, "What to do about an unusable sample: error or skip.", "data")
     output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
 
     def __post_init__(self):
@@ -185,6 +250,24 @@ class ConvertConfig:
         for name in ("model", "backbone", "num_classes", "output_stride", "in_channels", "source", "reset_head"):
             if getattr(self, name) != default[name]:
                 raise KsegError(f"--{name} does not go with --to=torch: the .keras file says what it is")
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """A data set to write as shards, and where to."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    splits: tuple[str, ...] = _field(("train", "val"), "Splits to write, separated by commas.", "data")
+    output_dir: str | None = _field(None, "Folder that the shards' folder is put into.", "output")
+    name: str = _field("kseg_data", "Name of the data set, for --tfds_name: small letters, digits and _.", "output")
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            raise KsegError("--output_dir is missing: name the folder to write the shards into")
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+            raise KsegError(f"--name={self.name}: must be of small letters, digits and _, and start with a letter")
+        if not self.splits or not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", split) for split in self.splits):
+            raise KsegError(f"--splits={','.join(self.splits)}: name splits of letters, digits and _")
 
 
 def _tuples(cls, values):

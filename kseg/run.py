@@ -12,9 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import keras
 from kseg.config import TrainConfig
 from kseg.distribution import describe_devices
 from kseg.errors import KsegError
+from kseg.files import atomic_path, write_text
 
 PACKAGES = (
     "kseg", "keras", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu", "keras-cv", "albumentations",
@@ -100,27 +99,6 @@ def default_run_dir(config: TrainConfig) -> Path:
     return Path("runs") / f"{now}-{config.model}-{(config.backbone or '').split('/')[-1]}"
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, of the same suffix; when the block ends well, the file is synced and renamed
-    to `path`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
     with atomic_path(path) as temporary:
@@ -182,9 +160,3 @@ def _commit():
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

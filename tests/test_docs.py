@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import ConvertConfig, EvaluateConfig, TrainConfig
+from kseg.config import ConvertConfig, EvaluateConfig, ShardsConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +45,7 @@ def test_commands_have_flags_that_exist(text, monkeypatch):
             "scripts/train.sh": TrainConfig,
             "kseg.evaluate": EvaluateConfig,
             "kseg.convert": ConvertConfig,
+            "kseg.write_shards": ShardsConfig,
         }.get(words[0])
         assert config or words[0] in ("scripts/test.sh", "pip"), line
         if config:

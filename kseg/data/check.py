@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.dataset import BadSample, Dataset, Sample
+from kseg.data.dataset import BadSample, Dataset
+from kseg.data.subset import Subset
 from kseg.errors import KsegError
 from kseg.progress import progress_bar
 
@@ -16,38 +16,6 @@ ON_BAD_SAMPLE = ("error", "skip")
 
 _PROGRESS_AFTER = 2.0  # Seconds; a shorter check shows no bar.
 _BLOCK = 64  # Samples a thread is given ahead; bounds what is queued, and how much is read after a bad sample.
-
-
-class Subset:
-    """Some samples of a data set, in the order of `indices`: a Dataset itself.
-
-    Args:
-        dataset: a Dataset.
-        indices: 0 <= index < len(dataset), in any order; may repeat.
-
-    Raises:
-        IndexError: if an index is outside the data set.
-    """
-
-    def __init__(self, dataset: Dataset, indices: Sequence[int]):
-        self.dataset = dataset
-        self.indices = tuple(int(index) for index in indices)
-        if any(not 0 <= index < len(dataset) for index in self.indices):
-            raise IndexError(f"a Subset's indices must be between 0 and {len(dataset) - 1}")
-        self.class_names = dataset.class_names
-        self.ignore_index = dataset.ignore_index
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> Sample:
-        return self.dataset.load(self.indices[index])
-
-    def name(self, index: int) -> str:
-        return self.dataset.name(self.indices[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.dataset.size(self.indices[index])
 
 
 def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool = True) -> tuple[Dataset, list[str]]:

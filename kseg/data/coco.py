@@ -5,6 +5,7 @@ sample a bad one: `load` raises it, `kseg.data.check` stops at it or leaves it o
 """
 
 import glob
+import hashlib
 import json
 import os
 from collections import Counter
@@ -23,6 +24,13 @@ MAX_CLASSES = 255
 """Labels are uint8 and 255 is the ignore index."""
 MAX_PIXELS = 2**28
 """Images that the JSON states to be larger are bad samples: pycocotools computes with 32-bit ints."""
+LABEL_VERSION = 1
+"""Raise it with every change of what is painted: cached label maps depend on it."""
+
+_KEPT = frozenset(
+    ("images", "annotations", "categories", "id", "file_name", "height", "width", "name", "image_id", "category_id",
+     "segmentation", "size", "counts")
+)  # fmt: skip
 
 
 class CocoDataset:
@@ -42,6 +50,8 @@ class CocoDataset:
         ignore_categories: names of categories whose pixels become ignore_index and that are no classes; a name stands for every
             category of that name, digits that are no category's name for the category of that id.
 
+        max_pixels: see kseg.data.image_file.read_image.
+
     Attributes:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
         ignore_index: 255.
@@ -60,17 +70,19 @@ class CocoDataset:
         images: str = "images/{split}",
         background: bool = True,
         ignore_categories: Sequence[str] = (),
+        max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
         self._fill = 0 if background else IGNORE_INDEX
-        self._shown_file = _fill_in(annotations, split, "annotations")
-        self._shown_images = _fill_in(images, split, "images")
+        self._shown_file = fill_in(annotations, split, "annotations")
+        self._shown_images = fill_in(images, split, "images")
         file = _find_file(data_dir, self._shown_file, self._shown_images, annotations)
         self._root = Path(data_dir).expanduser()
         self._images = self._root / self._shown_images
         self._resolved = (self._root.resolve(), self._images.resolve())
 
-        content = _read_json(file, self._shown_file)
+        self._max_pixels = max_pixels
+        content, self._digest = _read_json(file, self._shown_file)
         categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
         self._bad: dict[int, str] = {}
@@ -91,19 +103,41 @@ class CocoDataset:
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the file or annotation, if it cannot be used."""
         index = range(len(self))[index]  # IndexError beyond the end; a negative one becomes the place.
-        name, size = self._names[index], self._sizes[index]
+        return Sample(self.load_image(index), self.load_label(index), self._names[index])
+
+    def load_image(self, index: int) -> np.ndarray:
+        """The image of sample `index`, uint8 [H, W, 3]. Raises BadSample as `load`."""
+        path, shown = self._path(index)
+        return read_image(path, shown, self._sizes[index], stated_in=self._shown_file, max_pixels=self._max_pixels)
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image file's content."""
+        return self._path(index)[0].read_bytes()
+
+    def load_label(self, index: int) -> np.ndarray:
+        """The label map of sample `index`, uint8 [H, W], without looking at its image. Raises BadSample as `load`."""
+        if index in self._bad:
+            raise BadSample(self._bad[index])
+        return self._paint(index)
+
+    @property
+    def label_key(self) -> str:
+        """Text that changes with whatever decides the label maps: the file's bytes and the settings."""
+        return f"{self._digest}-{self._fill}-{sorted(self._values.items())}-v{LABEL_VERSION}"
+
+    def _path(self, index: int) -> tuple[Path, str]:
+        """(the image's file, what messages call it); raises BadSample if it is not one to read."""
         if index in self._bad:
             raise BadSample(self._bad[index])
         shown = self._shown_image(index)
-        path = self._images / name
+        path = self._images / self._names[index]
         try:
             resolved = path.resolve()
         except (OSError, RuntimeError):  # A loop of links.
             raise BadSample(f"{shown}: is a link that leads nowhere.") from None
         if not any(resolved.is_relative_to(folder) for folder in self._resolved):
             raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
-        image = read_image(path, shown, size, stated_in=self._shown_file)
-        return Sample(image, self._paint(index), name)
+        return path, shown
 
     def _paint(self, index: int) -> np.ndarray:
         masks, values = [], []
@@ -124,8 +158,8 @@ class CocoDataset:
         self._names = [entry["file_name"] for entry in images.values()]
         self._sizes = [(entry["height"], entry["width"]) for entry in images.values()]
         for place, (id_, entry) in enumerate(images.items()):
-            if reason := _unsafe(entry["file_name"]):
-                name = _shown(entry["file_name"])
+            if reason := unsafe(entry["file_name"]):
+                name = printable(entry["file_name"])
                 self._bad[place] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
             elif min(self._sizes[place]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
                 size = f"{entry['width']}x{entry['height']}"
@@ -165,13 +199,13 @@ class CocoDataset:
             self.warnings = (f"{self._shown_file}: {many} (first: annotation {leaving[0]}) and {verb} clipped.",)
 
     def _shown_image(self, index: int) -> str:
-        return _shown(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
+        return printable(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
 
     def _describe(self, annotation: int, index: int, reason: Exception) -> str:
         return f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {reason}."
 
 
-def _fill_in(pattern: str, split: str, argument: str) -> str:
+def fill_in(pattern: str, split: str, argument: str) -> str:
     """`pattern` with `{split}` replaced; braces mean nothing else."""
     if {"{", "}"} & set(pattern.replace("{split}", "")):
         raise KsegError(f"{argument}: {pattern!r} has braces that are not {{split}}, the only placeholder.")
@@ -199,14 +233,26 @@ def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str,
         paths = (path.relative_to(root).as_posix() for path in root.glob(glob.escape(before) + "*" + glob.escape(after)))
         found = sorted(path[len(before) : len(path) - len(after)] for path in paths)
     if found:
-        raise KsegError(f"data_dir {data_dir} has no file {shown}; splits that are there: {', '.join(map(_shown, found))}.")
+        raise KsegError(f"data_dir {data_dir} has no file {shown}; splits that are there: {', '.join(map(printable, found))}.")
     raise KsegError(f"data_dir {data_dir} has no file {shown}, nor another that fits {pattern}; pass --data_dir=DIR, {wanted}.")
 
 
-def _read_json(file: Path, shown: str) -> dict[str, list[Any]]:
-    """The file's content, with lists under "images", "annotations" and "categories"."""
+def _compact(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drops what is not read and packs polygons while the file is parsed: as Python floats they would take 2 GB a million."""
+    kept = {key: entry[key] for key in entry if key in _KEPT}
+    if type(polygons := kept.get("segmentation")) is list:
+        kept["segmentation"] = coco_masks.pack(polygons)
+    return kept
+
+
+def _read_json(file: Path, shown: str) -> tuple[dict[str, list[Any]], str]:
+    """(the file's content, with lists under "images", "annotations" and "categories"; SHA-256 of its bytes)."""
     try:
-        content = json.loads(file.read_bytes())
+        raw = file.read_bytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass").removeprefix("\ufeff")
+        del raw
+        content = json.loads(text, object_hook=_compact)
     except OSError as error:
         raise KsegError(f"{shown}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # Not JSON, not Unicode, a number of thousands of digits, nested too deep.
@@ -214,7 +260,7 @@ def _read_json(file: Path, shown: str) -> dict[str, list[Any]]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise KsegError(f'{shown}: is not in COCO format: it has no list "{key}". Fix the file, or choose another.')
-    return content
+    return content, digest
 
 
 def _by_id(entries: list[Any], kind: str, shown: str, fields: dict[str, type]) -> dict[int, dict[str, Any]]:
@@ -263,7 +309,7 @@ def _classes(
     return tuple(class_names), values
 
 
-def _unsafe(file_name: str) -> str | None:
+def unsafe(file_name: str) -> str | None:
     """Why a file_name is refused, None if it is not; links are looked at when the file is read."""
     path = Path(os.path.normpath(file_name))
     if not file_name.strip() or not path.parts:
@@ -279,6 +325,6 @@ def _unsafe(file_name: str) -> str | None:
     return None
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """`text` for a message: on one line whatever it holds."""
     return text if text.isprintable() else ascii(text)

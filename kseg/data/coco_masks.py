@@ -38,11 +38,21 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
     """
     if isinstance(segmentation, dict):
         return _read_rle(segmentation, height, width)
+    if isinstance(segmentation, tuple):  # Of pack.
+        return segmentation
     if not isinstance(segmentation, list):
         raise BadMask("it has no segmentation (a list of polygons or an RLE)")
     if not segmentation:
         raise BadMask("its segmentation is empty")
     return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(segmentation))
+
+
+def pack(polygons: list[Any]) -> list[Any] | tuple[np.ndarray, ...]:
+    """A segmentation's polygons as read_segmentation returns them; unchanged, for it to say why, if they are malformed."""
+    try:
+        return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(polygons)) or polygons
+    except BadMask:
+        return polygons
 
 
 def count_leaving(segmentation: Segmentation, height: int, width: int) -> int:

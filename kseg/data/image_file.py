@@ -1,6 +1,9 @@
 """Image files -> uint8 RGB arrays, safely: the header is checked before any pixel is decoded."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -9,6 +12,10 @@ from kseg.data.dataset import BadSample
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read. Pillow knows more, among them EPS, which would start Ghostscript."""
+LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
+"""What label maps are read from: JPEG would invent classes."""
+
+Result = TypeVar("Result")
 
 Image.init()  # Registers the formats now: Image.open would do it on its first call, which may come from several threads at once.
 
@@ -25,57 +32,106 @@ _TRANSPOSE = {
 }
 
 
-def read_image(path: Path, shown: str, size: tuple[int, int] | None = None, stated_in: str = "") -> np.ndarray:
+def read_image(
+    source: Path | bytes, shown: str, size: tuple[int, int] | None = None, stated_in: str = "", max_pixels: int | None = None
+) -> np.ndarray:
     """Reads an image file.
 
     Grey, palette, CMYK and transparent images become RGB, transparency dropped. The EXIF orientation is applied as viewers do,
     unless only the stored, unrotated image has the stated size: then the annotations were made on that one.
 
     Args:
-        path: the file.
+        source: the file, or its content.
         shown: what error messages call it.
         size: stated (height, width); None takes what the file has.
         stated_in: where the size is stated, for the message.
+        max_pixels: more pixels are refused from the header; None: PIL.Image.MAX_IMAGE_PIXELS.
 
     Returns:
         uint8 [H, W, 3] RGB, writable.
 
     Raises:
-        BadSample: if the file is missing, no image, damaged, of another size than stated, of more than 8 bits, or of more pixels
-            than PIL.Image.MAX_IMAGE_PIXELS.
+        BadSample: if the file is missing, no image, damaged, of another size than stated, of more than 8 bits, or of more than
+            max_pixels pixels.
     """
-    try:
-        if not path.is_file():
-            raise BadSample(f"{shown}: {'is not a file' if path.exists() else 'the file does not exist'}.")
-        if path.stat().st_size == 0:
-            raise BadSample(f"{shown}: the file is empty.")
-        with Image.open(path, formats=FORMATS) as image:
-            _check_header(image, shown, size, stated_in)
-            image.load()
-            image.info.pop("transparency", None)  # Else converting a palette warns.
-            pixels = np.array(_oriented(image, size).convert("RGB"))
-    except BadSample:
-        raise
-    except UnidentifiedImageError:
-        raise BadSample(f"{shown}: is not an image file of a known format ({', '.join(FORMATS)}).") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # The latter where warnings are errors.
-        raise BadSample(_too_large(shown)) from None
-    except Exception as error:  # Pillow's plugins raise many kinds on damaged files: OSError, SyntaxError, struct.error, ...
-        reason = " ".join(str(error).split()).replace(str(path), shown) or type(error).__name__
-        raise BadSample(f"{shown}: cannot be read as an image ({reason.rstrip('.')}).") from error
+
+    def decode(image: Image.Image) -> np.ndarray:
+        _check_header(image, shown, size, stated_in, max_pixels)
+        if image.mode not in _MODES_OF_8_BITS:
+            raise BadSample(f"{shown}: is an image of mode {image.mode} (16 bits or floats); store it with 8 bits per channel.")
+        image.load()
+        image.info.pop("transparency", None)  # Else converting a palette warns.
+        return np.array(_oriented(image, size).convert("RGB"))
+
+    pixels = _open(source, shown, FORMATS, max_pixels, decode)
     if size is not None and pixels.shape[:2] != size:
         raise BadSample(_wrong_size(shown, pixels.shape[:2], size, stated_in))
     return pixels
 
 
-def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, stated_in: str) -> None:
+def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None) -> np.ndarray:
+    """Reads a label image: what it stores, a palette's indices or grey values, never colours.
+
+    source, shown, max_pixels: see read_image. Returns uint8 or uint16 [H, W], as stored: no EXIF orientation, 1, 2 and 4 bits
+    unscaled. Raises BadSample if the file is missing, damaged, lossy, in colour or too large.
+    """
+
+    def decode(image: Image.Image) -> np.ndarray:
+        _check_header(image, shown, None, "", max_pixels)
+        if image.mode not in ("1", "L", "P", "I;16", "I;16B"):
+            raise BadSample(f"{shown}: is an image of mode {image.mode}; a label map holds one value a pixel: palette or grey.")
+        tile = getattr(image, "tile", None)
+        raw = tile[0].args if tile else None
+        scale = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else raw[0] if raw else "", 1)
+        values = np.array(image)
+        return values.astype(np.uint16 if values.itemsize > 1 else np.uint8) // scale
+
+    return _open(source, shown, LOSSLESS, max_pixels, decode)
+
+
+def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None) -> tuple[int, int]:
+    """(height, width) as stored, from the header alone. Raises BadSample as read_image does."""
+    return _open(source, shown, FORMATS, max_pixels, lambda image: (image.height, image.width))
+
+
+def _open(
+    source: Path | bytes, shown: str, formats: tuple[str, ...], max_pixels: int | None, decode: Callable[[Image.Image], Result]
+) -> Result:
+    """decode(the opened image); whatever is wrong with the file becomes a BadSample."""
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow knows no other way; ours is checked per call, this is only ever raised.
+    try:
+        if isinstance(source, bytes):
+            empty = not source
+        else:
+            if not source.is_file():
+                raise BadSample(f"{shown}: {'is not a file' if source.exists() else 'the file does not exist'}.")
+            empty = source.stat().st_size == 0
+        if empty:
+            raise BadSample(f"{shown}: the file is empty.")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+            return decode(image)
+    except BadSample:
+        raise
+    except UnidentifiedImageError:
+        raise BadSample(f"{shown}: is not an image file of a known format ({', '.join(formats)}).") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # The latter where warnings are errors.
+        raise BadSample(_too_large(shown, max_pixels)) from None
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+        reason = (
+            " ".join(str(error).split()).replace(str(source) if isinstance(source, Path) else shown, shown)
+            or type(error).__name__
+        )
+        raise BadSample(f"{shown}: cannot be read as an image ({reason.rstrip('.')}).") from error
+
+
+def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, stated_in: str, max_pixels: int | None) -> None:
     width, height = image.size
     if size is not None and size not in ((height, width), (width, height)):  # Either way round until EXIF is known.
         raise BadSample(_wrong_size(shown, (height, width), size, stated_in))
-    if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-        raise BadSample(_too_large(shown))
-    if image.mode not in _MODES_OF_8_BITS:
-        raise BadSample(f"{shown}: is an image of mode {image.mode} (16 bits or floats); store it with 8 bits per channel.")
+    limit = max_pixels or Image.MAX_IMAGE_PIXELS
+    if limit is not None and height * width > limit:
+        raise BadSample(_too_large(shown, max_pixels))
 
 
 def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
@@ -90,8 +146,9 @@ def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if size is None or size == turned else image
 
 
-def _too_large(shown: str) -> str:
-    return f"{shown}: has more than PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS} pixels and is not decoded."
+def _too_large(shown: str, max_pixels: int | None) -> str:
+    limit = f"--max_pixels={max_pixels}" if max_pixels else f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
+    return f"{shown}: has more than {limit} pixels and is not decoded (--max_pixels raises the limit)."
 
 
 def _wrong_size(shown: str, size: tuple[int, int], stated: tuple[int, int], stated_in: str) -> str:

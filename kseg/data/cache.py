@@ -1,0 +1,103 @@
+"""--cache: label maps are painted or decoded once and kept, in memory or as PNG files."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from kseg.data.dataset import BadSample, Dataset, Sample
+from kseg.data.image_file import read_values
+from kseg.errors import KsegError
+from kseg.files import atomic_path
+
+
+class Splittable(Dataset, Protocol):
+    """A Dataset whose image and label map can be had apart."""
+
+    def load_image(self, index: int) -> np.ndarray: ...
+
+    def load_label(self, index: int) -> np.ndarray: ...
+
+
+class CachedLabels:
+    """A Dataset that keeps the label maps of another. Images are read anew each time.
+
+    In memory: PNG, some 1 % of the pixels; every process of a loader has its own. On disk: one file a sample, in a folder
+    named after `label_key`, for as many processes as like; a file that is damaged or does not fit is written again.
+
+    Args:
+        dataset: what to keep label maps of.
+        folder: where to, for the disk; None: memory.
+    """
+
+    def __init__(self, dataset: Splittable, folder: Path | None = None):
+        self.dataset = dataset
+        self.class_names, self.ignore_index = dataset.class_names, dataset.ignore_index
+        self.warnings = getattr(dataset, "warnings", ())
+        self.labelled = getattr(dataset, "labelled", True)
+        self._folder = folder
+        self._kept: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": {}}  # A process starts with an empty cache: sending ours would cost more.
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.dataset.size(index)
+
+    def load(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        return Sample(self.load_image(index), self.load_label(index), self.name(index))
+
+    def load_image(self, index: int) -> np.ndarray:
+        return self.dataset.load_image(index)
+
+    def load_label(self, index: int) -> np.ndarray:
+        file = self._folder / f"{index // 1000:04d}" / f"{index:07d}.png" if self._folder else None
+        source = file or self._kept.get(index)
+        if source is not None and (label := self._read(source, index)) is not None:
+            return label
+        label = self.dataset.load_label(index)
+        if file is None:
+            self._kept[index] = _png(label)
+            return label
+        try:
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(_png(label))
+        except OSError as error:
+            raise KsegError(f"--cache=disk: {file} cannot be written ({error.strerror}); set KSEG_CACHE to a folder.") from error
+        return label
+
+    def _read(self, source: Path | bytes, index: int) -> np.ndarray | None:
+        """The kept label map; None if there is none that fits."""
+        try:
+            label = read_values(source, "cache", max_pixels=2**30)
+        except BadSample:  # Missing or damaged: every PNG chunk has a checksum.
+            return None
+        known = (label < len(self.class_names)) | (label == self.ignore_index)
+        return label if label.dtype == np.uint8 and label.shape == self.size(index) and known.all() else None
+
+
+def cached(dataset: Dataset, cache: str, name: str) -> Dataset:
+    """The data set with --cache=none, memory or disk. name: of the source, for messages."""
+    if cache == "none":
+        return dataset
+    if cache == "memory":
+        return CachedLabels(dataset)  # type: ignore[arg-type]  # every source has load_image and load_label
+    key = getattr(dataset, "label_key", None)
+    if key is None:
+        raise KsegError(f"--cache=disk: the label maps of {name} are image files already; use --cache=memory or none.")
+    root = Path(os.environ.get("KSEG_CACHE") or "~/.cache/kseg").expanduser()
+    return CachedLabels(dataset, root / "labels" / hashlib.sha256(key.encode()).hexdigest()[:32])  # type: ignore[arg-type]
+
+
+def _png(label: np.ndarray) -> bytes:
+    return cv2.imencode(".png", label)[1].tobytes()

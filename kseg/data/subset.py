@@ -1,0 +1,90 @@
+"""Parts of a data set: any samples, and the random split of --val_fraction."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from kseg.data.dataset import Dataset, Sample
+from kseg.errors import KsegError
+
+
+class Subset:
+    """Some samples of a data set, in the order of `indices`: a Dataset itself.
+
+    Args:
+        dataset: a Dataset.
+        indices: 0 <= index < len(dataset), in any order; may repeat.
+
+    Raises:
+        IndexError: if an index is outside the data set.
+    """
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]):
+        self.dataset = dataset
+        self.indices = tuple(int(index) for index in indices)
+        if any(not 0 <= index < len(dataset) for index in self.indices):
+            raise IndexError(f"a Subset's indices must be between 0 and {len(dataset) - 1}")
+        self.class_names = dataset.class_names
+        self.ignore_index = dataset.ignore_index
+        self.warnings = getattr(dataset, "warnings", ())
+        self.labelled = getattr(dataset, "labelled", True)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Sample:
+        return self.dataset.load(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(self.indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.dataset.size(self.indices[index])
+
+
+def split_part(
+    dataset: Dataset, *, validation: bool, fraction: float, seed: int, group: str | None = None, split: str = "train"
+) -> Subset:
+    """One of the two parts of a random split; the other has all the other samples.
+
+    Which part a sample is in depends on the names of all samples, the seed and the arguments alone, not on their order.
+
+    Args:
+        dataset: what to split.
+        validation: True for the part that validates, some `fraction` of the samples, at least one group.
+        fraction: 0 < fraction < 1.
+        seed: of the draw.
+        group: regular expression, searched for in each name: samples with the same first group (or match) stay together.
+        split: the data set's name, for messages.
+
+    Raises:
+        KsegError: if the expression does not match a name, or there are fewer than two groups.
+    """
+    names = [dataset.name(index) for index in range(len(dataset))]
+    keys = names
+    if group is not None:
+        pattern = re.compile(group)
+        keys = []
+        for name in names:
+            match = pattern.search(name)
+            key = match and (match[1] if pattern.groups else match[0])
+            if key is None:
+                raise KsegError(f"--split_group={group}: does not match the image name {name!r}; write one that matches all.")
+            keys.append(key)
+    members: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        members.setdefault(key, []).append(index)
+    groups = sorted(members)
+    if len(groups) < 2:
+        what = (
+            f"--split_group={group}: all {len(names)} images are of one group, {groups[0]!r}" if group else "there is one image"
+        )
+        raise KsegError(f"{what}, so split {split} cannot be divided; --val_fraction needs two groups.")
+    chosen: set[int] = set()
+    wanted = max(1, round(fraction * len(names)))
+    for place in np.random.default_rng(seed).permutation(len(groups)).tolist()[:-1]:  # One group is left to train.
+        if chosen and len(chosen) + len(members[groups[place]]) / 2 > wanted:
+            break
+        chosen.update(members[groups[place]])
+    return Subset(dataset, [index for index in range(len(names)) if (index in chosen) == validation])

@@ -1,0 +1,26 @@
+"""--val_fraction through a run directory: evaluate scores the images that the run validates on."""
+
+import keras
+
+from kseg.config import DataConfig, EvaluateConfig, TrainConfig
+from kseg.data import build_dataset
+from kseg.evaluate import evaluate
+from kseg.run import RunDir, save_model
+from kseg.scoring import Predictor
+
+
+def test_evaluate_scores_the_images_that_validated(tiny_coco, tmp_path):
+    data = DataConfig(dataset="coco", data_dir=str(tiny_coco), val_fraction=0.3, split_seed=3)
+    config = TrainConfig(data=data, image_size=(32, 32), batch_size=2)
+    run = RunDir(tmp_path / "run")
+    run.create(config, [])
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 1)(keras.layers.Rescaling(1 / 255)(inputs)))
+    save_model(model, run.model)
+    held_out = build_dataset(data, config.val_split)
+    expected = Predictor(model, held_out, image_size=(32, 32), batch_size=2).evaluate()
+    evaluation, split, _ = evaluate(EvaluateConfig(run_dir=str(run.path)))
+    assert (split, len(evaluation.matrices)) == ("train@val", 3)
+    assert (evaluation.matrices == expected.matrices).all()
+    whole, _, _ = evaluate(EvaluateConfig(run_dir=str(run.path), split="val"))
+    assert len(whole.matrices) == 5

@@ -1,0 +1,132 @@
+"""Shards written from a data set and read back, and tfds data sets of other makers, built on the spot."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kseg.config import DataConfig, ShardsConfig
+from kseg.data import build_dataset
+from kseg.data.dataset import BadSample, Dataset
+from kseg.errors import KsegError
+from kseg.write_shards import write_shards
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(scope="module")
+def shards(tiny_coco, tmp_path_factory):
+    output = tmp_path_factory.mktemp("shards")
+    folder = write_shards(
+        ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output_dir=str(output), name="tiny")
+    )
+    assert list(folder.glob("*.array_record*"))
+    return output
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """As oxford_iiit_pet: an Image for the label, no names; the third label has a value of its own."""
+    import tensorflow_datasets as tfds
+
+    def examples():
+        for index in range(4):
+            label = np.full((6, 5, 1), 1 + index, np.uint8)
+            yield index, {"photo": np.full((6, 5, 3), 40 * index, np.uint8), "trimap": label, "kind": index}
+
+    features = tfds.features.FeaturesDict(
+        {
+            "photo": tfds.features.Image(shape=(None, None, 3)),
+            "trimap": tfds.features.Image(shape=(None, None, 1)),
+            "kind": tfds.features.Scalar(np.int64),
+        }
+    )
+    output = tmp_path_factory.mktemp("pets")
+    tfds.disable_progress_bar()
+    for name, file_format in (("pets", "array_record"), ("old_pets", "tfrecord")):
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name, "1.0.0", features, {"train": examples()}, data_dir=output, file_format=file_format, disable_shuffling=True
+        )
+    (output / "map.yaml").write_text("1: pet\n2: background\n3: ignore\n")
+    return output
+
+
+def pet_config(pets, **more):
+    settings = {"tfds_name": "pets", "tfds_image": "photo", "tfds_label": "trimap", "label_map": str(pets / "map.yaml")}
+    return DataConfig(dataset="tfds", data_dir=str(pets), **{**settings, **more})
+
+
+def test_shards_come_back_to_the_same_bytes(shards, tiny_coco):
+    for split in ("train", "val"):
+        source = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco)), split)
+        dataset = build_dataset(DataConfig(dataset="tfds", data_dir=str(shards), tfds_name="tiny"), split)
+        assert isinstance(dataset, Dataset)
+        assert (len(dataset), dataset.class_names) == (len(source), source.class_names)
+        for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
+            for index in range(len(source)):
+                expected, sample = source.load(index), reader.load(index)
+                assert (sample.image == expected.image).all()
+                assert (sample.label == expected.label).all()
+                assert (sample.name, reader.size(index)) == (expected.name, source.size(index))
+                assert reader.image_bytes(index) == source.image_bytes(index)
+
+
+def test_reading_needs_no_tensorflow(shards):
+    code = (
+        "import sys; from kseg.config import DataConfig; from kseg.data import build_dataset\n"
+        f"build_dataset(DataConfig(dataset='tfds', data_dir={str(shards)!r}, tfds_name='tiny'), 'val').load(0)\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_split_expressions_and_other_features(pets):
+    dataset = build_dataset(pet_config(pets), "train[:75%]")
+    assert (len(dataset), dataset.class_names, dataset.name(1)) == (3, ("pet", "background"), "train[:75%]-000001")
+    assert [np.unique(dataset.load(i).label).tolist() for i in range(3)] == [[0], [1], [255]]
+    with pytest.raises(
+        BadSample, match=r"record 3, feature trimap: the pixel in row 0, column 0 has the value 4, which map\.yaml"
+    ):
+        build_dataset(pet_config(pets), "train").load(3)
+    with pytest.raises(BadSample, match="--max_pixels=29"):
+        build_dataset(pet_config(pets, max_pixels=29), "train").load(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tfds_name": "nothing_of_this_name"}, "cannot be opened"),
+        ({"tfds_name": "old_pets"}, "is prepared as tfrecord, which has no random access; prepare it"),
+        ({"tfds_image": "foto"}, "no such feature; did you mean photo"),
+        ({"tfds_label": "kind"}, "is no image"),
+        ({"label_map": None}, "does not name its classes; pass --label_map"),
+        ({"split": "tain"}, "no split 'tain'; did you mean train"),
+        ({"split": "train[:x%]"}, "cannot be opened"),
+    ],
+)
+def test_mistakes(pets, options, message):
+    split = options.get("split", "train")
+    with pytest.raises(KsegError) as error:
+        build_dataset(pet_config(pets, **{key: value for key, value in options.items() if key != "split"}), split)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
+    data = DataConfig(dataset="coco", data_dir=str(tiny_coco))
+    with pytest.raises(KsegError, match="is there already"):
+        write_shards(ShardsConfig(data=data, output_dir=str(shards), name="tiny"))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "images/a.png")
+    Image.new("RGB", (2, 2)).save(tmp_path / "labels/a.png")
+    (tmp_path / "map.yaml").write_text("0: sky\n")
+    bad = DataConfig(
+        dataset="folder", data_dir=str(tmp_path), images="images", labels="labels", label_map=str(tmp_path / "map.yaml")
+    )
+    with pytest.raises(KsegError, match="mode RGB"):
+        write_shards(ShardsConfig(data=bad, output_dir=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()

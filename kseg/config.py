@@ -75,6 +75,12 @@ class TrainConfig:
     )
     warmup_epochs: float = _field(0.0, "Epochs over which the learning rate first rises from 0.", "training")
     weight_decay: float = _field(1e-4, "Decoupled weight decay (AdamW).", "training")
+    class_weights: str = _field(
+        "none",
+        "Weights of the classes in the loss: none, median_frequency or inverse (over the training split), or a JSON file, "
+        "FILE or FILE#KEY, such as kseg.inspect_data writes.",
+        "training",
+    )
     seed: int = _field(21, "One seed makes a run repeatable.", "training")
     run_dir: str | None = _field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
     report: bool = _field(True, "Write report.html and its figures.", "output")
@@ -108,11 +114,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """What to evaluate; None stands for what the run was trained with."""
+class TrainedConfig:
+    """A trained run and the data to use it on; None stands for what the run was trained with."""
 
     run_dir: str | None = _field(None, "Run directory of kseg.train.", "run")
-    split: str | None = _field(None, "Split to score; default: the run's validation split.", "run")
+    split: str | None = _field(None, "Split to use; default: the run's validation split.", "run")
     batch_size: int | None = _field(None, "Images a step; default: the run's.", "run")
     dataset: str | None = _field(None, "Data source, if not the run's.", "data")
     data_dir: str | None = _field(None, "Folder of the data set, if not the run's.", "data")
@@ -121,13 +127,54 @@ class EvaluateConfig:
     background: bool | None = _field(None, "Whether uncovered pixels are class 0, if not as in the run.", "data")
     ignore_categories: tuple[str, ...] | None = _field(None, "Categories that do not count, if not the run's.", "data")
     on_bad_sample: str | None = _field(None, "What to do about an unusable sample: error or skip.", "data")
-    output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
 
     def __post_init__(self):
         if self.run_dir is None:
             raise KsegError("--run_dir is missing: name the run directory of a training run")
         if self.batch_size is not None and self.batch_size < 1:
             raise KsegError(f"--batch_size={self.batch_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TrainedConfig):
+    """What to evaluate."""
+
+    output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
+
+
+@dataclass(frozen=True)
+class PredictConfig(TrainedConfig):
+    """What to predict, and what to write."""
+
+    submission: str | None = _field(None, "Write the leaderboard's CSV to this file: 256x256 class ids an image.", "output")
+    labels_dir: str | None = _field(None, "Write label maps here: palette PNGs at each picture's own size.", "output")
+    overlays_dir: str | None = _field(None, "Write pictures with the classes' colours over them here: JPEG.", "output")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.submission or self.labels_dir or self.overlays_dir):
+            raise KsegError("nothing to write: pass --submission=FILE, --labels_dir=DIR or --overlays_dir=DIR")
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What to look at before training."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    splits: tuple[str, ...] = _field(("train", "val"), "Splits to look at; the first is the one that trains.", "data")
+    image_size: tuple[int, int] = _field((128, 128), "Size of the network's input, for the augmented pictures.", "input")
+    augment: str = _field("none", "Preset of training augmentations to show.", "input")
+    samples: int = _field(8, "Pictures on the page, before and after augmentation.", "output")
+    seed: int = _field(21, "Chooses the pictures and their augmentation.", "output")
+    output_dir: str = _field("inspection", "Folder for inspection.html and inspection.json.", "output")
+
+    def __post_init__(self):
+        object.__setattr__(self, "image_size", parse_size(self.image_size))
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise KsegError(f"--splits={','.join(self.splits)}: name one split or more, each once")
+        for name in ("samples", "seed"):
+            if getattr(self, name) < 0:
+                raise KsegError(f"--{name}={getattr(self, name)}: must be at least 0")
 
 
 def _tuples(cls, values):

@@ -11,6 +11,7 @@ from kseg.config import TrainConfig
 from kseg.data import Dataset
 from kseg.data.augment import check_preset
 from kseg.data.check import open_split
+from kseg.data.class_weights import check_setting, find_class_weights
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.distribution import describe_devices
 from kseg.errors import KsegError
@@ -44,10 +45,12 @@ def train(config: TrainConfig) -> TrainResult:
     config = dataclasses.replace(config, backbone=backbone)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     check_preset(config.augment)
+    check_setting(config.class_weights)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 
     train_set, val_set, skipped = _open(config)
+    class_weights = find_class_weights(config.class_weights, train_set)
     batches, steps = train_batches(
         train_set,
         augment=config.augment,
@@ -57,7 +60,7 @@ def train(config: TrainConfig) -> TrainResult:
         image_size=config.image_size,
         batch_size=config.batch_size,
     )
-    model = _compiled_model(config, train_set, steps)
+    model = _compiled_model(config, train_set, steps, class_weights)
     run.create(config, skipped)
     _announce(config, model, train_set, val_set, steps, run)
 
@@ -103,7 +106,9 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
     return train_set, val_set, skipped
 
 
-def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int) -> keras.Model:
+def _compiled_model(
+    config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None
+) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
     model = build_model(
@@ -121,7 +126,7 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int) -> kera
     )
     model.compile(
         optimizer=build_optimizer(learning_rate=schedule, weight_decay=config.weight_decay),
-        loss=CrossEntropy(train_set.ignore_index),
+        loss=CrossEntropy(train_set.ignore_index, class_weights),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )
     return model

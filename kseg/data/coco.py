@@ -45,6 +45,7 @@ class CocoDataset:
     Attributes:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
         ignore_index: 255.
+        labelled: False if the file has no annotations at all; the label maps are then empty.
         warnings: lines to show the user.
 
     Raises:
@@ -73,6 +74,7 @@ class CocoDataset:
         content = _read_json(file, self._shown_file)
         categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
+        self.labelled = bool(content["annotations"])
         self._bad: dict[int, str] = {}
         self._index_images(content["images"])
         self._index_annotations(content["annotations"])

@@ -161,4 +161,4 @@ def _kind(field, hint):
         return "HxW"
     if hint == tuple[str, ...]:
         return "A,B,..."
-    return "DIR" if field.name.endswith("_dir") else "FILE" if field.name == "output" else "NAME"
+    return "DIR" if field.name.endswith("_dir") else "FILE" if field.name in ("output", "submission") else "NAME"

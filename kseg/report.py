@@ -17,7 +17,7 @@ from kseg.config import TrainConfig
 from kseg.data.dataset import Dataset, Sample
 from kseg.figures import DPI, confusion_chart, curves_chart, iou_chart
 from kseg.metrics import scores
-from kseg.palette import IGNORED, colorize, palette
+from kseg.palette import IGNORED, colorize, palette, stripes
 from kseg.run import RunDir, atomic_path, write_text
 from kseg.scoring import Evaluation, Predictor
 
@@ -180,8 +180,7 @@ def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[n
     image = np.asarray(Image.fromarray(sample.image).resize((w, h), Image.Resampling.BOX))
     nearest = np.ix_(((np.arange(h) + 0.5) * height / h).astype(int), ((np.arange(w) + 0.5) * width / w).astype(int))
     ignored = sample.label[nearest] == ignore_index
-    period = max(4, max(h, w) // 48)
-    stripe = np.add.outer(np.arange(h), np.arange(w)) % period < max(1, period // 4)
+    stripe = stripes((h, w))
     label = colorize(np.where(ignored, 255, sample.label[nearest]))
     label[ignored & stripe] = 120
     predicted = colorize(prediction[nearest])

@@ -107,7 +107,19 @@ class CocoDataset:
         image = read_image(path, shown, size, stated_in=self._shown_file)
         return Sample(image, self._paint(index), name)
 
+    def overlap(self, index: int) -> int:
+        """Pixels of the sample that more than one annotation covers. Raises BadSample if an annotation cannot be used."""
+        height, width = self._sizes[index]
+        covered = np.zeros((height, width), np.int32)
+        for runs in self._masks(index)[0]:
+            covered += coco_masks.to_mask(runs, height, width)
+        return int((covered > 1).sum())
+
     def _paint(self, index: int) -> np.ndarray:
+        return coco_masks.paint(*self._masks(index), *self._sizes[index], fill=self._fill)
+
+    def _masks(self, index: int) -> tuple[list[np.ndarray], list[int]]:
+        """(run lengths, value) of each annotation."""
         masks, values = [], []
         for annotation, value, segmentation in self._annotations[index]:
             try:
@@ -115,7 +127,7 @@ class CocoDataset:
             except coco_masks.BadMask as error:
                 raise BadSample(self._describe(annotation, index, error)) from None
             values.append(value)
-        return coco_masks.paint(masks, values, *self._sizes[index], fill=self._fill)
+        return masks, values
 
     def _index_images(self, entries: list[Any]) -> None:
         """Fills in the images' names, sizes and places, and notes those that cannot be right."""

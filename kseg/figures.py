@@ -152,15 +152,19 @@ def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
         values = [sides[:, side] for sides in counted]
         together = np.concatenate(values)
         low, high = (together.min(), together.max()) if len(together) else (0, 1)
-        edges = np.linspace(low - 0.5, high + 0.5, min(24, int(high - low) + 1) + 1) if high > low else [low - 8, low + 8]
+        edges = np.linspace(low - 0.5, high + 0.5, min(24, int(high - low) + 1) + 1) if high > low else [low - 0.5, low + 0.5]
         weights = [np.array([*split.values()], float) for split in sizes.values()]
         colors = [(_VAL, _BEST, _TRAIN)[number % 3] for number in range(len(sizes))]
         ax.hist(values, edges, weights=weights, stacked=True, color=colors, label=[*sizes])
         ax.set_title(title)
         ax.set_xlabel("pixels")
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if high > low:
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        else:  # a bar in the middle
+            ax.set_xticks([low])
+            ax.set_xlim(low - 3, low + 3)
     axes[0].set_ylabel("images")
-    axes[1].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 

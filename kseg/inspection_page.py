@@ -16,8 +16,8 @@ _NAMED = 12  # images that a defect names on the page; the JSON file has all
 
 
 def write_inspection_page(path: Path, inspection: Inspection, config: InspectConfig) -> None:
-    """Writes the page. Its pictures are config.samples of the first split: as they are, with their labels, and augmented as training
-    would in the first epoch (image_size, augment and seed of the config).
+    """Writes the page. Its pictures are config.samples of the first split: as they are, with their labels, and augmented as
+    training would in the first epoch (image_size, augment and seed of the config).
     """
     splits, names = inspection.splits, inspection.splits[0].dataset.class_names
     colors = hex_colors(len(names))
@@ -73,7 +73,8 @@ def _examples(inspection: Inspection, config: InspectConfig) -> tuple[list[dict[
                 "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
                 "ignored": (sample.label == facts.dataset.ignore_index).mean(),
                 "pictures": [
-                    (caption, data_uri(encode(picture, "JPEG"), "JPEG")) for caption, picture in zip(captions, pictures, strict=True)
+                    (caption, data_uri(encode(picture, "JPEG"), "JPEG"))
+                    for caption, picture in zip(captions, pictures, strict=True)
                 ],
             }
         )

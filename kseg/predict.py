@@ -71,7 +71,7 @@ def _check_outputs(config: PredictConfig) -> None:
 
 
 def _picture_files(names: Sequence[str]) -> list[Path]:
-    """Where each image's outputs go, without suffix: folders are kept, the suffix only where two images differ in nothing else."""
+    """Where each image's outputs go, without suffix: folders are kept, suffixes only where two names differ in nothing else."""
     stems = [Path(name).with_suffix("") for name in names]
     count = Counter(stems)
     paths = [stem if count[stem] == 1 else Path(name) for name, stem in zip(names, stems, strict=True)]

@@ -50,7 +50,9 @@ def open_trained(config: TrainedConfig, *, labelled: bool = True) -> Trained:
     known = run.read_class_names()
     if known is not None and known != dataset.class_names:
         ours, theirs = next((a, b) for a, b in zip(known, dataset.class_names, strict=True) if a != b)
-        raise KsegError(f"split {split} of the data has a class {theirs!r} where the run {run.path} has {ours!r}; use the run's data")
+        raise KsegError(
+            f"split {split} of the data has a class {theirs!r} where the run {run.path} has {ours!r}; use the run's data"
+        )
     batch_size = config.batch_size or trained.batch_size
     predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=batch_size)
     return Trained(run, trained, split, dataset, model, path, predictor)

@@ -106,9 +106,7 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
     return train_set, val_set, skipped
 
 
-def _compiled_model(
-    config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None
-) -> keras.Model:
+def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
     model = build_model(

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import EvaluateConfig, TrainConfig
+from kseg.config import EvaluateConfig, InspectConfig, PredictConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {
+    "kseg.train": TrainConfig,
+    "scripts/train.sh": TrainConfig,
+    "kseg.evaluate": EvaluateConfig,
+    "kseg.predict": PredictConfig,
+    "kseg.inspect_data": InspectConfig,
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -34,7 +41,7 @@ def test_commands_have_flags_that_exist(text, monkeypatch):
             words.pop(0)
         if words[:2] == ["python", "-m"]:
             words = words[2:]
-        config = {"kseg.train": TrainConfig, "scripts/train.sh": TrainConfig, "kseg.evaluate": EvaluateConfig}.get(words[0])
+        config = COMMANDS.get(words[0])
         assert config or words[0] in ("scripts/test.sh", "pip"), line
         if config:
             parse(config, words, "")

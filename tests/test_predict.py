@@ -109,8 +109,10 @@ def test_other_classes_than_the_runs_are_refused(run, data, tmp_path):
     content = json.loads((data / "annotations/val.json").read_text())
     content["categories"][1]["name"] = "lime"
     (data / "annotations/other.json").write_text(json.dumps(content))
-    with pytest.raises(KsegError, match="class 'lime' where the run .* has 'green'"):
-        predict.main(["kseg.predict", f"--run_dir={run.path}", "--split=other", "--images=images/val", f"--labels_dir={tmp_path}"])
+    with pytest.raises(KsegError, match=r"class 'lime' where the run .* has 'green'"):
+        predict.main(
+            ["kseg.predict", f"--run_dir={run.path}", "--split=other", "--images=images/val", f"--labels_dir={tmp_path}"]
+        )
 
 
 def test_a_picture_that_vanishes_leaves_no_half_submission(run, data, tmp_path, monkeypatch):

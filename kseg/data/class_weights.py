@@ -108,7 +108,9 @@ def read_class_weights(setting: str, class_names: Sequence[str]) -> list[float]:
             raise KsegError(f"--class_weights={setting}: the file has no weights {key!r}; it has {', '.join(sorted(tables))}")
         content = tables[key]
     elif key:
-        raise KsegError(f"--class_weights={setting}: only a file of kseg.inspect_data has several kinds of weights; leave out #{key}")
+        raise KsegError(
+            f"--class_weights={setting}: only a file of kseg.inspect_data has several kinds of weights; leave out #{key}"
+        )
     if isinstance(content, dict):
         missing, unknown = [n for n in class_names if n not in content], sorted(set(content) - set(class_names))
         if missing or unknown:
@@ -120,7 +122,9 @@ def read_class_weights(setting: str, class_names: Sequence[str]) -> list[float]:
         raise KsegError(f"--class_weights={file}: {what}, the training split has {len(class_names)} classes")
     for name, weight in zip(class_names, content, strict=True):
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            raise KsegError(f"--class_weights={file}: the weight of {name!r} is {weight!r}; it must be a finite number, 0 or more")
+            raise KsegError(
+                f"--class_weights={file}: the weight of {name!r} is {weight!r}; it must be a finite number, 0 or more"
+            )
     if not any(content):
         raise KsegError(f"--class_weights={file}: every weight is 0, so nothing would be learnt")
     return [float(weight) for weight in content]

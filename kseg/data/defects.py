@@ -25,8 +25,8 @@ _RARE = 0.001
 class Defect:
     """Something wrong, or worth knowing.
 
-    level: "error" (training would stop, or its score be untrue), "warning" or "note". kind: a word for programs. samples: names of
-    the images it is about, all of them.
+    level: "error" (training would stop, or its score be untrue), "warning" or "note". kind: a word or two for programs.
+    samples: names of the images it is about, all of them.
     """
 
     level: str
@@ -71,7 +71,9 @@ def _of_labels(facts: SplitFacts) -> Iterator[Defect]:
     if names := pick(lambda sample: sample.counts.sum() == sample.counts[ignore]):
         every = len(names) == len(facts.samples)
         message = f"every pixel is ignored in {_images(names, facts)}."
-        yield Defect("error" if every else "warning", "nothing labelled", facts.split, message, "Label them, or leave them out.", names)
+        yield Defect(
+            "error" if every else "warning", "nothing labelled", facts.split, message, "Label them, or leave them out.", names
+        )
     if names := pick(lambda sample: facts.dataset.class_names[0] == "background" and sample.counts[0] == sample.counts.sum()):
         message = f"nothing but background in {_images(names, facts)}."
         yield Defect("warning", "only background", facts.split, message, "Look whether annotations are missing.", names)
@@ -83,12 +85,17 @@ def _of_labels(facts: SplitFacts) -> Iterator[Defect]:
         yield Defect("note", "ignored", facts.split, message, "They neither train nor count; nothing to do if that is meant.")
     if names := pick(lambda sample: sample.tiny > 0):
         number = sum(sample.tiny for sample in facts.samples.values())
-        message = f"{number:,} regions have fewer than {TINY} pixels, in {_images(names, facts)}."
-        yield Defect("note", "tiny regions", facts.split, message, "Crumbs of annotation are hard to learn; look at the edges.", names)
+        what = "1 region has" if number == 1 else f"{number:,} regions have"
+        message = f"{what} fewer than {TINY} pixels, in {_images(names, facts)}."
+        yield Defect(
+            "note", "tiny regions", facts.split, message, "Crumbs of annotation are hard to learn; look at the edges.", names
+        )
     if names := pick(lambda sample: sample.overlap > 0):
         share = sum(sample.overlap for sample in facts.samples.values()) / facts.pixels
         message = f"annotations overlap on {share:.1%} of all pixels, in {_images(names, facts)}."
-        yield Defect("note", "overlaps", facts.split, message, "The smaller one is painted over the larger; look at the pictures.", names)
+        yield Defect(
+            "note", "overlaps", facts.split, message, "The smaller one is painted over the larger; look at the pictures.", names
+        )
 
 
 def _of_pictures(facts: SplitFacts, config: InspectConfig) -> Iterator[Defect]:
@@ -98,7 +105,9 @@ def _of_pictures(facts: SplitFacts, config: InspectConfig) -> Iterator[Defect]:
         yield Defect("warning", "constant image", facts.split, message, "Look whether the files are damaged or black.", names)
     if names := pick(lambda sample: max(sample.size) > _ASPECT * min(sample.size)):
         message = f"one side is more than {_ASPECT:g} times the other in {_images(names, facts)}."
-        yield Defect("warning", "extreme shape", facts.split, message, "Resizing will distort them; cut them, or leave them out.", names)
+        yield Defect(
+            "warning", "extreme shape", facts.split, message, "Resizing will distort them; cut them, or leave them out.", names
+        )
     height, width = config.image_size
 
     def distorted(sample):
@@ -147,7 +156,9 @@ def _of_classes(facts: SplitFacts, train: SplitFacts) -> Iterator[Defect]:
         for root in sorted({root for root in roots if root and roots.count(root) > 1}):
             same = [name for name, other in zip(names, roots, strict=True) if other == root]
             message = f"{len(same)} categories share the name {root!r}; they are the classes {', '.join(same)}."
-            yield Defect("warning", "shared name", facts.split, message, "Rename one, or leave it out with --ignore_categories=ID.")
+            yield Defect(
+                "warning", "shared name", facts.split, message, "Rename one, or leave it out with --ignore_categories=ID."
+            )
 
 
 def _between(train: SplitFacts, facts: SplitFacts) -> Iterator[Defect]:

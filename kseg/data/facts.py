@@ -37,7 +37,7 @@ class SampleFacts:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """A split: its data set, the facts of its usable samples with their indices, and what makes the others unusable (name, line)."""
+    """A split: its data set, the facts of its usable samples by index, and (name, line) of each of the others."""
 
     split: str
     dataset: Dataset

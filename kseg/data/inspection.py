@@ -11,6 +11,7 @@ from kseg.data.defects import Defect, find_defects
 from kseg.data.facts import SplitFacts, read_split
 from kseg.errors import KsegError
 
+
 @dataclass(frozen=True)
 class Inspection:
     """All of it. class_weights: {formula: {class name: weight}}, of the first split that could be opened."""

@@ -1,7 +1,7 @@
 """The leaderboard's CSV: image_id,PredictionString, one line an image.
 
-image_id is the image's file_name; PredictionString is the 65536 class ids, separated by spaces, of the prediction resized to 256x256,
-row by row.
+image_id is the image's file_name; PredictionString is the 65536 class ids, separated by spaces, of the prediction resized to
+256x256, row by row.
 """
 
 import csv
@@ -30,14 +30,17 @@ def resize_prediction(prediction: np.ndarray) -> np.ndarray:
 def write_submission(path: Path, predictions: Iterable[tuple[str, np.ndarray]]) -> None:
     """Writes (image_id, class ids [H, W]) as they come, a line each; only one is held in memory.
 
-    To be called within kseg.run.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id that has a line break.
+    To be called within kseg.run.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
+    break.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         file.write(HEADER + "\n")
         for image_id, prediction in predictions:
             if image_id.splitlines() != [image_id]:
-                raise KsegError(f"image {image_id!r}: a file name with a line break cannot stand in a submission; rename the file")
+                raise KsegError(
+                    f"image {image_id!r}: a file name with a line break cannot stand in a submission; rename the file"
+                )
             writer.writerow([image_id, " ".join([_IDS[value] for value in resize_prediction(prediction).ravel().tolist()])])
 
 

@@ -32,9 +32,7 @@ def test_formulas_on_two_small_label_maps():
 
 
 def test_median_frequencies_of_camvid(shared_data):
-    config = DataConfig(
-        dataset="coco", data_dir=str(shared_data / "camvid"), background=False, ignore_categories=("unlabelled",)
-    )
+    config = DataConfig(dataset="coco", data_dir=str(shared_data / "camvid"), background=False, ignore_categories=("unlabelled",))
     weights = find_class_weights("median_frequency", build_dataset(config, "train"))
     documented = [0.2793, 0.2017, 4.7865, 0.1490, 1.0000, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]
     np.testing.assert_allclose(weights, documented, atol=5e-5)

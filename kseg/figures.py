@@ -128,7 +128,7 @@ def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) ->
     for number, (split, share) in enumerate(shares.items()):
         color = (_VAL, _BEST, _TRAIN)[number % 3]
         ax.barh(rows + (number - (len(shares) - 1) / 2) * height, share, height=height * 0.9, color=color, label=split)
-    positive = np.concatenate([share[share > 0] for share in shares.values()] or [[]])
+    positive = np.concatenate([share[share > 0] for share in shares.values()])
     if len(positive):
         ax.set_xscale("log")
         ax.set_xlim(positive.min() / 2, 1)

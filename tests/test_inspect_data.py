@@ -21,14 +21,16 @@ def square(left, top, side):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """train: good x2, again (= good), black, empty (no annotations), long, missing, badrle, outside; val: leaked, almost (= good, brighter), new."""
+    """A data set with one of every defect; again, leaked and (a little brighter) almost are the picture good."""
     folder = tmp_path_factory.mktemp("broken")
     rng = np.random.default_rng(1)
+    names = {
+        "train": ("good", "other", "again", "black", "empty", "long", "missing", "badrle", "outside"),
+        "val": ("leaked", "almost", "new"),
+    }
     pictures = {
-        "train": {"good.png": (48, 64), "other.png": (48, 64), "again.png": (48, 64), "black.png": (48, 64),
-                  "empty.png": (48, 64), "long.png": (20, 200), "missing.png": (48, 64), "badrle.png": (48, 64), "outside.png": (48, 64)},
-        "val": {"leaked.png": (48, 64), "almost.png": (48, 64), "new.png": (48, 64)},
-    }  # fmt: skip
+        split: {f"{name}.png": (20, 200) if name == "long" else (48, 64) for name in some} for split, some in names.items()
+    }
     annotated = {
         "good.png": [(1, square(5, 5, 20)), (1, square(15, 15, 20)), (2, square(50, 30, 2))],
         "other.png": [(1, square(3, 9, 12))],

@@ -90,7 +90,7 @@ def _look(dataset: Dataset, index: int) -> SampleFacts:
             _, _, stats, _ = cv2.connectedComponentsWithStats((sample.label == value).astype("uint8"), connectivity=8)
             tiny += int((stats[1:, cv2.CC_STAT_AREA] < TINY).sum())
     digest = hashlib.sha256(repr(sample.image.shape).encode())
-    digest.update(np.ascontiguousarray(sample.image))
+    digest.update(sample.image.tobytes())
     return SampleFacts(
         name=sample.name,
         size=(sample.label.shape[0], sample.label.shape[1]),

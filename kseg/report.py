@@ -160,7 +160,7 @@ def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
 
 
 def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
-    """Image, label and prediction, uint8 [h, w, 3], made small by kseg.page.shrink; ignored pixels are hatched in the last two."""
+    """Image, label and prediction, uint8 [h, w, 3], small by kseg.page.shrink; ignored pixels are hatched in the last two."""
     image, nearest = shrink(sample.image)
     h, w = image.shape[:2]
     ignored = sample.label[nearest] == ignore_index

@@ -41,11 +41,9 @@ class CrossEntropy(keras.losses.SparseCategoricalCrossentropy):
         weights = ops.take(ops.convert_to_tensor(self.class_weights, dtype=losses.dtype), ops.where(counted, label, 0), axis=0)
         weights = ops.where(counted, weights, 0.0)
         total = ops.sum(weights)
-        # Keras divides by the number of counted pixels (its mask), so the weights are scaled to have the mean 1 over those.
-        scale = ops.sum(ops.cast(counted, losses.dtype)) / ops.where(total > 0, total, 1.0)
-        weighted = losses * weights * scale
-        weighted._keras_mask = counted
-        return weighted
+        # Keras divides by the number of all pixels here: only super().call's tensor carries the mask that leaves some out.
+        pixels = ops.cast(ops.size(losses), losses.dtype)
+        return losses * weights * (pixels / ops.where(total > 0, total, 1.0))
 
     def get_config(self):
         config = super().get_config()

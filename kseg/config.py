@@ -143,6 +143,12 @@ class TrainConfig:
         "adamw", "adamw: weight decay is decoupled; adam: as PyTorch's, L2 in the gradient.", "training", ("adamw", "adam")
     )
     weight_decay: float = _field(1e-4, "Weight decay, of the kind that the optimizer has.", "training")
+    class_weights: str = _field(
+        "none",
+        "Weights of the classes in the loss: none, median_frequency or inverse (over the training split), or a JSON file, "
+        "FILE or FILE#KEY, such as kseg.inspect_data writes.",
+        "training",
+    )
     seed: int = _field(21, "One seed makes a run repeatable.", "training")
     run_dir: str | None = _field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
     report: bool = _field(True, "Write report.html and its figures.", "output")
@@ -196,14 +202,13 @@ DataOverrides: Any = _overrides()
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(DataOverrides):
-    """What to evaluate; None stands for what the run was trained with."""
+class TrainedConfig(DataOverrides):
+    """A trained run and the data to use it on; None stands for what the run was trained with."""
 
     run_dir: str | None = _field(None, "Run directory of kseg.train.", "run")
-    split: str | None = _field(None, "Split to score; default: the run's validation split.", "run")
+    split: str | None = _field(None, "Split to use; default: the run's validation split.", "run")
     batch_size: int | None = _field(None, "Images a step; default: the run's.", "run")
     workers: int | None = _field(None, "Processes that load images; 0: threads; default: one a core.", "run")
-    output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
 
     def __post_init__(self):
         if self.run_dir is None:
@@ -268,6 +273,48 @@ class ShardsConfig:
             raise KsegError(f"--name={self.name}: must be of small letters, digits and _, and start with a letter")
         if not self.splits or not all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", split) for split in self.splits):
             raise KsegError(f"--splits={','.join(self.splits)}: name splits of letters, digits and _")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TrainedConfig):
+    """What to evaluate."""
+
+    output: str | None = _field(None, "Also write the scores to this JSON file.", "output")
+
+
+@dataclass(frozen=True)
+class PredictConfig(TrainedConfig):
+    """What to predict, and what to write."""
+
+    submission: str | None = _field(None, "Write the leaderboard's CSV to this file: 256x256 class ids an image.", "output")
+    labels_dir: str | None = _field(None, "Write label maps here: palette PNGs at each picture's own size.", "output")
+    overlays_dir: str | None = _field(None, "Write pictures with the classes' colours over them here: JPEG.", "output")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.submission or self.labels_dir or self.overlays_dir):
+            raise KsegError("nothing to write: pass --submission=FILE, --labels_dir=DIR or --overlays_dir=DIR")
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What to look at before training."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    splits: tuple[str, ...] = _field(("train", "val"), "Splits to look at; the first is the one that trains.", "data")
+    image_size: tuple[int, int] = _field((128, 128), "Size of the network's input, for the augmented pictures.", "input")
+    augment: str = _field("none", "Preset of training augmentations to show.", "input")
+    samples: int = _field(8, "Pictures on the page, before and after augmentation.", "output")
+    seed: int = _field(21, "Chooses the pictures and their augmentation.", "output")
+    output_dir: str = _field("inspection", "Folder for inspection.html and inspection.json.", "output")
+
+    def __post_init__(self):
+        object.__setattr__(self, "image_size", parse_size(self.image_size))
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise KsegError(f"--splits={','.join(self.splits)}: name one split or more, each once")
+        for name in ("samples", "seed"):
+            if getattr(self, name) < 0:
+                raise KsegError(f"--{name}={getattr(self, name)}: must be at least 0")
 
 
 def _tuples(cls, values):

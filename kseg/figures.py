@@ -119,6 +119,55 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
     return figure
 
 
+@_png
+def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
+    """Bars of each class's share of the labelled pixels (0..1, [C]), one bar a split, in the order of the classes; log scale."""
+    figure = Figure(figsize=(7, 1.2 + (0.14 + 0.16 * len(shares)) * len(class_names)))
+    ax = figure.subplots()
+    rows, height = np.arange(len(class_names)), 0.8 / len(shares)
+    for number, (split, share) in enumerate(shares.items()):
+        color = (_VAL, _BEST, _TRAIN)[number % 3]
+        ax.barh(rows + (number - (len(shares) - 1) / 2) * height, share, height=height * 0.9, color=color, label=split)
+    positive = np.concatenate([share[share > 0] for share in shares.values()])
+    if len(positive):
+        ax.set_xscale("log")
+        ax.set_xlim(positive.min() / 2, 1)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.6%}".rstrip("%").rstrip("0").rstrip(".") + "%")
+    _name_ticks(ax.yaxis, class_names)
+    ax.set_ylim(len(class_names) - 0.4, -0.6)
+    ax.grid(axis="x", alpha=0.25)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("share of the labelled pixels")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=len(shares))
+    return figure
+
+
+@_png
+def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
+    """Histograms of the images' widths and heights; sizes: {split: {(height, width): images}}."""
+    figure = Figure(figsize=(7, 2.6))
+    axes = figure.subplots(1, 2)
+    counted = [np.array([*split.keys()]).reshape(-1, 2) for split in sizes.values()]
+    for ax, side, title in zip(axes, (1, 0), ("Width", "Height"), strict=True):
+        values = [sides[:, side] for sides in counted]
+        together = np.concatenate(values)
+        low, high = (together.min(), together.max()) if len(together) else (0, 1)
+        edges = np.linspace(low - 0.5, high + 0.5, min(24, int(high - low) + 1) + 1) if high > low else [low - 0.5, low + 0.5]
+        weights = [np.array([*split.values()], float) for split in sizes.values()]
+        colors = [(_VAL, _BEST, _TRAIN)[number % 3] for number in range(len(sizes))]
+        ax.hist(values, edges, weights=weights, stacked=True, color=colors, label=[*sizes])
+        ax.set_title(title)
+        ax.set_xlabel("pixels")
+        if high > low:
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        else:  # a bar in the middle
+            ax.set_xticks([low])
+            ax.set_xlim(low - 3, low + 3)
+    axes[0].set_ylabel("images")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
 def _beside(ax, row, *texts, **options):
     """Writes two texts at the right of a row of the axes, as two columns."""
     for text, offset in zip(texts, (46, 94), strict=True):

@@ -161,4 +161,10 @@ def _kind(field, hint):
         return "HxW"
     if hint == tuple[str, ...]:
         return "A,B,..."
-    return "DIR" if field.name.endswith("_dir") else "FILE" if field.name in ("output", "checkpoint", "out") else "NAME"
+    return (
+        "DIR"
+        if field.name.endswith("_dir")
+        else "FILE"
+        if field.name in ("output", "checkpoint", "out", "submission")
+        else "NAME"
+    )

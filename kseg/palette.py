@@ -29,6 +29,25 @@ def colorize(label: np.ndarray) -> np.ndarray:
     return _colors()[label]
 
 
+def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Returns the image (uint8 [H, W, 3]) with the colours of a label map or prediction (integers [H, W]) over it.
+
+    Ignored pixels show the image, hatched in light grey, so that they look like no class.
+    """
+    mixed = np.round(image * (1 - opacity) + colorize(label) * opacity).astype("uint8")
+    ignored = label == IGNORE_INDEX
+    mixed[ignored] = image[ignored]
+    mixed[ignored & stripes(label.shape)] = IGNORED
+    return mixed
+
+
+def stripes(shape: tuple[int, ...]) -> np.ndarray:
+    """The hatching that marks ignored pixels of a picture, bool [H, W]: diagonal lines, a quarter of the pixels."""
+    height, width = shape
+    period = max(4, max(height, width) // 48)
+    return np.add.outer(np.arange(height), np.arange(width)) % period < max(1, period // 4)
+
+
 @functools.cache
 def _colors():
     """uint8 [256, 3]: the classes' colours, and that of ignored pixels at 255."""

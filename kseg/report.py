@@ -1,28 +1,23 @@
 """The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
 
-import base64
 import csv
 import dataclasses
-import importlib.resources
-import io
 import json
 import shlex
 from typing import Any
 
-import jinja2
 import numpy as np
-from PIL import Image
 
 from kseg.config import TrainConfig
 from kseg.data.dataset import Dataset, Sample
-from kseg.figures import DPI, confusion_chart, curves_chart, iou_chart
+from kseg.figures import confusion_chart, curves_chart, iou_chart
 from kseg.metrics import scores
-from kseg.palette import IGNORED, colorize, palette
-from kseg.run import RunDir, atomic_path, write_text
+from kseg.page import css_width, data_uri, encode, hex_colors, shrink, template, write_page
+from kseg.palette import IGNORED, colorize, stripes
+from kseg.run import RunDir, atomic_path
 from kseg.scoring import Evaluation, Predictor
 
 _EXAMPLES = 3  # of each: best, median, worst
-_PANEL = 640  # pixels of an example's longer side, at most
 _SKIPPED_SHOWN = 10
 
 
@@ -49,9 +44,9 @@ def write_report(
             temporary.write_bytes(png)
 
     share = total.pixels / max(total.pixels.sum(), 1)
-    columns = (evaluation.class_names, _hex_colors(len(absent)), total.iou, total.dice, share, absent, total.pixels == 0)
+    columns = (evaluation.class_names, hex_colors(len(absent)), total.iou, total.dice, share, absent, total.pixels == 0)
     keys = ("name", "color", "iou", "dice", "share", "absent", "unlabelled")
-    page = _template().render(
+    page = template("report.html.jinja").render(
         config=config,
         flags=_flags(config),
         environment=_read_environment(run),
@@ -67,19 +62,11 @@ def write_report(
         epochs=len(metrics),
         skipped=_read_skipped(run),
         skipped_shown=_SKIPPED_SHOWN,
-        charts={name: {"src": _data_uri(png, "PNG"), "width": _css_width(png)} for name, png in charts.items()},
+        charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
         groups=groups,
         ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
     )
-    # A name read from JSON or a file system may hold half a surrogate pair, which no file can.
-    write_text(run.report, page.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _template():
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value: f"{value:.4f}" if np.isfinite(value) else "n/a"
-    environment.filters["percent"] = lambda value: "<0.01%" if 0 < value < 5e-5 else f"{value:.2%}"
-    return environment.from_string(importlib.resources.files("kseg").joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    write_page(run.report, page)
 
 
 def _read_metrics(run: RunDir) -> list[dict[str, float]]:
@@ -137,20 +124,20 @@ def _examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) ->
         (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
     ]
     predictions = predictor([index for *_, index in chosen]) if chosen else ()
-    names, colors = evaluation.class_names, _hex_colors(len(evaluation.class_names))
+    names, colors = evaluation.class_names, hex_colors(len(evaluation.class_names))
     groups: dict[str, dict[str, Any]] = {}
     triples: dict[str, bytes] = {}
     for (group, number, index), (_, prediction) in zip(chosen, predictions, strict=True):
         sample = dataset.load(index)
         panels = _panels(sample, prediction, dataset.ignore_index)
         gap = np.full((len(panels[0]), 8, 3), 255, "uint8")
-        triples[f"{group}_{number}"] = _encode(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), "PNG")
+        triples[f"{group}_{number}"] = encode(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), "PNG")
         kinds = ("JPEG", "PNG", "PNG")
         example = {
             "name": sample.name,
             "mean_iou": scores(evaluation.matrices[index]).mean_iou,
             "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
-            "pictures": [_data_uri(_encode(panel, kind), kind) for panel, kind in zip(panels, kinds, strict=True)],
+            "pictures": [data_uri(encode(panel, kind), kind) for panel, kind in zip(panels, kinds, strict=True)],
         }
         shown = groups.setdefault(group, {"title": group.capitalize(), "examples": [], "values": set()})
         shown["examples"].append(example)
@@ -173,35 +160,13 @@ def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
 
 
 def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
-    """Image, label and prediction, uint8 [h, w, 3], longer side at most _PANEL; ignored pixels are hatched in the last two."""
-    height, width = sample.label.shape
-    scale = min(1.0, _PANEL / max(height, width))
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    image = np.asarray(Image.fromarray(sample.image).resize((w, h), Image.Resampling.BOX))
-    nearest = np.ix_(((np.arange(h) + 0.5) * height / h).astype(int), ((np.arange(w) + 0.5) * width / w).astype(int))
+    """Image, label and prediction, uint8 [h, w, 3], small by kseg.page.shrink; ignored pixels are hatched in the last two."""
+    image, nearest = shrink(sample.image)
+    h, w = image.shape[:2]
     ignored = sample.label[nearest] == ignore_index
-    period = max(4, max(h, w) // 48)
-    stripe = np.add.outer(np.arange(h), np.arange(w)) % period < max(1, period // 4)
+    stripe = stripes((h, w))
     label = colorize(np.where(ignored, 255, sample.label[nearest]))
     label[ignored & stripe] = 120
     predicted = colorize(prediction[nearest])
     predicted[ignored & stripe] = IGNORED
     return [image, label, predicted]
-
-
-def _encode(picture: np.ndarray, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, quality=88)  # quality: of JPEG only
-    return buffer.getvalue()
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
-
-
-def _css_width(chart: bytes) -> int:
-    return round(Image.open(io.BytesIO(chart)).width * 96 / DPI)
-
-
-def _hex_colors(count: int) -> list[str]:
-    return ["#{:02x}{:02x}{:02x}".format(*color) for color in palette(count)]

@@ -85,6 +85,14 @@ class RunDir:
         except KsegError as error:
             raise KsegError(f"{self.config}: {error}") from None
 
+    def read_class_names(self) -> tuple[str, ...] | None:
+        """The classes the run was trained on, from evaluation.json; None if the run did not get that far."""
+        try:
+            names = json.loads(self.evaluation.read_text(encoding="utf-8"))["class_names"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return tuple(names)
+
     def newest_model(self) -> Path:
         """Returns model.keras, or, in a run that was stopped, the best or the last checkpoint."""
         for path in (self.model, self.best, self.last):

@@ -13,6 +13,7 @@ from kseg.config import TrainConfig
 from kseg.data import Dataset
 from kseg.data.augment import describe_transforms
 from kseg.data.check import open_split
+from kseg.data.class_weights import check_setting, find_class_weights
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import describe_devices
@@ -47,6 +48,7 @@ def train(config: TrainConfig) -> TrainResult:
     config = dataclasses.replace(config, backbone=backbone)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
+    check_setting(config.class_weights)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 
@@ -56,6 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
     train_set, val_set, skipped = _open(config)
+    class_weights = find_class_weights(config.class_weights, train_set)
     batches, steps = train_batches(
         train_set,
         augment=config.augment,
@@ -66,7 +69,7 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
         batch_size=config.batch_size,
         pool=pool,
     )
-    model = _compiled_model(config, train_set, steps)
+    model = _compiled_model(config, train_set, steps, class_weights)
     run.create(config, skipped)
     write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
     _announce(config, model, train_set, val_set, steps, run)
@@ -113,7 +116,7 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
     return train_set, val_set, skipped
 
 
-def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int) -> keras.Model:
+def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
     model = build_model(
@@ -131,7 +134,7 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int) -> kera
     )
     model.compile(
         optimizer=build_optimizer(config.optimizer, learning_rate=schedule, weight_decay=config.weight_decay),
-        loss=CrossEntropy(train_set.ignore_index),
+        loss=CrossEntropy(train_set.ignore_index, class_weights),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )
     return model

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import ConvertConfig, EvaluateConfig, ShardsConfig, TrainConfig
+from kseg.config import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {
+    "kseg.train": TrainConfig,
+    "scripts/train.sh": TrainConfig,
+    "kseg.evaluate": EvaluateConfig,
+    "kseg.predict": PredictConfig,
+    "kseg.inspect_data": InspectConfig,
+    "kseg.convert": ConvertConfig,
+    "kseg.write_shards": ShardsConfig,
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -40,13 +49,7 @@ def test_commands_have_flags_that_exist(text, monkeypatch):
             continue
         if words[:2] == ["python", "-m"]:
             words = words[2:]
-        config = {
-            "kseg.train": TrainConfig,
-            "scripts/train.sh": TrainConfig,
-            "kseg.evaluate": EvaluateConfig,
-            "kseg.convert": ConvertConfig,
-            "kseg.write_shards": ShardsConfig,
-        }.get(words[0])
+        config = COMMANDS.get(words[0])
         assert config or words[0] in ("scripts/test.sh", "pip"), line
         if config:
             parse(config, words, "")

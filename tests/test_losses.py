@@ -44,3 +44,36 @@ def test_ignored_pixels_have_no_gradient(rng):
 def test_config_round_trip():
     loss = keras.losses.deserialize(keras.losses.serialize(CrossEntropy(ignore_index=7)))
     assert loss.ignore_index == 7
+
+
+WEIGHTS = (0.2, 1.0, 3.5, 0.0, 2.0, 0.7)
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.4, 1.0])
+def test_class_weights_are_those_of_torch(rng, ignored):
+    import torch
+
+    label = rng.integers(0, 6, (3, 9, 7)).astype("uint8")
+    label[rng.random(label.shape) < ignored] = 255
+    logits = rng.normal(size=(3, 9, 7, 6)).astype("float32") * 4
+    peer = torch.nn.CrossEntropyLoss(weight=torch.tensor(WEIGHTS), ignore_index=255)
+    expected = float(peer(torch.tensor(logits.transpose(0, 3, 1, 2)), torch.tensor(label.astype("int64"))))
+    if ignored == 1:
+        expected = 0.0  # torch says nan
+    assert float(CrossEntropy(class_weights=WEIGHTS)(label, logits)) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_pixels_of_classes_that_weigh_nothing(rng):
+    logits = rng.normal(size=(1, 4, 4, 6)).astype("float32")
+    assert float(CrossEntropy(class_weights=WEIGHTS)(np.full((1, 4, 4), 3, "uint8"), logits)) == 0.0
+
+
+def test_equal_weights_change_nothing(rng):
+    label = rng.integers(0, 6, (2, 5, 5)).astype("uint8")
+    logits = rng.normal(size=(2, 5, 5, 6)).astype("float32")
+    assert float(CrossEntropy(class_weights=[7] * 6)(label, logits)) == pytest.approx(float(CrossEntropy()(label, logits)))
+
+
+def test_class_weights_round_trip():
+    loss = keras.losses.deserialize(keras.losses.serialize(CrossEntropy(class_weights=WEIGHTS)))
+    assert tuple(loss.class_weights) == WEIGHTS

@@ -74,6 +74,14 @@ def test_what_a_run_leaves(trained):
     assert keras.backend.backend() in out.splitlines()[0]
 
 
+def test_class_weights_reach_the_loss(tiny_coco, tmp_path):
+    weights = {"background": 0.25, "red": 1, "green": 2, "blue": 3}
+    (tmp_path / "weights.json").write_text(json.dumps(weights))
+    train.main(flags(tiny_coco, tmp_path / "run", "--epochs=1", f"--class_weights={tmp_path / 'weights.json'}", "--noreport"))
+    loss = load_model(tmp_path / "run/checkpoints/best.keras", compile=True).loss
+    assert loss.class_weights == list(weights.values())
+
+
 def test_evaluate_gives_the_same_number_to_the_last_digit(trained, tmp_path):
     run, _, _ = trained
     file = tmp_path / "again.json"

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from kseg.config import DataConfig
 from kseg.data import build_dataset
@@ -10,6 +12,8 @@ from kseg.data.dataset import BadSample, Dataset
 from kseg.data.subset import Subset
 from kseg.errors import KsegError
 from kseg.progress import progress_bar
+
+Result = TypeVar("Result")
 
 ON_BAD_SAMPLE = ("error", "skip")
 """What check_samples can do about a bad sample."""
@@ -37,25 +41,34 @@ def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool
     if not len(dataset):
         raise KsegError("the data set has no samples; choose another split.")
     good, messages = [], []
-    threads = os.cpu_count() or 1
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        progress_bar(len(dataset), "checking samples", delay=_PROGRESS_AFTER, disable=not progress) as bar,
-    ):
-        for start in range(0, len(dataset), threads * _BLOCK):
-            block = range(start, min(start + threads * _BLOCK, len(dataset)))
-            for index, message in zip(block, pool.map(lambda index: _problem(dataset, index), block), strict=True):
-                bar.update()
-                if message is None:
-                    good.append(index)
-                elif on_bad_sample == "error":
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise KsegError(f"{message} Fix the file, or pass --on_bad_sample=skip.")
-                else:
-                    messages.append(message)
+    for index, message in enumerate(map_samples(dataset, lambda index: _problem(dataset, index), progress=progress)):
+        if message is None:
+            good.append(index)
+        elif on_bad_sample == "error":
+            raise KsegError(f"{message} Fix the file, or pass --on_bad_sample=skip.")
+        else:
+            messages.append(message)
     if not good:
         raise KsegError(f"all {len(messages)} samples are bad; the first: {messages[0]} Fix the files.")
     return (Subset(dataset, good) if messages else dataset), messages
+
+
+def map_samples(
+    dataset: Dataset, look: Callable[[int], Result], *, description: str = "checking samples", progress: bool = True
+) -> Iterator[Result]:
+    """Yields look(index) of every sample in order, computed with a thread for each CPU and, after 2 seconds, a bar on stderr."""
+    threads = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        progress_bar(len(dataset), description, delay=_PROGRESS_AFTER, disable=not progress) as bar,
+    ):
+        try:
+            for start in range(0, len(dataset), threads * _BLOCK):
+                for result in pool.map(look, range(start, min(start + threads * _BLOCK, len(dataset)))):
+                    bar.update()
+                    yield result
+        finally:  # The reader may have seen enough.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _problem(dataset: Dataset, index: int) -> str | None:
@@ -66,8 +79,13 @@ def _problem(dataset: Dataset, index: int) -> str | None:
     return None
 
 
-def open_split(config: DataConfig, split: str) -> tuple[Dataset, list[str]]:
+def open_split(config: DataConfig, split: str, *, labelled: bool = True) -> tuple[Dataset, list[str]]:
     """Opens a split and looks at every sample of it; warnings of the data set go to stderr.
+
+    Args:
+        config: where the data are.
+        split: which part of them.
+        labelled: refuses a split that has images but not one annotation, as a test split may.
 
     Returns:
         The data set without bad samples, and one line for each that was left out (see check_samples).
@@ -76,6 +94,8 @@ def open_split(config: DataConfig, split: str) -> tuple[Dataset, list[str]]:
         KsegError: for whatever is wrong with the data set, or with a sample if config.on_bad_sample is "error".
     """
     dataset = build_dataset(config, split)
+    if labelled and not getattr(dataset, "labelled", True):
+        raise KsegError(f"split {split} has no annotations: it can be predicted (kseg.predict), but neither train nor be scored")
     for warning in getattr(dataset, "warnings", ()):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return check_samples(dataset, config.on_bad_sample)

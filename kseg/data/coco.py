@@ -55,6 +55,7 @@ class CocoDataset:
     Attributes:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
         ignore_index: 255.
+        labelled: False if the file has no annotations at all; the label maps are then empty.
         warnings: lines to show the user.
 
     Raises:
@@ -85,6 +86,7 @@ class CocoDataset:
         content, self._digest = _read_json(file, self._shown_file)
         categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
+        self.labelled = bool(content["annotations"])
         self._bad: dict[int, str] = {}
         self._index_images(content["images"])
         self._index_annotations(content["annotations"])
@@ -139,7 +141,19 @@ class CocoDataset:
             raise BadSample(f"{shown}: is a link that leaves the data set's folder.")
         return path, shown
 
+    def overlap(self, index: int) -> int:
+        """Pixels of the sample that more than one annotation covers. Raises BadSample if an annotation cannot be used."""
+        height, width = self._sizes[index]
+        covered = np.zeros((height, width), np.int32)
+        for runs in self._masks(index)[0]:
+            covered += coco_masks.to_mask(runs, height, width)
+        return int((covered > 1).sum())
+
     def _paint(self, index: int) -> np.ndarray:
+        return coco_masks.paint(*self._masks(index), *self._sizes[index], fill=self._fill)
+
+    def _masks(self, index: int) -> tuple[list[np.ndarray], list[int]]:
+        """(run lengths, value) of each annotation."""
         masks, values = [], []
         for annotation, value, segmentation in self._annotations[index]:
             try:
@@ -147,7 +161,7 @@ class CocoDataset:
             except coco_masks.BadMask as error:
                 raise BadSample(self._describe(annotation, index, error)) from None
             values.append(value)
-        return coco_masks.paint(masks, values, *self._sizes[index], fill=self._fill)
+        return masks, values
 
     def _index_images(self, entries: list[Any]) -> None:
         """Fills in the images' names, sizes and places, and notes those that cannot be right."""

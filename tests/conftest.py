@@ -4,6 +4,8 @@ others.
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -31,6 +33,16 @@ def declare_torchvision_ops() -> None:
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         declare_torchvision_ops.library = library  # the declarations live as long as this object
+
+
+def run_tests_on(backend: str, files: list[str]) -> None:
+    """Runs test files again in a process of their own, where Keras can be imported anew."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("this run is already on another backend")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 @pytest.fixture(scope="session")

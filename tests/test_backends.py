@@ -6,7 +6,7 @@ import sys
 
 import keras
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_tests_on
 
 FILES = [
     "tests/test_metrics.py",
@@ -20,13 +20,7 @@ FILES = [
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_on(backend):
-    if keras.backend.backend() != "jax":
-        pytest.skip("this run is already on another backend")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+    run_tests_on(backend, FILES)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -394,6 +395,23 @@ def test_sizes_that_do_not_fit(folder):
     for width in (0, -5, 10**9, 10**30):
         content = coco(images=[image(1, width=width), image(2)])
         assert bad(folder, content) == f"annotations/train.json: image 1 has the size {width}x20, which no image can have."
+
+
+def test_a_few_bytes_of_rle_that_stand_for_gigabytes(folder):
+    """Nothing is decoded: neither for a size that the image has not, nor for runs that the size has not."""
+    side = 16000
+    claimed = annotation(1, segmentation={"size": [side, side], "counts": [0, side * side]})
+    tracemalloc.start()
+    content = coco(images=[image(1, width=side, height=side), image(2)], annotations=[claimed])
+    assert "1.png: the image is 30x20 (width x height), but" in bad(folder, content)
+    wide = mask_lib.frPyObjects({"size": [2**15, 2**15], "counts": [2**30]}, 2**15, 2**15)["counts"].decode()
+    content = coco(annotations=[annotation(1, segmentation={"size": [HEIGHT, WIDTH], "counts": wide})])
+    assert bad(folder, content).endswith(
+        "annotation 1 (image images/train/1.png): its RLE counts hold a number that is too large."
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..", "../train2/1.png"])

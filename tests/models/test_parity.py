@@ -1,6 +1,6 @@
 """Every (ours, reference) pair of parity.py: logits and features in evaluation mode, one step in training mode.
 
-On the torch backend, where nothing is compiled, all of them run (test_backends.py runs this file again there); on JAX those of
+On the torch backend, where nothing is compiled, all of them run (test_parity_torch.py runs this file there); on JAX those of
 ON_JAX, and all of them by scripts/parity_table.py.
 """
 

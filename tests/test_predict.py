@@ -129,5 +129,7 @@ def test_a_picture_that_vanishes_leaves_no_half_submission(run, data, tmp_path, 
 
     monkeypatch.setattr(CocoDataset, "load", vanish)
     with pytest.raises(KsegError, match="the file does not exist"):
-        predict.main(["kseg.predict", f"--run_dir={run.path}", "--split=test", f"--submission={tmp_path / 's.csv'}"])
+        predict.main(
+            ["kseg.predict", f"--run_dir={run.path}", "--split=test", "--workers=0", f"--submission={tmp_path / 's.csv'}"]
+        )
     assert list(tmp_path.iterdir()) == []

@@ -92,7 +92,7 @@ def test_a_whole_timm_checkpoint_fits_both_forms_but_for_its_named_head(timm):
         load_torch_weights(backbone, state)
         kernel = backbone.get_layer("encoder_blocks_6_0_conv_pwl").get_weights()[0]
         np.testing.assert_array_equal(kernel[0, 0].T, state["blocks.6.0.conv_pwl.weight"][:, :, 0, 0].numpy())
-    with pytest.raises(KsegError, match="the model has no place for encoder_conv_tail; wrong model or backbone"):
+    with pytest.raises(KsegError, match="the model has no place for conv_tail; wrong model or backbone"):
         load_torch_weights(backbone, {**state, "conv_tail.weight": np.zeros(3)})
 
 

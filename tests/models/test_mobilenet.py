@@ -31,5 +31,5 @@ def test_torchvisions_checkpoint_fits_but_for_its_classifier(smp):  # smp's fixt
     load_torch_weights(backbone, state)
     kernel = backbone.get_layer("encoder_features_18_0").get_weights()[0]
     np.testing.assert_array_equal(kernel[0, 0].T, state["features.18.0.weight"][:, :, 0, 0].numpy())
-    with pytest.raises(KsegError, match="the model has no place for encoder_conv_head; wrong model or backbone"):
+    with pytest.raises(KsegError, match="the model has no place for conv_head; wrong model or backbone"):
         load_torch_weights(backbone, {**state, "conv_head.weight": np.zeros(3)})  # which only EfficientNet leaves out

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kseg.config import DataConfig, ShardsConfig
 from kseg.data import build_dataset
+from kseg.data.check import open_split
 from kseg.data.dataset import BadSample, Dataset
 from kseg.errors import KsegError
 from kseg.write_shards import write_shards
@@ -130,3 +131,74 @@ def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
     with pytest.raises(KsegError, match="mode RGB"):
         write_shards(ShardsConfig(data=bad, output_dir=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A data set of files of many kinds, stored as they are, with labels of the same size, and one of another."""
+    import tensorflow_datasets as tfds
+
+    output = tmp_path_factory.mktemp("mixed")
+    grey = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    pictures = {
+        "rgb.png": Image.fromarray(grey).convert("RGB"),
+        "grey.png": Image.fromarray(grey),
+        "rgba.png": Image.fromarray(grey).convert("RGBA"),
+        "palette.png": Image.fromarray(grey).convert("P"),
+        "cmyk.jpg": Image.fromarray(grey).convert("CMYK"),
+        "16bit.png": Image.fromarray(grey.astype(np.uint16) * 256),
+        "one.png": Image.new("RGB", (1, 1)),
+        "truncated.png": Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)),
+    }
+    for name, picture in pictures.items():
+        picture.save(output / name)
+        Image.fromarray(np.zeros((picture.height, picture.width), np.uint8)).save(output / f"label of {name}.png")
+    (output / "truncated.png").write_bytes((output / "truncated.png").read_bytes()[:2000])
+    (output / "text.png").write_text("no image")
+    Image.new("L", (6, 5)).save(output / "label of text.png.png")
+    Image.new("L", (7, 5)).save(output / "label of rgb.png of another size.png")
+
+    def examples():
+        for name in [*pictures, "text.png"]:
+            yield {"image": str(output / name), "segmentation_mask": str(output / f"label of {name}.png"), "file_name": name}
+        label = str(output / "label of rgb.png of another size.png")
+        yield {"image": str(output / "rgb.png"), "segmentation_mask": label, "file_name": "other size"}
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "segmentation_mask": tfds.features.LabeledImage(labels=["sky", "road"], shape=(None, None, 1)),
+            "file_name": tfds.features.Text(),
+        }
+    )
+    tfds.disable_progress_bar()
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "mixed", "1.0.0", features, {"train": list(enumerate(examples()))}, data_dir=output, file_format="array_record",
+        disable_shuffling=True,
+    )  # fmt: skip
+    return output
+
+
+def test_files_of_every_kind_load_or_are_skipped_with_the_reason(mixed):
+    config = DataConfig(dataset="tfds", data_dir=str(mixed), tfds_name="mixed", on_bad_sample="skip")
+    good, lines = open_split(config, "train")
+    names = [good.name(index) for index in range(len(good))]
+    assert names == ["rgb.png", "grey.png", "rgba.png", "palette.png", "cmyk.jpg", "one.png"]
+    assert [good.load(index).image.shape for index in range(len(good))] == [(5, 6, 3)] * 5 + [(1, 1, 3)]
+    for line, reason in zip(lines, ("I;16", "truncated", "not an image", "6x5"), strict=True):
+        assert reason in line, lines
+    with pytest.raises(KsegError, match=r"record 5.*Fix the file, or pass --on_bad_sample=skip"):
+        open_split(DataConfig(dataset="tfds", data_dir=str(mixed), tfds_name="mixed"), "train")
+
+
+def test_a_damaged_shard_is_said(shards, tmp_path):
+    import shutil
+
+    shutil.copytree(shards, tmp_path / "copy")
+    (shard,) = (tmp_path / "copy").rglob("*train.array_record*")
+    content = bytearray(shard.read_bytes())
+    middle = len(content) // 3
+    content[middle : middle + 500] = bytes(500)
+    shard.write_bytes(content)
+    with pytest.raises(KsegError, match=r"tiny|train"):
+        open_split(DataConfig(dataset="tfds", data_dir=str(tmp_path / "copy"), tfds_name="tiny"), "train")

@@ -29,8 +29,17 @@ CASES = {
     "fcn_resnet101": ("torchvision_resnet50", {}),
     "deeplabv3_resnet50": (None, {}),
     "deeplabv3_resnet101": ("torchvision_resnet50", {"auxiliary": True}),
+    "fcn32s on resnet_v2": ("keras_cv/resnet18_v2", SMALL_FC),
+    "fcn16s on resnet": ("keras_cv/resnet18", SMALL_FC),
+    "fcn8s on densenet": ("keras_cv/densenet121", SMALL_FC),
+    "fcn16s on mix_transformer": ("keras_cv/mit_b0", SMALL_FC),
+    "fcn32s on csp_darknet": ("keras_cv/csp_darknet_tiny", SMALL_FC),
+    "fcn16s on mobilenet_v3": ("keras_cv/mobilenet_v3_small", SMALL_FC),
+    "fpn on efficientnet_v1": ("keras_cv/efficientnetv1_b0", {}),
+    "fpn on efficientnet_v2": ("keras_cv/efficientnetv2_b0", {}),
+    "unet on keras_cv's vgg": ("keras_cv/vgg16", {"decoder_channels": (32, 16, 16, 8, 8)}),
 }
-"""Each model, on backbones of as many families as there are models: (backbone, options)."""
+"""Each model, and each family of backbones: (backbone, options) by the model's name and a remark."""
 
 
 def images() -> np.ndarray:
@@ -69,7 +78,7 @@ def main(mode: str, folder: Path) -> None:
         path = folder / f"{name}.keras"
         if mode == "build":
             keras.utils.set_random_seed(0)
-            model = build_model(name, num_classes=3, backbone=backbone, **options)
+            model = build_model(name.split()[0], num_classes=3, backbone=backbone, **options)
             randomise(model)
             np.save(folder / f"{name}.built.npy", logits(model))
             model.save(path)

@@ -1,11 +1,13 @@
 """What parity tests and scripts/parity_table.py share: every (ours, reference) pair, random references, the errors that count."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import torch
 
 from kseg.losses import CrossEntropy
@@ -141,6 +143,16 @@ MODEL_PAIRS = [
 ]
 BACKBONE_PAIRS = [_backbone(name) for name in BACKBONES if not name.startswith("keras_cv/")]
 
+ON_JAX = {
+    "unet resnet18 / smp Unet",
+    "fpn mobilenet_v2 / smp FPN",
+    "deeplabv3plus resnext50_32x4d, stride 16 / smp DeepLabV3Plus",
+    "deeplabv3_resnet50 with auxiliary head / torchvision",
+}
+"""Pairs that the tests run on JAX, too: with strided, depthwise, grouped and dilated convolutions, whose gradients there are
+partly kseg's own.
+"""
+
 
 def randomise(module: torch.nn.Module) -> torch.nn.Module:
     """Evaluation mode; random parameters and statistics of every normalisation, so that none of them can be swapped unseen."""
@@ -201,9 +213,20 @@ def make_smooth(reference: torch.nn.Module, model: keras.Model) -> None:
             layer.call = pools[layer.pool_size[0]].call
 
 
+@contextlib.contextmanager
+def _zeros_for_random_numbers():
+    """Weights that are overwritten anyway: JAX would compile a random generator for every shape, seconds a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("normal", "truncated_normal", "uniform"):
+            patch.setattr(keras.src.backend.random, name, lambda shape, *args, **kwargs: np.zeros(shape, "float32"))
+        yield
+
+
 def build_pair(pair: Pair) -> tuple[torch.nn.Module, keras.Model]:
     """Both networks with the reference's random weights."""
-    reference, model = randomise(pair.reference()), pair.ours()
+    reference = randomise(pair.reference())
+    with _zeros_for_random_numbers():
+        model = pair.ours()
     load_torch_weights(model, {f"{pair.prefix}{key}": value for key, value in reference.state_dict().items()})
     return reference, model
 

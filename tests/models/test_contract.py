@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 from contract import CASES
 
-from kseg.models import list_models
+from kseg.models import MODELS, list_backbones, list_models
+from kseg.models.backbones import BACKBONES, keras_cv_tables
 
 
 def run(mode, folder, backend):
@@ -31,8 +32,18 @@ def built(tmp_path_factory):
     return folder
 
 
-def test_every_model_is_a_case():
-    assert sorted(CASES) == list_models()
+def family(backbone):
+    """The file that builds it, or keras-cv's class."""
+    if backbone.startswith("keras_cv/"):
+        return keras_cv_tables.BACKBONES[backbone.removeprefix("keras_cv/")][0].class_name
+    build = BACKBONES[backbone].build
+    return getattr(build, "func", build).__module__
+
+
+def test_every_model_and_every_family_is_a_case():
+    assert sorted({name.split()[0] for name in CASES}) == list_models()
+    taken = {family(backbone or MODELS[name].info["backbone"]) for name, (backbone, _) in CASES.items()}
+    assert taken == {family(backbone) for backbone in list_backbones()}
 
 
 def test_every_variable_gets_a_gradient(built):

@@ -1,22 +1,15 @@
 """Every (ours, reference) pair of parity.py: logits and features in evaluation mode, one step in training mode.
 
 On the torch backend, where nothing is compiled, all of them run (test_parity_torch.py runs this file there); on JAX those of
-ON_JAX, and all of them by scripts/parity_table.py.
+ON_JAX. scripts/parity_table.py runs all of them on JAX, too.
 """
 
 import keras
 import pytest
-from parity import BACKBONE_PAIRS, MODEL_PAIRS, build_pair, evaluation_error, training_errors
+from parity import BACKBONE_PAIRS, MODEL_PAIRS, ON_JAX, build_pair, evaluation_error, training_errors
 
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
-ON_JAX = {
-    "unet resnet18 / smp Unet",
-    "fpn mobilenet_v2 / smp FPN",
-    "deeplabv3plus resnext50_32x4d, stride 16 / smp DeepLabV3Plus",
-    "deeplabv3_resnet50 with auxiliary head / torchvision",
-}
-"""With strided, depthwise, grouped and dilated convolutions, whose gradients on JAX are partly kseg's own."""
 PAIRS = [pair for pair in MODEL_PAIRS + BACKBONE_PAIRS if keras.backend.backend() != "jax" or pair.name in ON_JAX]
 
 

@@ -1,14 +1,13 @@
 """What parity tests and scripts/parity_table.py share: every (ours, reference) pair, random references, the errors that count."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
-import pytest
 import torch
+from initial import zeros_for_random_numbers
 
 from kseg.losses import CrossEntropy
 from kseg.models import build_backbone, build_model
@@ -213,19 +212,10 @@ def make_smooth(reference: torch.nn.Module, model: keras.Model) -> None:
             layer.call = pools[layer.pool_size[0]].call
 
 
-@contextlib.contextmanager
-def _zeros_for_random_numbers():
-    """Weights that are overwritten anyway: JAX would compile a random generator for every shape, seconds a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("normal", "truncated_normal", "uniform"):
-            patch.setattr(keras.src.backend.random, name, lambda shape, *args, **kwargs: np.zeros(shape, "float32"))
-        yield
-
-
 def build_pair(pair: Pair) -> tuple[torch.nn.Module, keras.Model]:
     """Both networks with the reference's random weights."""
     reference = randomise(pair.reference())
-    with _zeros_for_random_numbers():
+    with zeros_for_random_numbers():
         model = pair.ours()
     load_torch_weights(model, {f"{pair.prefix}{key}": value for key, value in reference.state_dict().items()})
     return reference, model

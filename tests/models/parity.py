@@ -262,8 +262,8 @@ class TrainingErrors:
 def training_errors(pair: Pair, reference: torch.nn.Module, model: keras.Model, size=(64, 96), batch: int = 4) -> TrainingErrors:
     """One forward and backward pass in training mode on both sides, dropout off.
 
-    The loss is cross entropy with ignored pixels for whole models (plus the auxiliary head's), and a random linear function of
-    all features for backbones.
+    The loss is cross entropy with ignored pixels for whole models (plus the auxiliary head's), and a random weighted sum of
+    squares of all features for backbones (all terms positive, so that the sum does not cancel).
     """
     make_smooth(reference, model)
     generator = np.random.default_rng(1)
@@ -277,11 +277,11 @@ def training_errors(pair: Pair, reference: torch.nn.Module, model: keras.Model, 
     for parameter in reference.parameters():
         parameter.grad = None
     expected = outputs(pair, reference, channels_first(images))
-    weights = {k: generator.normal(size=channels_last(v).shape).astype("float32") / 100 for k, v in expected.items()}
+    weights = {k: generator.uniform(size=channels_last(v).shape).astype("float32") / 100 for k, v in expected.items()}
     if "logits" in expected:
         losses = [torch.nn.functional.cross_entropy(y, torch.from_numpy(labels), ignore_index=255) for y in expected.values()]
     else:
-        losses = [(y * channels_first(weights[name])).sum() for name, y in expected.items()]
+        losses = [(y**2 * channels_first(weights[name])).sum() for name, y in expected.items()]
     expected_loss = sum(losses)
     expected_loss.backward()
 
@@ -289,7 +289,7 @@ def training_errors(pair: Pair, reference: torch.nn.Module, model: keras.Model, 
         y = _named(y)
         if "logits" in expected:
             return sum(CrossEntropy()(labels, y[name]) for name in expected)
-        return sum(keras.ops.sum(y[name] * keras.ops.convert_to_tensor(weights[name])) for name in expected)
+        return sum(keras.ops.sum(y[name] ** 2 * keras.ops.convert_to_tensor(weights[name])) for name in expected)
 
     found_loss, gradients, statistics = _gradients(model, images, loss)
     # The reference's gradients and statistics, read into our variables as if they were weights, are laid out as ours.

@@ -1,17 +1,15 @@
 """The command line: one absl flag for every field of a config. The only place that defines flags."""
 
-import dataclasses
 import importlib.util
 import os
 import sys
 import textwrap
-import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
 
+from kseg.config.fields import build, leaves
 from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
@@ -39,7 +37,7 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
     if rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
-    return _build(config_class, values)
+    return build(config_class, {item.name: values[item.name].value for item, _ in leaves(config_class)})
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
@@ -69,25 +67,12 @@ def _check_backend():
         )
 
 
-def _fields(config_class):
-    """Yields (field, type without None) of a config and of the configs inside it."""
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _fields(hint)
-        else:
-            if isinstance(hint, types.UnionType):
-                hint = next(part for part in typing.get_args(hint) if part is not type(None))
-            yield field, hint
-
-
 def _names(config_class):
-    return [field.name for field, _ in _fields(config_class)] + ["flagfile", "help"]
+    return [field.name for field, _ in leaves(config_class)] + ["flagfile", "help"]
 
 
 def _define(config_class, values):
-    for field, hint in _fields(config_class):
+    for field, hint in leaves(config_class):
         name, help = field.name, field.metadata["help"]
         if hint is bool:
             flags.DEFINE_bool(name, field.default, help, flag_values=values)
@@ -103,19 +88,6 @@ def _define(config_class, values):
             flags.DEFINE_string(name, _show(field.default), help, flag_values=values)
 
 
-def _build(config_class, values):
-    arguments: dict[str, Any] = {}
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            arguments[field.name] = _build(hint, values)
-        else:
-            value = values[field.name].value
-            arguments[field.name] = tuple(value) if isinstance(value, list) else value
-    return config_class(**arguments)
-
-
 def _show(value):
     """A default as one would type it."""
     if isinstance(value, tuple):
@@ -126,7 +98,7 @@ def _show(value):
 def _help(config_class, description):
     lines = [description.strip(), ""]
     groups: dict[str, list[Any]] = {}
-    for field, hint in _fields(config_class):
+    for field, hint in leaves(config_class):
         groups.setdefault(field.metadata["group"], []).append((field, hint))
     for group, fields in groups.items():
         lines.append(f"{group}:")

@@ -1,14 +1,13 @@
 """The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
 
 import csv
-import dataclasses
 import json
 import shlex
 from typing import Any
 
 import numpy as np
 
-from kseg.config import TrainConfig
+from kseg.config import TrainConfig, flatten
 from kseg.data.dataset import Dataset, Sample
 from kseg.figures import confusion_chart, curves_chart, iou_chart
 from kseg.metrics import scores
@@ -106,10 +105,8 @@ def _read_skipped(run: RunDir) -> list[str]:
 
 def _flags(config: TrainConfig) -> list[str]:
     """The configuration as the lines of a flagfile; what is None is left to its default."""
-    values = {**dataclasses.asdict(config.data), **dataclasses.asdict(config)}
-    del values["data"]
     lines = []
-    for name, value in values.items():
+    for name, value in flatten(config).items():
         if isinstance(value, bool):
             lines.append(f"--{name}" if value else f"--no{name}")
         elif value is not None:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     result = train(config)
     scores = result.evaluation.scores
     print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")
-    where = result.run.report if config.report else result.run.path
+    where = result.run.report if config.tracking.report else result.run.path
     print(f"{result.evaluation.summary(config.val_split)}, {result.seconds:.0f} s, {where}")
 
 

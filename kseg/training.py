@@ -48,17 +48,17 @@ def train(config: TrainConfig) -> TrainResult:
     config = dataclasses.replace(config, backbone=backbone)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
-    check_setting(config.class_weights)
+    check_setting(config.objective.class_weights)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 
-    with worker_pool(config.workers) as pool:  # which starts while the data are checked
+    with worker_pool(config.devices.workers) as pool:  # which starts while the data are checked
         return _train(config, run, transforms, pool, start)
 
 
 def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
     train_set, val_set, skipped = _open(config)
-    class_weights = find_class_weights(config.class_weights, train_set)
+    class_weights = find_class_weights(config.objective.class_weights, train_set)
     batches, steps = train_batches(
         train_set,
         augment=config.augment,
@@ -97,7 +97,7 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
     predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
     evaluation = predictor.evaluate()
     write_evaluation(run.evaluation, evaluation, config.val_split)
-    if config.report:
+    if config.tracking.report:
         with sample_errors():
             write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
     return TrainResult(evaluation, run, time.monotonic() - start)
@@ -126,14 +126,15 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_w
         backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
         output_stride=config.output_stride,
     )
+    optimization = config.optimization
     schedule = build_schedule(
-        config.schedule,
-        config.learning_rate,
+        optimization.schedule,
+        optimization.learning_rate,
         steps=steps * config.epochs,
-        warmup_steps=warmup_steps(config.warmup_epochs, steps),
+        warmup_steps=warmup_steps(optimization.warmup_epochs, steps),
     )
     model.compile(
-        optimizer=build_optimizer(config.optimizer, learning_rate=schedule, weight_decay=config.weight_decay),
+        optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
         loss=CrossEntropy(train_set.ignore_index, class_weights),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )

@@ -1,8 +1,6 @@
-import dataclasses
-
 import pytest
 
-from kseg.config import DataConfig, EvaluateConfig, TrainConfig
+from kseg.config import DataConfig, EvaluateConfig, OptimizationConfig, TrainConfig, leaves
 from kseg.errors import KsegError
 from kseg.flags import parse
 
@@ -22,7 +20,11 @@ def test_flags_of_every_kind():
     )  # fmt: skip
     data = DataConfig(dataset="coco", data_dir="/data", background=False, ignore_categories=("void", "12"))
     assert config == TrainConfig(
-        data=data, image_size=(192, 256), epochs=3, learning_rate=2e-4, output_stride=8, schedule="cosine"
+        data=data,
+        image_size=(192, 256),
+        epochs=3,
+        output_stride=8,
+        optimization=OptimizationConfig(learning_rate=2e-4, schedule="cosine"),
     )
 
 
@@ -38,6 +40,12 @@ def test_a_flagfile_and_later_flags_win(tmp_path):
 def test_json_both_ways():
     config = TrainConfig(data=DataConfig(ignore_categories=("a",)), image_size=(64, 96), run_dir="r")
     assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_json_of_a_version_whose_data_flags_were_nested():
+    config = TrainConfig.from_json('{"data": {"dataset": "coco", "data_dir": "d"}, "model": "unet", "learning_rate": 0.5}')
+    optimization = OptimizationConfig(learning_rate=0.5)
+    assert config == TrainConfig(data=DataConfig(dataset="coco", data_dir="d"), model="unet", optimization=optimization)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": {}, "modle": 1}', '{"data": {"x": 1}}', '{"data": 3}'])
@@ -89,10 +97,11 @@ def test_help_lists_every_flag_by_group(capsys):
     assert exit.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith("description")
-    names = [field.name for cls in (TrainConfig, DataConfig) for field in dataclasses.fields(cls) if field.name != "data"]
+    names = [field.name for field, _ in leaves(TrainConfig)]
+    assert len(set(names)) == len(names)
     for name in names:
         assert f"--{name}" in text or f"--[no]{name}" in text
     assert [line for line in text.splitlines() if line.endswith(":") and line[0] != " "] == [
-        "data:", "input:", "model:", "training:", "output:",
+        "data:", "input:", "model:", "training:", "loss:", "optimization:", "output:", "devices:",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 115

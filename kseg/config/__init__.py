@@ -1,0 +1,32 @@
+"""What a run is told: frozen dataclasses, validated, JSON both ways. Knows neither absl nor Keras.
+
+Every field carries its help text and group, from which kseg.flags makes the command line; a config may hold others, whose flags
+stand beside its own.
+"""
+
+from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
+from kseg.config.fields import flatten, leaves
+from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
+from kseg.config.train import DeviceConfig, ObjectiveConfig, OptimizationConfig, TrackingConfig, TrainConfig
+from kseg.config.use import EvaluateConfig, PredictConfig, TrainedConfig
+
+__all__ = [
+    "MAX_PIXELS",
+    "TRAIN_PART",
+    "VAL_PART",
+    "ConvertConfig",
+    "DataConfig",
+    "DataOverrides",
+    "DeviceConfig",
+    "EvaluateConfig",
+    "InspectConfig",
+    "ObjectiveConfig",
+    "OptimizationConfig",
+    "PredictConfig",
+    "ShardsConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TrainedConfig",
+    "flatten",
+    "leaves",
+]

@@ -1,0 +1,111 @@
+"""What the configs are made of: fields that carry their flag's help, and the checks they share."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from kseg.errors import KsegError
+
+Config = TypeVar("Config")
+
+
+def field(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that becomes the flag of its name, listed under `group` by --help."""
+    return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices})
+
+
+def parse_size(value: Any) -> tuple[int, int]:
+    """Returns (height, width) from "256", "192x256", 256 or (192, 256). Both must be at least 32."""
+    try:
+        parts = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, (tuple, list)) else [value]
+        sides = [int(part) for part in parts]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError:
+        raise KsegError(f"--image_size={value}: expected a size such as 256 or 192x256 (height x width)") from None
+    if min(height, width) < 32:
+        raise KsegError(f"--image_size={value}: height and width must be at least 32")
+    return height, width
+
+
+def leaves(config_class: type) -> Iterator[tuple[Any, Any]]:
+    """Yields (field, type without None) of a config and of the configs inside it: what flags and JSON are made of. No two of
+    them share a name.
+    """
+    hints = typing.get_type_hints(config_class)
+    for item in dataclasses.fields(config_class):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(hint)  # type: ignore[arg-type]
+        else:
+            if isinstance(hint, types.UnionType):
+                hint = next(part for part in typing.get_args(hint) if part is not type(None))
+            yield item, hint
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Returns the values of a config and of the configs inside it, by the names of their flags."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        values |= flatten(value) if dataclasses.is_dataclass(value) else {item.name: value}
+    return values
+
+
+def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """The inverse of flatten; what is missing has its default, and a list stands for a tuple."""
+    arguments: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_class)
+    for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(hint := hints[item.name]):
+            arguments[item.name] = build(hint, values)  # type: ignore[arg-type]
+        elif item.name in values:
+            value = values[item.name]
+            arguments[item.name] = tuple(value) if isinstance(value, list) else value
+    return config_class(**arguments)
+
+
+def to_json(config: Any) -> str:
+    """Returns a config as indented JSON, one member a flag."""
+    return json.dumps(flatten(config), indent=2) + "\n"
+
+
+def from_json(config_class: type[Config], text: str) -> Config:
+    """Reads what to_json wrote, or an earlier version's, whose groups were nested. Raises KsegError if it is neither."""
+    try:
+        content = json.loads(text)
+        values: dict[str, Any] = {}
+        for name, value in content.items():
+            values |= value if isinstance(value, dict) else {name: value}
+        if unknown := sorted(set(values) - {item.name for item, _ in leaves(config_class)}):
+            raise KsegError(f"not a kseg configuration: unknown field {unknown[0]!r}")
+        if not values:
+            raise KsegError("not a kseg configuration: it is empty")
+        return build(config_class, values)
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise KsegError(f"not a kseg configuration: {error}") from None
+
+
+def check_choices(config: Any) -> None:
+    """Raises KsegError if a field that lists its choices has another value."""
+    for item in dataclasses.fields(config):
+        choices = item.metadata.get("choices")
+        if choices and getattr(config, item.name) not in choices:
+            raise KsegError(f"--{item.name}={getattr(config, item.name)}: must be one of {', '.join(choices)}")
+
+
+def check_at_least(config: Any, least: float, *names: str) -> None:
+    """Raises KsegError for a field below `least`, or not finite; None passes."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not least <= value < float("inf"):
+            what = f"a finite number, {least} or more" if isinstance(value, float) else f"at least {least}"
+            raise KsegError(f"--{name}={value}: must be {what}")
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises KsegError for an absurd number of processes."""
+    if workers is not None and not 0 <= workers <= 1024:
+        raise KsegError(f"--workers={workers}: must be between 0 and 1024")

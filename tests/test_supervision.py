@@ -88,36 +88,47 @@ def test_a_model_of_one_head_is_its_own_main_head():
     assert main_head(model) is model
 
 
-@only_jax
-def test_any_model_can_have_the_head():
-    model = build_model("unet", num_classes=3, backbone="resnet18", auxiliary=True)
-    assert {name: tuple(x.shape) for name, x in model.output.items()} == dict.fromkeys(
-        ("logits", "auxiliary"), (None, None, None, 3)
+@pytest.fixture
+def small_backbones(monkeypatch):
+    """Registers two of a few convolutions, which compile quickly: with features c1 to c5, and with c5 alone."""
+
+    def build(levels):
+        def backbone(*, output_stride, input_shape):
+            x = images = keras.Input(input_shape)
+            features = {}
+            for level in range(1, 6):
+                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"conv{level}")(x)
+                features[f"c{level}"] = x
+            return keras.Model(images, {level: features[level] for level in levels}, name="backbone")
+
+        return backbone
+
+    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+    BACKBONES.add("small", build(("c1", "c2", "c3", "c4", "c5")), output_strides=(32,))
+    BACKBONES.add("small_c5", build(("c5",)), output_strides=(32,))
+
+
+def test_any_model_can_have_the_head(small_backbones):
+    model, plain = (
+        build_model("fcn32s", num_classes=3, backbone="small", fc_filters=8, auxiliary=given) for given in (True, False)
     )
-    assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 256, 64)
-    plain = build_model("unet", num_classes=3, backbone="resnet18")
+    assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
+    assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
 
 
-@only_jax
-def test_a_backbone_without_the_features(monkeypatch):
-    def build(**options):
-        images = keras.Input(options["input_shape"])
-        return keras.Model(images, {"c5": keras.layers.Conv2D(8, 3, strides=32)(images)})
-
-    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
-    BACKBONES.add("c5_only", build, output_strides=(32,))
-    with pytest.raises(KsegError, match="needs the features c4, which backbone c5_only does not have"):
-        build_model("fcn32s", num_classes=2, backbone="c5_only", auxiliary=True)
+def test_a_backbone_without_the_features(small_backbones):
+    with pytest.raises(KsegError, match="needs the features c4, which backbone small_c5 does not have"):
+        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True, fc_filters=8)
 
 
 @only_jax
-def test_a_run_with_an_auxiliary_head(tiny_coco, tmp_path):
+def test_a_run_with_an_auxiliary_head(tiny_coco, small_backbones, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""
     run = RunDir(tmp_path / "run")
     train.main([
         "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32", "--batch_size=4",
-        "--epochs=1", "--noreport", "--model=fpn", "--backbone=resnet18", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
+        "--epochs=1", "--noreport", "--model=fpn", "--backbone=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
         "--auxiliary_weight=0.4",
     ])  # fmt: skip
     (row,) = csv.DictReader(run.metrics.read_text().splitlines())

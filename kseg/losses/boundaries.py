@@ -49,8 +49,8 @@ def boundary(
 
     p = ops.transpose(ops.softmax(ops.cast(logits, "float32"), axis=-1), (3, 0, 1, 2))
     # A class at a time, and its maxima computed again for the gradient, which would else keep many times the size of the logits.
-    sums_by_class = ops.map(keras.remat(sums), (ops.arange(num_classes, dtype="int32"), p))
-    predicted, labelled, near_labels, near_predictions = (ops.transpose(sums_by_class[:, i]) for i in range(4))
+    by_class = ops.moveaxis(ops.map(keras.remat(sums), (ops.arange(num_classes, dtype="int32"), p)), 0, -1)
+    predicted, labelled, near_labels, near_predictions = (by_class[i] for i in range(4))
     precision = near_labels / ops.maximum(predicted, _EPSILON)
     recall = near_predictions / ops.maximum(labelled, _EPSILON)
     terms = 1.0 - 2.0 * precision * recall / ops.maximum(precision + recall, _EPSILON)

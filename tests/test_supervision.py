@@ -11,8 +11,9 @@ from kseg import evaluate, train
 from kseg.errors import KsegError
 from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
-from kseg.models import build_model
+from kseg.models import MODELS, build_model, register_model
 from kseg.models.backbones import BACKBONES
+from kseg.models.layers import head
 from kseg.models.supervision import DeeplySupervised, deeply_supervised, main_head
 from kseg.run import RunDir, load_model
 
@@ -89,8 +90,8 @@ def test_a_model_of_one_head_is_its_own_main_head():
 
 
 @pytest.fixture
-def small_backbones(monkeypatch):
-    """Registers two of a few convolutions, which compile quickly: with features c1 to c5, and with c5 alone."""
+def small(monkeypatch):
+    """Registers a backbone "small", one "small_c5" without other features, and a model "small": they compile quickly."""
 
     def build(levels):
         def backbone(*, output_stride, input_shape):
@@ -103,32 +104,35 @@ def small_backbones(monkeypatch):
 
         return backbone
 
-    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+    for registry in (BACKBONES, MODELS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     BACKBONES.add("small", build(("c1", "c2", "c3", "c4", "c5")), output_strides=(32,))
     BACKBONES.add("small_c5", build(("c5",)), output_strides=(32,))
 
+    @register_model(backbone="small", output_stride=32, levels=("c3",))
+    def small(features, *, num_classes):
+        return head(features["c3"], num_classes)
 
-def test_any_model_can_have_the_head(small_backbones):
-    model, plain = (
-        build_model("fcn32s", num_classes=3, backbone="small", fc_filters=8, auxiliary=given) for given in (True, False)
-    )
+
+def test_any_model_can_have_the_head(small):
+    model, plain = (build_model("small", num_classes=3, auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
 
 
-def test_a_backbone_without_the_features(small_backbones):
+def test_a_backbone_without_the_features(small):
     with pytest.raises(KsegError, match="needs the features c4, which backbone small_c5 does not have"):
-        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True, fc_filters=8)
+        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True)
 
 
 @only_jax
-def test_a_run_with_an_auxiliary_head(tiny_coco, small_backbones, tmp_path):
+def test_a_run_with_an_auxiliary_head(tiny_coco, small, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""
     run = RunDir(tmp_path / "run")
     train.main([
         "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32", "--batch_size=4",
-        "--epochs=1", "--noreport", "--model=fpn", "--backbone=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
+        "--epochs=1", "--noreport", "--model=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
         "--auxiliary_weight=0.4",
     ])  # fmt: skip
     (row,) = csv.DictReader(run.metrics.read_text().splitlines())

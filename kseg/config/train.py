@@ -27,7 +27,7 @@ class ObjectiveConfig:
     )
     auxiliary_weight: float = field(
         0.0,
-        "Weight of the same loss on an auxiliary head, on the features of stride 16, that only training has; 0: no head.",
+        "Weight of the same loss on an auxiliary head on the features c4, which only training has; 0: no head.",
         "loss",
     )
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import loader
+from benchmarks import loader, startup
 
-COMMANDS = {"loader": loader}
+COMMANDS = {"loader": loader, "startup": startup}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,8 +20,10 @@ KERAS_BACKEND=jax (the default), tensorflow or torch chooses the backend.
 
 def main(argv: Sequence[str]) -> None:
     config, given = parse_given(TrainConfig, argv, DESCRIPTION)
-    from kseg.training import train  # late, so that --help and a mistyped flag answer at once
+    from kseg.compilation_cache import keep_compiled_programs  # late, so that --help and a mistyped flag answer at once
+    from kseg.training import train
 
+    keep_compiled_programs(config.devices.compilation_cache)
     result = train(config, given)
     scores, config = result.evaluation.scores, result.config
     print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import fit, loader
+from benchmarks import fit, loader, startup
 
-COMMANDS = {"fit": fit, "loader": loader}
+COMMANDS = {"fit": fit, "loader": loader, "startup": startup}
 
 
 def parser() -> argparse.ArgumentParser:

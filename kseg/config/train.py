@@ -4,7 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 
 from kseg.config.data import TRAIN_PART, VAL_PART, DataConfig
-from kseg.config.fields import check_at_least, check_choices, check_workers, field, from_json, parse_size, to_json
+from kseg.config.fields import (
+    check_at_least,
+    check_choices,
+    check_workers,
+    compilation_cache_field,
+    field,
+    from_json,
+    parse_size,
+    to_json,
+)
 from kseg.errors import KsegError
 
 
@@ -61,6 +70,7 @@ class DeviceConfig:
     workers: int | None = field(
         None, "Processes that load and augment images; 0: threads of the main process; default: one a core.", "devices"
     )
+    compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
         check_workers(self.workers)

@@ -56,6 +56,7 @@ def _data(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _model(arguments: argparse.Namespace, *, metric: bool = True) -> Any:
     import keras
+
     import kseg
     from kseg.optimizers import build_optimizer
 
@@ -70,6 +71,7 @@ def _model(arguments: argparse.Namespace, *, metric: bool = True) -> Any:
 def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds a step within fit, with the callbacks of a run that act on every step, and of the bare loop, in turns."""
     import keras
+
     from kseg.callbacks import Position, Progress
     from kseg.distribution import hide_accelerators_from_tensorflow
 

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import ROOT, machine, write_between
+from benchmarks.steps import compiled_model, jax_step
 
 HELP = "Overhead of fit over a bare jitted loop of the same step on the same data, and the metric's share of an evaluation pass."
 PAGE = ROOT / "docs" / "performance.md"
@@ -55,17 +56,7 @@ def _data(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _model(arguments: argparse.Namespace, *, metric: bool = True) -> Any:
-    import keras
-
-    import kseg
-    from kseg.optimizers import build_optimizer
-
-    keras.utils.set_random_seed(0)
-    model = kseg.build_model(arguments.model, num_classes=arguments.num_classes, backbone=arguments.backbone)
-    metrics = [kseg.ConfusionMatrix(arguments.num_classes)] if metric else []
-    optimizer = build_optimizer("adamw", learning_rate=1e-3, weight_decay=1e-4)
-    model.compile(optimizer=optimizer, loss=kseg.CrossEntropy(), metrics=metrics)
-    return model
+    return compiled_model(arguments.model, arguments.backbone, arguments.num_classes, metric=metric)
 
 
 def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -111,14 +102,7 @@ def _bare_loop(model: Any, batches: Any) -> Callable[[int], None]:
     """Keras's own train_step, jitted with its state donated, in a loop that does nothing else."""
     import jax
 
-    images, labels = next(batches)
-    model(images[:1])
-    model.optimizer.build(model.trainable_variables)
-    model.compute_loss(x=images, y=labels, y_pred=model(images))
-    model.compute_metrics(images, labels, model(images))  # makes the metrics' variables
-    step = jax.jit(model.train_step, donate_argnums=0)
-    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
-    state = tuple([jax.numpy.array(variable.value, copy=True) for variable in group] for group in groups)
+    step, state = jax_step(model, *next(batches))
 
     def loop(steps):
         nonlocal state

@@ -106,10 +106,11 @@ def _train(
         print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resumed[0]}", flush=True)
 
     position = Position(steps=steps, epoch=state.epoch, step=state.step)
+    progress = Progress(position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing)
     with deferred_signals() as request:
         callbacks = [
             position,
-            Progress(position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing),
+            progress,
             StopOnNonFinite(),
             keras.callbacks.CSVLogger(run.metrics, append=resuming),
         ]
@@ -123,7 +124,7 @@ def _train(
             resumed=resumed,
         )
         if state.epoch < config.epochs:
-            with sample_errors(), contextlib.suppress(Interrupted):
+            with sample_errors(), contextlib.suppress(Interrupted), contextlib.closing(progress):
                 model.fit(
                     batches,
                     initial_epoch=state.epoch,

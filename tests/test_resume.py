@@ -76,9 +76,8 @@ def kill_within_a_save(process, folder):
 
 def half_written(folder):
     """Whether a checkpoint is being written at this moment."""
-    names = [name for name in os.listdir(folder) if name.startswith(".tmp-")]
     with contextlib.suppress(FileNotFoundError):  # it was whole meanwhile
-        return any(os.listdir(folder / name) for name in names)
+        return any(list(path.iterdir()) for path in list(folder.iterdir()) if path.name.startswith(".tmp-"))
     return False
 
 

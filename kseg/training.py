@@ -22,10 +22,11 @@ from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import describe_devices
 from kseg.errors import KsegError
 from kseg.interruption import Interrupted, deferred_signals
-from kseg.losses import CrossEntropy
+from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
+from kseg.models.supervision import deeply_supervised, main_head
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.resume import resumed_config
@@ -64,6 +65,7 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
+    build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
     if resuming:
         run.lock()
     else:
@@ -139,7 +141,7 @@ def _train(
             checkpoint.set_state(state.callbacks["Checkpoint"])
 
     stopped = request.exit_code if position.epoch < config.epochs and request.signal is not None else None
-    model = load_model(run.best if run.best.exists() else run.checkpoints()[0])
+    model = main_head(load_model(run.best if run.best.exists() else run.checkpoints()[0]))
     if stopped is None:
         save_model(model, run.model)
     predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
@@ -167,13 +169,17 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
 def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
+    objective = config.objective
     model = build_model(
         config.model,
         num_classes=num_classes,
         backbone=config.backbone,
         backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
         output_stride=config.output_stride,
+        auxiliary=objective.auxiliary_weight > 0,
     )
+    if objective.auxiliary_weight:
+        model = deeply_supervised(model, objective.auxiliary_weight)
     optimization = config.optimization
     schedule = build_schedule(
         optimization.schedule,
@@ -183,7 +189,12 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_w
     )
     model.compile(
         optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
-        loss=CrossEntropy(train_set.ignore_index, class_weights),
+        loss=build_loss(
+            objective.loss,
+            ignore_index=train_set.ignore_index,
+            class_weights=class_weights,
+            label_smoothing=objective.label_smoothing,
+        ),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )
     return model

@@ -16,6 +16,7 @@ from kseg.models import MODELS, build_model, register_model
 from kseg.models.backbones import BACKBONES
 from kseg.models.layers import head
 from kseg.models.supervision import DeeplySupervised, deeply_supervised, main_head
+from kseg.models.torch_export import export_torch_weights
 from kseg.run import RunDir, load_model
 
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles a whole model; JAX's run is enough")
@@ -103,7 +104,7 @@ def small(monkeypatch):
             x = images = keras.Input(input_shape)
             features = {}
             for level in range(1, 6):
-                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"conv{level}")(x)
+                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_conv{level}")(x)
                 features[f"c{level}"] = x
             return keras.Model(images, {level: features[level] for level in levels}, name="backbone")
 
@@ -124,10 +125,11 @@ def test_any_model_can_have_the_head(small):
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
+    assert export_torch_weights(model).keys() == export_torch_weights(plain).keys()  # smp's model has no such head
 
 
 def test_a_backbone_without_the_features(small):
-    with pytest.raises(KsegError, match="needs the features c4, which backbone small_c5 does not have"):
+    with pytest.raises(KsegError, match="an auxiliary head needs the features c4, which backbone small_c5 does not have"):
         build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True)
 
 

@@ -18,19 +18,19 @@ class Progress(keras.callbacks.Callback):
     to the logs.
 
     Put it first, so that the callbacks after it (CSVLogger) see what it adds. The loss and the metric stay on the device:
-    they are read when the bar is drawn, a few times a second at most.
+    they are read when the bar is drawn, a few times a second at most. quiet: without the bar.
     """
 
-    def __init__(self, *, batch_size: int, steps: int, epochs: int):
+    def __init__(self, *, batch_size: int, steps: int, epochs: int, quiet: bool = False):
         super().__init__()
-        self.batch_size, self.steps, self.epochs = batch_size, steps, epochs
+        self.batch_size, self.steps, self.epochs, self.quiet = batch_size, steps, epochs, quiet
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = self._drawn = time.monotonic()
-        self._bar = progress_bar(self.steps * self.batch_size, f"epoch {epoch + 1}/{self.epochs}")
+        self._bar = progress_bar(self.steps * self.batch_size, f"epoch {epoch + 1}/{self.epochs}", disable=self.quiet)
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self._drawn >= self._bar.mininterval:
+        if not self.quiet and time.monotonic() - self._drawn >= self._bar.mininterval:
             values = [f"step {batch + 1}/{self.steps}"]
             values += [f"{name} {float(value):.4f}" for name, value in (logs or {}).items() if name in ("loss", "mean_iou")]
             self._bar.set_postfix_str(", ".join(values), refresh=False)

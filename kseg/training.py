@@ -8,15 +8,16 @@ from typing import Any
 
 import keras
 
+from kseg import hosts
 from kseg.callbacks import Checkpoint, Progress, StopOnNonFinite
-from kseg.config import TrainConfig
+from kseg.config import TrainConfig, flatten
 from kseg.data import Dataset
 from kseg.data.augment import describe_transforms
 from kseg.data.check import open_split
 from kseg.data.class_weights import check_setting, find_class_weights
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
-from kseg.distribution import describe_devices
+from kseg.distribution import check_batch, data_parallel, describe_devices
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
@@ -41,66 +42,112 @@ def train(config: TrainConfig) -> TrainResult:
     """Trains as the config says, scores the best epoch's model on the validation split, and writes the run directory.
 
     Raises KsegError for whatever the user can mend; all that can be checked is checked before the run directory is made.
+    Where the run has several processes, each calls this; process 0 writes and prints.
     """
     start = time.monotonic()
+    hosts.connect(config.devices)
+    with hosts.as_one():
+        return _train(config, start)
+
+
+def _train(config: TrainConfig, start: float) -> TrainResult:
     defaults = MODELS[config.model].info
     backbone = config.backbone or defaults["backbone"]
     config = dataclasses.replace(config, backbone=backbone)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
+    distribution = config.devices.distribution
+    check_batch(distribution, config.batch_size)
     run = RunDir(config.run_dir or default_run_dir(config))
-    run.check_free()
+    with hosts.together():
+        if hosts.is_first():
+            run.check_free()
 
     with worker_pool(config.devices.workers) as pool:  # which starts while the data are checked
-        return _train(config, run, transforms, pool, start)
+        with hosts.together():
+            train_set, val_set, skipped = _open(config)
+        with data_parallel(distribution):
+            best_epoch = _fit(config, run, transforms, (train_set, val_set, skipped), pool)
+        with data_parallel(distribution, local=True):
+            model = _best_model(run)
+            predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
+            evaluation = predictor.evaluate()
+            if hosts.is_first():
+                write_evaluation(run.evaluation, evaluation, config.val_split)
+                if config.tracking.report:
+                    with sample_errors():
+                        write_report(run, config, evaluation, val_set, predictor, best_epoch=best_epoch)
+    return TrainResult(evaluation, run, time.monotonic() - start)
 
 
-def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
-    train_set, val_set, skipped = _open(config)
-    class_weights = find_class_weights(config.objective.class_weights, train_set)
-    batches, steps = train_batches(
-        train_set,
-        augment=config.augment,
-        seed=config.seed,
-        first_epoch=0,
-        epochs=config.epochs,
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        pool=pool,
-    )
+def _fit(
+    config: TrainConfig,
+    run: RunDir,
+    transforms: dict[str, Any],
+    data: tuple[Dataset, Dataset, list[str]],
+    pool: WorkerPool | None,
+) -> int:
+    """Makes the run directory and trains. data: what _open returned. Returns the best epoch, from 1."""
+    train_set, val_set, skipped = data
+    first, share = hosts.is_first(), hosts.rank()
+    with hosts.together():
+        class_weights = find_class_weights(config.objective.class_weights, train_set)
+        batches, steps = train_batches(
+            train_set,
+            augment=config.augment,
+            seed=config.seed,
+            first_epoch=0,
+            epochs=config.epochs,
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            share=share,
+            pool=pool,
+        )
+    seen = (train_set.class_names, len(train_set), len(val_set), class_weights)
+    hosts.check_same("flags or data", f"{_common(config)} {seen}")
     model = _compiled_model(config, train_set, steps, class_weights)
-    run.create(config, skipped)
-    write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
+    with hosts.together():
+        if first:
+            run.create(config, skipped)
+            write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
     _announce(config, model, train_set, val_set, steps, run)
 
     checkpoint = Checkpoint(run.last, run.best)
     callbacks = [
-        Progress(batch_size=config.batch_size, steps=steps, epochs=config.epochs),
+        Progress(batch_size=config.batch_size, steps=steps, epochs=config.epochs, quiet=not first),
         StopOnNonFinite(),
-        keras.callbacks.CSVLogger(run.metrics),
-        checkpoint,
+        *([keras.callbacks.CSVLogger(run.metrics), checkpoint] if first else []),
     ]
     with sample_errors():
         model.fit(
             batches,
             epochs=config.epochs,
             steps_per_epoch=steps,
-            validation_data=eval_batches(val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool),
+            validation_data=eval_batches(
+                val_set, image_size=config.image_size, batch_size=config.batch_size, share=share, pool=pool
+            ),
             callbacks=callbacks,
             shuffle=False,  # train_batches shuffles, by (seed, epoch)
             verbose=0,
         )
+    return checkpoint.best_epoch
 
-    model = load_model(run.best)
-    save_model(model, run.model)
-    predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
-    evaluation = predictor.evaluate()
-    write_evaluation(run.evaluation, evaluation, config.val_split)
-    if config.tracking.report:
-        with sample_errors():
-            write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
-    return TrainResult(evaluation, run, time.monotonic() - start)
+
+def _best_model(run: RunDir) -> keras.Model:
+    """The best epoch's model, in every process; process 0 writes it to model.keras."""
+    model = None
+    if hosts.is_first():
+        model = load_model(run.best)
+        save_model(model, run.model)
+    with hosts.shared_file(run.model) as path:
+        return model or load_model(path)
+
+
+def _common(config: TrainConfig) -> str:
+    """What all processes of a run must have been told alike: not where each finds its data, writes, or what it runs on."""
+    own = {"data_dir", "run_dir", *flatten(config.devices)}
+    return repr({name: value for name, value in flatten(config).items() if name not in own})
 
 
 def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:

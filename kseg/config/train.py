@@ -56,8 +56,41 @@ class DeviceConfig:
         None, "Processes that load and augment images; 0: threads of the main process; default: one a core.", "devices"
     )
 
+    distribution: str = field(
+        "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", ("none", "data_parallel")
+    )
+    coordinator: str | None = field(
+        None,
+        "One run of several processes: HOST:PORT of process 0, or auto, as SLURM, Open MPI, Kubernetes or the TPU's environment "
+        "says.",
+        "devices",
+    )
+    num_processes: int | None = field(None, "Processes of the run, with --coordinator=HOST:PORT.", "devices")
+    process_id: int | None = field(None, "Number of this process, from 0, with --coordinator=HOST:PORT.", "devices")
+    heartbeat_timeout: int = field(100, "Seconds after which a process that does not answer is taken for dead.", "devices")
+
     def __post_init__(self):
         check_workers(self.workers)
+        check_choices(self)
+        check_at_least(self, 1, "num_processes")
+        check_at_least(self, 5, "heartbeat_timeout")
+        check_at_least(self, 0, "process_id")
+        if self.coordinator is None:
+            for name in ("num_processes", "process_id"):
+                if getattr(self, name) is not None:
+                    raise KsegError(f"--{name}={getattr(self, name)}: needs --coordinator=HOST:PORT, the address of process 0")
+            return
+        if self.distribution == "none":
+            raise KsegError(f"--coordinator={self.coordinator}: several processes need --distribution=data_parallel")
+        if self.coordinator == "auto":
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise KsegError(f"--coordinator={self.coordinator}: expected HOST:PORT, such as node0:12345, or auto")
+        if self.num_processes is None or self.process_id is None:
+            raise KsegError(f"--coordinator={self.coordinator}: needs --num_processes=N and --process_id=I beside it")
+        if self.process_id >= self.num_processes:
+            raise KsegError(f"--process_id={self.process_id}: must be below --num_processes={self.num_processes}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,21 @@ def data_parallel(kind: str, *, local: bool = False) -> "contextlib.AbstractCont
         return contextlib.nullcontext()
     require_jax(f"--distribution={kind}")
     return keras.distribution.DataParallel(devices=_devices(local), auto_shard_dataset=False).scope()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """A block that one process runs by itself: what Keras makes in it, while saving for one, is not divided among devices, which
+    the other processes would have to take part in.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is not None:
+        keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        if distribution is not None:
+            keras.distribution.set_distribution(distribution)
 
 
 def _devices(local: bool) -> list[str]:

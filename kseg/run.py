@@ -19,7 +19,7 @@ from typing import Any
 import keras
 
 from kseg.config import TrainConfig
-from kseg.distribution import describe_devices
+from kseg.distribution import alone, describe_devices
 from kseg.errors import KsegError
 from kseg.files import atomic_path, write_text
 
@@ -109,7 +109,7 @@ def default_run_dir(config: TrainConfig) -> Path:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
-    with atomic_path(path) as temporary:
+    with alone(), atomic_path(path) as temporary:
         model.save(temporary)
 
 

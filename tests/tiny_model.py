@@ -1,0 +1,39 @@
+"""A model that compiles in a second or two, of the blocks that real ones are made of: for tests that train in processes of
+their own.
+
+As a program it is kseg.train with that model to choose: python tests/tiny_model.py --model=tiny --backbone=tiny ...
+"""
+
+import keras
+
+from kseg.flags import run_main
+from kseg.models import register_model
+from kseg.models.backbones import register_backbone
+from kseg.models.layers import Conv2D, Resize, aspp, conv_bn_relu, head
+
+
+def build_tiny_backbone(*, output_stride, input_shape):
+    """Two strided blocks, the second with a grouped convolution: c1 [B, H/2, W/2, 8], c2 [B, H/4, W/4, 8]."""
+    x = images = keras.Input(input_shape, name="images")
+    x = keras.layers.AveragePooling2D(2, padding="same")(x)
+    c1 = conv_bn_relu(x, 8, name="encoder_1")
+    x = keras.layers.MaxPooling2D(2, padding="same")(c1)
+    c2 = Conv2D(8, 3, groups=4, padding="same", name="encoder_2")(x)
+    return keras.Model(images, {"c1": c1, "c2": c2}, name="backbone")
+
+
+register_backbone("tiny", build_tiny_backbone, output_strides=(32,))
+
+
+@register_model(backbone="tiny", output_stride=32, levels=("c1", "c2"))
+def tiny(features, *, num_classes):
+    """ASPP (separable, dilated, pooled, with dropout) on c2, beside c1. Returns logits [B, H/2, W/2, num_classes]."""
+    context = aspp(features["c2"], filters=8, dilation_rates=(2,), separable=True, name="decoder_aspp")
+    context = Resize(True, name="decoder_up")([context, features["c1"]])
+    return head(keras.layers.Concatenate()([context, features["c1"]]), num_classes)
+
+
+if __name__ == "__main__":
+    from kseg.train import main
+
+    run_main(main)

@@ -1,37 +1,73 @@
 """What kseg adds to Keras's callbacks."""
 
+import csv
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kseg import hosts
+from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
 from kseg.errors import KsegError
+from kseg.interruption import Interrupted, StopRequest
 from kseg.progress import progress_bar
-from kseg.run import atomic_path, save_model
+from kseg.run import RunDir, atomic_path
+
+AGREE_STEPS = 10
+"""Steps after which the processes of a run ask each other whether to stop."""
+
+
+class Position(keras.callbacks.Callback):
+    """Where a run stands: `epoch`, whole epochs done, and `step`, steps of the one under way. Put it first.
+
+    steps: steps an epoch. epoch, step: where fit begins. If that is within an epoch, fit has to be given the data from there on:
+    the first epoch then ends when its remaining steps are done.
+    """
+
+    def __init__(self, *, steps: int, epoch: int = 0, step: int = 0):
+        super().__init__()
+        self.steps, self.epoch, self.step = steps, epoch, step
+        self._before = step  # steps of the epoch that were done before fit began
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = self._before + batch + 1
+        if self._before and self.step == self.steps:
+            self.model.stop_training = True  # ends the epoch here; validation follows as usual
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._before:
+            self._before = 0
+            self.model.stop_training = False
+        self.epoch, self.step = epoch + 1, 0
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds seconds and learning_rate
-    to the logs.
+    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds learning_rate to the logs, and
+    a line of seconds and images/s to the file `timing`, if that is given.
 
-    Put it first, so that the callbacks after it (CSVLogger) see what it adds. The loss and the metric stay on the device:
-    they are read when the bar is drawn, a few times a second at most. quiet: without the bar.
+    Put it before the callbacks that shall see what it adds (CSVLogger). The loss and the metric stay on the device: they are read
+    when the bar is drawn, a few times a second at most. quiet: without the bar.
     """
 
-    def __init__(self, *, batch_size: int, steps: int, epochs: int, quiet: bool = False):
+    def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
         super().__init__()
-        self.batch_size, self.steps, self.epochs, self.quiet = batch_size, steps, epochs, quiet
+        self.position, self.batch_size, self.epochs, self.timing, self.quiet = position, batch_size, epochs, timing, quiet
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = self._drawn = time.monotonic()
-        self._bar = progress_bar(self.steps * self.batch_size, f"epoch {epoch + 1}/{self.epochs}", disable=self.quiet)
+        self._first_step = self.position.step
+        images = self.position.steps * self.batch_size
+        self._bar = progress_bar(images, f"epoch {epoch + 1}/{self.epochs}", disable=self.quiet)
+        self._bar.update(self._first_step * self.batch_size)
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.quiet and time.monotonic() - self._drawn >= self._bar.mininterval:
-            values = [f"step {batch + 1}/{self.steps}"]
+            values = [f"step {self.position.step}/{self.position.steps}"]
             values += [f"{name} {float(value):.4f}" for name, value in (logs or {}).items() if name in ("loss", "mean_iou")]
             self._bar.set_postfix_str(", ".join(values), refresh=False)
             self._drawn = time.monotonic()
@@ -40,14 +76,19 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._bar.close()
         seconds = time.monotonic() - self._start
-        if logs is not None:
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            logs["seconds"] = seconds
-            scores = ", ".join(
-                f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
-            )
-            rate = self.steps * self.batch_size / seconds
-            print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)
+        if logs is None:
+            return
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        scores = ", ".join(
+            f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
+        )
+        rate = (self.position.steps - self._first_step) * self.batch_size / seconds
+        print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)
+        if self.timing is not None:
+            new = not self.timing.exists()
+            with self.timing.open("a", newline="", encoding="utf-8") as file:
+                rows = [["epoch", "seconds", "images_per_second"]] if new else []
+                csv.writer(file).writerows([*rows, [epoch, f"{seconds:.2f}", f"{rate:.2f}"]])
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -60,28 +101,111 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the last and the best model, each replaced in one step: a run killed at any moment leaves both whole.
+    """Saves the run: before its first step, after every epoch, every `every` steps (0: not within an epoch), and before it leaves
+    fit (with Interrupted) because of a signal. Keeps the last `keep` checkpoints, and the best epoch's. Put it last.
 
-    last, best: paths of .keras files. monitor: what is best, higher being better. The first `last` is written before the
-    first step.
+    A run killed at any moment leaves them whole (kseg.checkpoints). callbacks: those before it; what their get_state() returns
+    (JSON values) is saved, and given back to set_state() when a run is resumed.
+    monitor: what is best. mode: "max" or "min". resumed: the checkpoint to go on from, and its state.
+    In a run of several processes each has one; process 0's writes, and all leave fit at the same step.
     """
 
-    def __init__(self, last: Path, best: Path, monitor: str = "val_mean_iou"):
+    def __init__(
+        self,
+        run: RunDir,
+        position: Position,
+        request: StopRequest,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        monitor: str = "val_mean_iou",
+        mode: str = "max",
+        every: int = 0,
+        keep: int = 2,
+        resumed: tuple[Path, RunState] | None = None,
+    ):
         super().__init__()
-        self.last, self.best, self.monitor = last, best, monitor
-        self.best_value = -np.inf
+        self.run, self.position, self.request = run, position, request
+        self.monitor, self.sign, self.every, self.keep, self.resumed = monitor, 1 if mode == "max" else -1, every, keep, resumed
+        self.best_value: float | None = None
         self.best_epoch = 0
+        self._stateful: dict[str, Any] = {
+            type(callback).__name__: callback for callback in [*callbacks, self] if hasattr(callback, "get_state")
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
 
     def on_train_begin(self, logs=None):
-        save_model(self.model, self.last)
+        if self.resumed is None:
+            self._save()
+            return
+        path, state = self.resumed
+        for name, callback in self._stateful.items():
+            if name in state.callbacks:
+                callback.set_state(state.callbacks[name])
+        if self.best_epoch == state.epoch > 0 and state.step == 0:
+            self._keep_best(path)  # the run may have been killed just before it did this
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.resumed is not None:
+            restore_metrics(self.resumed[0], self.model)
+            self.resumed = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.position.step
+        if step == self.position.steps:  # the epoch is saved when it has been validated
+            return
+        if self._signalled(step):
+            self._save()
+            raise Interrupted
+        if self.every and step % self.every == 0:
+            self._save()
 
     def on_epoch_end(self, epoch, logs=None):
-        save_model(self.model, self.last)
         value = float((logs or {})[self.monitor])
-        if value > self.best_value:
+        improved = self.best_value is None or self.sign * value > self.sign * self.best_value
+        if improved and np.isfinite(value):
             self.best_value, self.best_epoch = value, epoch + 1
-            with atomic_path(self.best) as temporary:
-                try:
-                    os.link(self.last, temporary)  # `last` is replaced, never rewritten, so both names may share one file
-                except OSError:  # a file system without hard links
-                    shutil.copyfile(self.last, temporary)
+        path = self._save()
+        if self.best_epoch == epoch + 1:
+            self._keep_best(path)
+        if self._signalled() and epoch + 1 < self.params["epochs"]:
+            raise Interrupted
+
+    def _signalled(self, step: int = 0) -> bool:
+        """Whether a signal came to any process. Several ask each other, which waits for the devices, every AGREE_STEPS steps."""
+        if hosts.rank()[1] > 1 and step % AGREE_STEPS:
+            return False
+        signals = hosts.gather(np.int32(self.request.signal or 0))
+        if signals.any():
+            self.request.signal = int(signals.max())  # the exit code of all
+        return bool(signals.any())
+
+    def _save(self) -> Path:
+        position, run = self.position, self.run
+        path = run.checkpoint(position.epoch * position.steps + position.step)
+        if not hosts.is_first():
+            return path
+        states = {name: callback.get_state() for name, callback in self._stateful.items()}
+        metrics = run.metrics.read_bytes().decode() if run.metrics.exists() else ""
+        try:
+            save_checkpoint(path, self.model, RunState(position.epoch, position.step, metrics, states))
+        except OSError as error:
+            kept = run.checkpoints()
+            known = f"the last good one is {kept[0]}; make room and pass --resume" if kept else "nothing was lost yet"
+            raise KsegError(f"{path}: cannot be written ({error.strerror or error}); {known}") from error
+        for old in run.checkpoints()[self.keep :]:
+            old.unlink()
+        return path
+
+    def _keep_best(self, path: Path) -> None:
+        if not hosts.is_first():
+            return
+        with atomic_path(self.run.best) as temporary:
+            try:
+                os.link(path, temporary)  # a checkpoint is never rewritten in place, so both names may share one file
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, temporary)

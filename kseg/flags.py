@@ -17,7 +17,12 @@ BACKENDS = ("jax", "tensorflow", "torch")
 
 
 def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
-    """Returns the config that argv (argv[0] is the program) describes.
+    """Returns the config that argv (argv[0] is the program) describes; see parse_given."""
+    return parse_given(config_class, argv, description)[0]
+
+
+def parse_given(config_class: type[Config], argv: Sequence[str], description: str) -> tuple[Config, frozenset[str]]:
+    """Returns the config that argv describes, and the names of the flags that it, or a flagfile, sets.
 
     Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
     argument that is no flag. --flagfile=F reads flags from a file; later flags win.
@@ -37,7 +42,9 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
     if rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
-    return build(config_class, {item.name: values[item.name].value for item, _ in leaves(config_class)})
+    names = [item.name for item, _ in leaves(config_class)]
+    config = build(config_class, {name: values[name].value for name in names})
+    return config, frozenset(name for name in names if values[name].present)
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:

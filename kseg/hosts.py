@@ -10,6 +10,8 @@ import io
 import os
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ def connect(config: DeviceConfig) -> None:
 
     if jax.distributed.is_initialized():
         return
+    # JAX's would take SIGTERM away from the process; kseg stops a run at a step by itself (kseg.interruption).
+    jax.config.update("jax_enable_preemption_service", False)
     address = None if config.coordinator == "auto" else config.coordinator
     try:
         jax.distributed.initialize(
@@ -118,58 +122,72 @@ def check_same(what: str, text: str) -> None:
         )
 
 
+def from_first(content: bytes) -> bytes:
+    """Returns what process 0 passed; what the others pass does not matter."""
+    if rank()[1] == 1:
+        return content
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(content, "uint8")
+    length = int(multihost_utils.broadcast_one_to_all(np.uint32(len(own))))
+    if not length:
+        return b""
+    own = own if is_first() else np.zeros(length, "uint8")
+    return np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes()
+
+
 @contextlib.contextmanager
-def shared_file(path: Path) -> Iterator[Path]:
-    """Yields, in every process, the path of a file with what process 0 has at `path`: hosts need no common file system."""
-    index, count = rank()
-    if count == 1:
+def shared_file(path: Path | None) -> Iterator[Path | None]:
+    """Yields, in every process, the path of a .keras file with what process 0 has at its `path`, or None if that is None there.
+
+    So the hosts need no common file system.
+    """
+    if rank()[1] == 1:
         yield path
         return
-    content = np.frombuffer(path.read_bytes(), "uint8") if index == 0 else np.zeros(0, "uint8")
-    length = int(gather(np.int64(len(content)).view("int32"))[0].view("int64")[0])
-    content = _from_first(content if index == 0 else np.zeros(length, "uint8"))
-    if index == 0:
-        yield path
+    content = from_first(path.read_bytes() if is_first() and path else b"")
+    if is_first() or not content:
+        yield path if is_first() else None
         return
     with tempfile.TemporaryDirectory(prefix="kseg-") as folder:
-        copy = Path(folder) / path.name
-        copy.write_bytes(content.tobytes())
+        copy = Path(folder) / "from_process_0.keras"
+        copy.write_bytes(content)
         yield copy
 
 
-def _from_first(value: np.ndarray) -> np.ndarray:
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(value))
-
-
 @contextlib.contextmanager
-def as_one() -> Iterator[None]:
-    """What several processes do as one: only process 0 prints, and a process that fails, or loses another, ends with one line.
+def as_one(config: DeviceConfig) -> Iterator[None]:
+    """A program that several processes run as one: they connect, only process 0 prints, and a process that fails, or loses
+    another, ends with one line and exit code 2.
 
-    A process that raised cannot say goodbye to the others in order, so it ends here (exit code 2) instead of waiting for them.
+    A process that raised cannot say goodbye to the others in order, so it ends here instead of waiting for them.
     """
-    index, count = rank()
-    if count == 1:
+    connect(config)
+    if config.coordinator is None:
         yield
         return
+    index, count = rank()
     quiet = contextlib.nullcontext() if index == 0 else contextlib.redirect_stdout(io.StringIO())
+    code = 2
     try:
         with quiet:
             yield
+        return
     except KsegError as error:
         message = str(error)
-    except ValueError as error:  # what JAX makes of a collective that failed
-        if not _is_lost_connection(error):
-            raise
-        message = "lost the connection to another process, which most likely died; see its output, then run again"
-    else:
-        return
-    print(f"error: process {index} of {count}: {message}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except Exception as error:
+        message, code = _lost_connection(error) or traceback.format_exc(), 2 if _lost_connection(error) else 1
     sys.stdout.flush()
-    os._exit(2)  # JAX's orderly end would wait for the process that is gone, then abort with a stack trace
+    print(f"error: process {index} of {count}: {message}", file=sys.stderr, flush=True)
+    if index == 0:
+        time.sleep(1)  # JAX aborts the others as soon as this one is gone: let them say first why they end
+    os._exit(code)  # the orderly end would wait for the processes that are gone, then abort with a stack trace
 
 
-def _is_lost_connection(error: Exception) -> bool:
-    text = str(error)
-    return any(sign in text for sign in ("Gloo", "NCCL", "UNAVAILABLE", "coordination service"))
+def _lost_connection(error: Exception) -> str | None:
+    """What to say of JAX's error about a collective that failed; None for any other."""
+    if any(sign in str(error) for sign in ("Gloo", "NCCL", "UNAVAILABLE", "coordination service")):
+        return "lost the connection to another process, which most likely died; see its output, then go on with --resume"
+    return None

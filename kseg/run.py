@@ -1,15 +1,17 @@
 """The run directory: all that evaluate, predict and export need.
 
-runs/<name>/  config.json environment.json transforms.json metrics.csv skipped.txt checkpoints/{best,last}.keras
-              model.keras evaluation.json report.html figures/
+runs/<name>/  config.json environment.json transforms.json metrics.csv timing.csv skipped.txt
+              checkpoints/{best,step-*}.keras model.keras evaluation.json report.html figures/
 """
 
 import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -38,13 +40,22 @@ class RunDir:
         self.environment = self.path / "environment.json"
         self.transforms = self.path / "transforms.json"
         self.metrics = self.path / "metrics.csv"
+        self.timing = self.path / "timing.csv"
         self.skipped = self.path / "skipped.txt"
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.figures = self.path / "figures"
         self.model = self.path / "model.keras"
         self.best = self.path / "checkpoints" / "best.keras"
-        self.last = self.path / "checkpoints" / "last.keras"
+        self._lock: int | None = None
+
+    def checkpoint(self, step: int) -> Path:
+        """Path of the checkpoint after a number of steps of the whole run."""
+        return self.best.with_name(f"step-{step:08d}.keras")
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that there are, newest first."""
+        return sorted(self.best.parent.glob("step-*.keras"), reverse=True)
 
     def check_free(self) -> None:
         """Raises KsegError unless the folder can be made here, or is empty. Writes nothing."""
@@ -63,16 +74,56 @@ class RunDir:
             raise KsegError(f"--run_dir={self.path}: cannot be written; name a folder that you may write to")
 
     def create(self, config: TrainConfig, skipped: list[str]) -> None:
-        """Makes the folder with config.json, environment.json and, if samples were left out, skipped.txt."""
+        """Makes the folder with config.json, environment.json and, if samples were left out, skipped.txt; locks it."""
         self.check_free()
         try:
             self.best.parent.mkdir(parents=True)
+            self.lock()
             write_text(self.config, config.to_json())
             write_text(self.environment, json.dumps(environment(), indent=2) + "\n")
             if skipped:
                 write_text(self.skipped, "".join(line + "\n" for line in skipped))
         except OSError as error:
             raise KsegError(f"--run_dir={self.path}: {error.strerror or error}") from None
+
+    def reopen(self, config: TrainConfig, metrics_csv: str) -> None:
+        """Makes the locked folder of a run ready to go on: what a killed process left half-written goes, metrics.csv is as it was
+        at the checkpoint, and environment.json tells of the resumption.
+        """
+        try:
+            self.best.parent.mkdir(exist_ok=True)
+            for leftover in self.path.rglob(".tmp-*"):
+                shutil.rmtree(leftover)
+            write_text(self.config, config.to_json())
+            write_text(self.metrics, metrics_csv)
+            try:
+                content = json.loads(self.environment.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                content = environment()
+            now = environment()
+            content.setdefault("resumed", []).append({name: now[name] for name in ("started", "command", "devices", "commit")})
+            write_text(self.environment, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise KsegError(f"--run_dir={self.path}: {error.strerror or error}") from None
+
+    def lock(self) -> None:
+        """Takes the folder for this process until it ends, however it ends. Raises KsegError if another run has it."""
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise KsegError(f"--run_dir={self.path}: a run is going on there; wait for it, or name another folder") from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Gives the folder free."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def read_config(self) -> TrainConfig:
         """Raises KsegError if this is not a run directory."""
@@ -94,8 +145,8 @@ class RunDir:
         return tuple(names)
 
     def newest_model(self) -> Path:
-        """Returns model.keras, or, in a run that was stopped, the best or the last checkpoint."""
-        for path in (self.model, self.best, self.last):
+        """Returns model.keras, or, in a run that was stopped, the best or the newest checkpoint."""
+        for path in (self.model, self.best, *self.checkpoints()):
             if path.exists():
                 return path
         raise KsegError(f"--run_dir={self.path}: the run was stopped before its first checkpoint; train again")

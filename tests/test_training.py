@@ -55,14 +55,25 @@ def _capture(call):
 
 def test_what_a_run_leaves(trained):
     run, out, _ = trained
-    files = (run.config, run.environment, run.transforms, run.metrics, run.best, run.last, run.model, run.evaluation, run.report)
+    files = (
+        run.config,
+        run.environment,
+        run.transforms,
+        run.metrics,
+        run.best,
+        run.timing,
+        *run.checkpoints(),
+        run.model,
+        run.evaluation,
+        run.report,
+    )
     for path in files:
         assert path.stat().st_size > 0
     assert not run.skipped.exists()
     assert not list(run.path.rglob(".tmp-*"))
     rows = list(csv.DictReader(run.metrics.read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert {"loss", "mean_iou", "val_loss", "val_mean_iou", "learning_rate", "seconds"} <= set(rows[0])
+    assert {"loss", "mean_iou", "val_loss", "val_mean_iou", "learning_rate"} <= set(rows[0])
     assert json.loads(run.environment.read_text())["backend"] == keras.backend.backend()
     described = json.loads(run.transforms.read_text())
     counts = [len(described[split]["transform"]["transforms"]) for split in ("train", "validation")]
@@ -114,14 +125,16 @@ def test_same_seed_same_bytes(trained, tiny_coco, tmp_path):
     run, _, _ = trained
     train.main(flags(tiny_coco, tmp_path / "again", "--noreport"))
     for before, after in zip(
-        load_model(run.last).get_weights(), load_model(tmp_path / "again/checkpoints/last.keras").get_weights(), strict=True
+        load_model(run.checkpoints()[0]).get_weights(),
+        load_model(RunDir(tmp_path / "again").checkpoints()[0]).get_weights(),
+        strict=True,
     ):
         np.testing.assert_array_equal(before, after)
 
 
 def test_the_optimizer_is_in_the_last_checkpoint(trained):
     run, _, _ = trained
-    model = load_model(run.last, compile=True)
+    model = load_model(run.checkpoints()[0], compile=True)
     assert int(model.optimizer.iterations.value) == 4
     assert not hasattr(load_model(run.model), "optimizer")
 
@@ -131,7 +144,7 @@ def test_a_killed_run_can_be_evaluated(tiny_coco, tmp_path):
     command = [sys.executable, "-m", *flags(tiny_coco, run.path, "--epochs=500", "--noreport")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not run.last.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not run.checkpoints() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

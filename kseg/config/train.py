@@ -46,6 +46,12 @@ class TrackingConfig:
     """What is told of a run, and to whom."""
 
     report: bool = field(True, "Write report.html and its figures.", "output")
+    keep_checkpoints: int = field(2, "Checkpoints to keep, the newest, beside the best epoch's.", "output")
+    checkpoint_steps: int = field(0, "Also save a checkpoint every so many steps of an epoch; 0: after epochs only.", "output")
+
+    def __post_init__(self):
+        check_at_least(self, 1, "keep_checkpoints")
+        check_at_least(self, 0, "checkpoint_steps")
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,11 @@ class TrainConfig:
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
     run_dir: str | None = field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
+    resume: bool = field(
+        False,
+        "Go on with the run in --run_dir from its last checkpoint, or start it if there is none. Other flags may be left out.",
+        "output",
+    )
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     devices: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
 
@@ -133,6 +144,8 @@ class TrainConfig:
             object.__setattr__(self, "val_split", whole + VAL_PART)
         check_at_least(self, 1, "batch_size", "epochs")
         check_at_least(self, 0, "seed")
+        if self.resume and self.run_dir is None:
+            raise KsegError("--resume needs --run_dir, the folder of the run to go on with")
 
     def to_json(self) -> str:
         """Returns the config as indented JSON."""

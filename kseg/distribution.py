@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,21 +49,21 @@ def _devices(local: bool) -> list[str]:
 
 
 def check_batch(kind: str, batch_size: int) -> None:
-    """Raises KsegError if a batch cannot be divided among the devices of all processes."""
+    """Raises KsegError if a batch cannot be divided evenly among the devices of all processes."""
     if kind == "none":
         return
-    with data_parallel(kind):
-        devices = _count()
+    require_jax(f"--distribution={kind}")
+    import jax
+
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        (most, more), *_, (least, fewer) = counts.most_common()
+        raise KsegError(f"process {most} has {more} devices, process {least} has {fewer}: give all processes equally many")
+    devices = counts.total()
     if batch_size % devices:
         below = batch_size // devices * devices
         choice = f"{below} or {below + devices}" if below else f"{devices}"
         raise KsegError(f"--batch_size={batch_size}: cannot be divided evenly among {devices} devices; use {choice}")
-
-
-def _count() -> int:
-    """Devices of the distribution that is in force; 1 without one."""
-    distribution = keras.distribution.distribution()
-    return 1 if distribution is None else distribution.device_mesh.devices.size
 
 
 def shard(batch: Sequence[Any]) -> list[Any]:

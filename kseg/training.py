@@ -108,7 +108,8 @@ def _train(
         stopped, best_epoch = _fit(config, run, transforms, data, pool, resuming, resumed)
     with data_parallel(distribution, local=True):
         model = _best_model(run, stopped is None)
-        predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
+        own = config.batch_size // hosts.rank()[1]  # what this process's devices had of a batch in training
+        predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=own, pool=pool)
         evaluation = predictor.evaluate()
         if first:
             write_evaluation(run.evaluation, evaluation, config.val_split)

@@ -9,7 +9,7 @@ import keras
 from kseg.flags import run_main
 from kseg.models import register_model
 from kseg.models.backbones import register_backbone
-from kseg.models.layers import Conv2D, Resize, aspp, conv_bn_relu, head
+from kseg.models.layers import Conv2D, Resize, conv_bn_relu, head, separable_conv_bn_relu
 
 
 def build_tiny_backbone(*, output_stride, input_shape):
@@ -27,8 +27,8 @@ register_backbone("tiny", build_tiny_backbone, output_strides=(32,))
 
 @register_model(backbone="tiny", output_stride=32, levels=("c1", "c2"))
 def tiny(features, *, num_classes):
-    """ASPP (separable, dilated, pooled, with dropout) on c2, beside c1. Returns logits [B, H/2, W/2, num_classes]."""
-    context = aspp(features["c2"], filters=8, dilation_rates=(2,), separable=True, name="decoder_aspp")
+    """A dilated separable convolution on c2, beside c1. No dropout. Returns logits [B, H/2, W/2, num_classes]."""
+    context = separable_conv_bn_relu(features["c2"], 8, dilation_rate=2, name="decoder_1")
     context = Resize(True, name="decoder_up")([context, features["c1"]])
     return head(keras.layers.Concatenate()([context, features["c1"]]), num_classes)
 

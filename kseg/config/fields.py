@@ -105,6 +105,10 @@ def check_at_least(config: Any, least: float, *names: str) -> None:
             raise KsegError(f"--{name}={value}: must be {what}")
 
 
+DISTRIBUTIONS = ("none", "data_parallel")
+"""How a batch is computed: on one device, or divided among all."""
+
+
 def check_workers(workers: int | None) -> None:
     """Raises KsegError for an absurd number of processes."""
     if workers is not None and not 0 <= workers <= 1024:

@@ -4,7 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 
 from kseg.config.data import TRAIN_PART, VAL_PART, DataConfig
-from kseg.config.fields import check_at_least, check_choices, check_workers, field, from_json, parse_size, to_json
+from kseg.config.fields import (
+    DISTRIBUTIONS,
+    check_at_least,
+    check_choices,
+    check_workers,
+    field,
+    from_json,
+    parse_size,
+    to_json,
+)
 from kseg.errors import KsegError
 
 
@@ -63,7 +72,7 @@ class DeviceConfig:
     )
 
     distribution: str = field(
-        "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", ("none", "data_parallel")
+        "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", DISTRIBUTIONS
     )
     coordinator: str | None = field(
         None,

@@ -10,6 +10,7 @@ import jax
 import keras
 import numpy as np
 import pytest
+import tiny_model  # noqa: F401  (registers it)
 from keras import ops
 
 from kseg import evaluate, train
@@ -27,7 +28,7 @@ from kseg.scoring import Predictor
 def flags(data_dir, run_dir, *more):
     return [
         "kseg.train", "--dataset=coco", f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--image_size=32x48", "--batch_size=8",
-        "--epochs=3", "--workers=0", "--model=tiny", "--backbone=tiny", "--noreport", *more,
+        "--epochs=3", "--workers=0", "--model=test_tiny", "--backbone=test_tiny", "--noreport", *more,
     ]  # fmt: skip
 
 

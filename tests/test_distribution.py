@@ -13,7 +13,6 @@ import time
 import keras
 import numpy as np
 import pytest
-import tiny_model
 from conftest import ROOT
 
 from kseg import evaluate, train
@@ -22,12 +21,13 @@ from kseg.run import RunDir
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="this run is already on another backend")
 EPOCHS = 40
+PROGRAM = ROOT / "tests" / "tiny_model.py"
 
 
 def start(*flags, **environment):
     """kseg.train in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, tiny_model.__file__, *flags],
+        [sys.executable, str(PROGRAM), *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -56,11 +56,13 @@ def free_port():
 @pytest.fixture(scope="module")
 def reference(tiny_coco, tmp_path_factory):
     """A run of one process on one device, all its checkpoints kept."""
+    import tiny_model  # noqa: F401  (registers it, for this process)
+
     run = RunDir(tmp_path_factory.mktemp("reference") / "run")
     train.main(
         [
             "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32x48",
-            "--batch_size=4", "--epochs=3", "--augment=light", "--workers=0", "--model=tiny", "--backbone=tiny",
+            "--batch_size=4", "--epochs=3", "--augment=light", "--workers=0", "--model=test_tiny", "--backbone=test_tiny",
             "--noreport", "--keep_checkpoints=9",
         ]
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """A model that compiles in a second or two, of the blocks that real ones are made of: for tests that train in processes of
 their own.
 
-As a program it is kseg.train with that model to choose: python tests/tiny_model.py --model=tiny --backbone=tiny ...
+Import it within a test, not above: what is registered is seen by tests that go through all models. As a program it is kseg.train with that model to choose: python tests/tiny_model.py --model=test_tiny --backbone=test_tiny ...
 """
 
 import keras
@@ -22,11 +22,11 @@ def build_tiny_backbone(*, output_stride, input_shape):
     return keras.Model(images, {"c1": c1, "c2": c2}, name="backbone")
 
 
-register_backbone("tiny", build_tiny_backbone, output_strides=(32,))
+register_backbone("test_tiny", build_tiny_backbone, output_strides=(32,))
 
 
-@register_model(backbone="tiny", output_stride=32, levels=("c1", "c2"))
-def tiny(features, *, num_classes):
+@register_model(backbone="test_tiny", output_stride=32, levels=("c1", "c2"))
+def test_tiny(features, *, num_classes):
     """A dilated separable convolution on c2, beside c1. No dropout. Returns logits [B, H/2, W/2, num_classes]."""
     context = separable_conv_bn_relu(features["c2"], 8, dilation_rate=2, name="decoder_1")
     context = Resize(True, name="decoder_up")([context, features["c1"]])

@@ -5,6 +5,7 @@ of the CPU's cores).
 import csv
 import json
 import re
+from functools import partial
 
 import jax
 import keras
@@ -84,9 +85,8 @@ def test_batch_norm_and_dropout_see_the_whole_batch(rng):
         with data_parallel(distribution):
             norm, dropout = BatchNormalization(momentum=0.9), keras.layers.Dropout(0.5, seed=3)
             norm.build(x.shape)
-            y, state = jax.jit(lambda v, x, norm=norm: norm.stateless_call(norm.trainable_variables, v, x, training=True))(
-                norm.non_trainable_variables, *shard([x])
-            )
+            weights, statistics = ([v.value for v in group] for group in (norm.trainable_variables, norm.non_trainable_variables))
+            y, state = jax.jit(partial(norm.stateless_call, training=True))(weights, statistics, *shard([x]))
             dropped = dropout(*shard([x]), training=True)
             found.append([np.asarray(value) for value in (y, *state, dropped)])
     y, mean, _, dropped = found[1]

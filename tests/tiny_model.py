@@ -1,7 +1,8 @@
-"""A model that compiles in a second or two, of the blocks that real ones are made of: for tests that train in processes of
-their own.
+"""A model that compiles in a few seconds, of the blocks that real ones are made of: for tests that train in processes of their
+own.
 
-Import it within a test, not above: what is registered is seen by tests that go through all models. As a program it is kseg.train with that model to choose: python tests/tiny_model.py --model=test_tiny --backbone=test_tiny ...
+Import it within a test, not above: what is registered is seen by tests that go through all models. As a program it is kseg.train
+with that model to choose: python tests/tiny_model.py --model=test_tiny ...
 """
 
 import keras

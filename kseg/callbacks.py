@@ -57,6 +57,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
         super().__init__()
         self.position, self.batch_size, self.epochs, self.timing, self.quiet = position, batch_size, epochs, timing, quiet
+        self._bar: Any = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = self._drawn = time.monotonic()
@@ -73,8 +74,13 @@ class Progress(keras.callbacks.Callback):
             self._drawn = time.monotonic()
         self._bar.update(self.batch_size)
 
+    def close(self) -> None:
+        """Takes the bar away, also if fit was left within an epoch."""
+        if self._bar is not None:
+            self._bar.close()
+
     def on_epoch_end(self, epoch, logs=None):
-        self._bar.close()
+        self.close()
         seconds = time.monotonic() - self._start
         if logs is None:
             return

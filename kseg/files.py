@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder of what can be made again."""
 
 import contextlib
 import os
@@ -26,6 +26,11 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Returns $KSEG_CACHE, else ~/.cache/kseg: what is there can be made again. The folder need not exist."""
+    return Path(os.environ.get("KSEG_CACHE") or "~/.cache/kseg").expanduser()
 
 
 def _umask():

@@ -27,8 +27,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(config: TrainConfig, given: Collection[str]) -> None:
+    from kseg.compilation_cache import keep_compiled_programs
     from kseg.training import train
 
+    keep_compiled_programs(config.devices.compilation_cache)
     result = train(config, given)
     scores, config = result.evaluation.scores, result.config
     print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")

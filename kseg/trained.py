@@ -12,6 +12,7 @@ from kseg.data.check import open_split
 from kseg.data.workers import WorkerPool
 from kseg.distribution import check_batch
 from kseg.errors import KsegError
+from kseg.models.supervision import main_head
 from kseg.run import RunDir, load_model
 from kseg.scoring import Predictor
 
@@ -45,7 +46,7 @@ def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bo
     for line in skipped:
         print(f"skipped: {line}")
     path = run.newest_model()
-    model = load_model(path)
+    model = main_head(load_model(path))
     if model.output.shape[-1] != len(dataset.class_names):
         raise KsegError(
             f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}"

@@ -24,10 +24,11 @@ from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import check_batch, data_parallel, describe_devices
 from kseg.errors import KsegError
 from kseg.interruption import Interrupted, deferred_signals
-from kseg.losses import CrossEntropy
+from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
+from kseg.models.supervision import deeply_supervised, main_head
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.resume import resumed_config
@@ -84,6 +85,7 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
+    build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
     check_batch(config.devices.distribution, config.batch_size)
     with hosts.together():
         if first:
@@ -162,11 +164,13 @@ def _fit(
         print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resumed[0]}", flush=True)
 
     position = Position(steps=steps, epoch=state.epoch, step=state.step)
-    timing = run.timing if first else None
+    progress = Progress(
+        position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if first else None, quiet=not first
+    )
     with deferred_signals() as request:
         callbacks = [
             position,
-            Progress(position, batch_size=config.batch_size, epochs=config.epochs, timing=timing, quiet=not first),
+            progress,
             StopOnNonFinite(),
         ]
         if first:
@@ -181,7 +185,7 @@ def _fit(
             resumed=resumed,
         )
         if state.epoch < config.epochs:
-            with sample_errors(), contextlib.suppress(Interrupted):
+            with sample_errors(), contextlib.suppress(Interrupted), contextlib.closing(progress):
                 model.fit(
                     batches,
                     initial_epoch=state.epoch,
@@ -204,14 +208,14 @@ def _best_model(run: RunDir, finished: bool) -> keras.Model:
     model = source = None
     if hosts.is_first():
         source = run.best if run.best.exists() else run.checkpoints()[0]
-        model = load_model(source)
+        model = main_head(load_model(source))
         if finished:
             save_model(model, run.model)
             source = run.model  # without the optimizer's state, so smaller
     with hosts.shared_file(source) as path:
         if model is None:
             assert path is not None  # process 0 has one
-            model = load_model(path)
+            model = main_head(load_model(path))
     return model
 
 
@@ -236,14 +240,17 @@ def _open(config: TrainConfig) -> _Data:
 
 def _compiled_model(config: TrainConfig, data: _Data, steps: int) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
-    num_classes = len(data.train.class_names)
+    num_classes, objective = len(data.train.class_names), config.objective
     model = build_model(
         config.model,
         num_classes=num_classes,
         backbone=config.backbone,
         backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
         output_stride=config.output_stride,
+        auxiliary=objective.auxiliary_weight > 0,
     )
+    if objective.auxiliary_weight:
+        model = deeply_supervised(model, objective.auxiliary_weight)
     optimization = config.optimization
     schedule = build_schedule(
         optimization.schedule,
@@ -253,7 +260,12 @@ def _compiled_model(config: TrainConfig, data: _Data, steps: int) -> keras.Model
     )
     model.compile(
         optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
-        loss=CrossEntropy(data.train.ignore_index, data.class_weights),
+        loss=build_loss(
+            objective.loss,
+            ignore_index=data.train.ignore_index,
+            class_weights=data.class_weights,
+            label_smoothing=objective.label_smoothing,
+        ),
         metrics=[ConfusionMatrix(num_classes, data.train.ignore_index)],
     )
     return model

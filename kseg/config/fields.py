@@ -10,11 +10,22 @@ from typing import Any, TypeVar
 from kseg.errors import KsegError
 
 Config = TypeVar("Config")
+COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"
 
 
 def field(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
     """A dataclass field that becomes the flag of its name, listed under `group` by --help."""
     return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices})
+
+
+def compilation_cache_field() -> Any:
+    """--compilation_cache, which all that computes has."""
+    return field(
+        COMPILATION_CACHE_AUTO,
+        "Folder that keeps compiled programs for later runs (JAX); auto: $KSEG_CACHE/xla, by default ~/.cache/kseg/xla; none: "
+        "compile everything anew.",
+        "devices",
+    )
 
 
 def parse_size(value: Any) -> tuple[int, int]:

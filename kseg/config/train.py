@@ -9,6 +9,7 @@ from kseg.config.fields import (
     check_at_least,
     check_choices,
     check_workers,
+    compilation_cache_field,
     field,
     from_json,
     parse_size,
@@ -21,12 +22,29 @@ from kseg.errors import KsegError
 class ObjectiveConfig:
     """What a run minimises."""
 
+    loss: str = field(
+        "ce",
+        "A sum of losses, such as ce+0.5*dice or focal(gamma=3): ce, focal, ohem, dice, jaccard, tversky, lovasz, boundary "
+        "(docs/training.md).",
+        "loss",
+    )
+    label_smoothing: float = field(0.0, "Share of the label that cross entropy spreads over all classes.", "loss")
     class_weights: str = field(
         "none",
         "Weights of the classes in the loss: none, median_frequency or inverse (over the training split), or a JSON file, "
         "FILE or FILE#KEY, such as kseg.inspect_data writes.",
         "loss",
     )
+    auxiliary_weight: float = field(
+        0.0,
+        "Weight of the same loss on an auxiliary head, on the features of stride 16, that only training has; 0: no head.",
+        "loss",
+    )
+
+    def __post_init__(self):
+        check_at_least(self, 0, "label_smoothing", "auxiliary_weight")
+        if self.label_smoothing >= 1:
+            raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class DeviceConfig:
     workers: int | None = field(
         None, "Processes that load and augment images; 0: threads of the main process; default: one a core.", "devices"
     )
+    compilation_cache: str = compilation_cache_field()
 
     distribution: str = field(
         "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", DISTRIBUTIONS

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kseg.config.data import DataOverrides
-from kseg.config.fields import DISTRIBUTIONS, check_choices, check_workers, field
+from kseg.config.fields import DISTRIBUTIONS, check_choices, check_workers, compilation_cache_field, field
 from kseg.errors import KsegError
 
 
@@ -16,6 +16,7 @@ class TrainedConfig(DataOverrides):
     batch_size: int | None = field(None, "Images a step; default: the run's.", "run")
     workers: int | None = field(None, "Processes that load images; 0: threads; default: one a core.", "run")
     distribution: str = field("none", "data_parallel: every batch is divided among all devices (JAX only).", "run", DISTRIBUTIONS)
+    compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
         if self.run_dir is None:

@@ -1,7 +1,6 @@
 """--cache: label maps are painted or decoded once and kept, in memory or as PNG files."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +10,7 @@ import numpy as np
 from kseg.data.dataset import BadSample, Dataset, Sample
 from kseg.data.image_file import read_values
 from kseg.errors import KsegError
-from kseg.files import atomic_path
+from kseg.files import atomic_path, cache_folder
 
 
 class Splittable(Dataset, Protocol):
@@ -95,8 +94,7 @@ def cached(dataset: Dataset, cache: str, name: str) -> Dataset:
     key = getattr(dataset, "label_key", None)
     if key is None:
         raise KsegError(f"--cache=disk: the label maps of {name} are image files already; use --cache=memory or none.")
-    root = Path(os.environ.get("KSEG_CACHE") or "~/.cache/kseg").expanduser()
-    return CachedLabels(dataset, root / "labels" / hashlib.sha256(key.encode()).hexdigest()[:32])  # type: ignore[arg-type]
+    return CachedLabels(dataset, cache_folder() / "labels" / hashlib.sha256(key.encode()).hexdigest()[:32])  # type: ignore[arg-type]
 
 
 def _png(label: np.ndarray) -> bytes:

@@ -16,6 +16,7 @@ from kseg.data.coco import CocoDataset
 from kseg.data.synthetic_kinds import KINDS
 from kseg.data.synthetic_scene import draw_scene
 from kseg.errors import KsegError
+from kseg.files import cache_folder
 from kseg.progress import progress_bar
 
 VERSION = 1
@@ -58,7 +59,7 @@ def synthetic_coco(
     """
     if min(train, val) < 1 or size < 64 or seed < 0:
         raise KsegError(f"train={train}, val={val}, size={size}, seed={seed}: need train, val >= 1, size >= 64, seed >= 0.")
-    root = Path(cache_dir or os.environ.get("KSEG_CACHE") or Path("~/.cache/kseg")).expanduser()
+    root = Path(cache_dir).expanduser() if cache_dir else cache_folder()
     folder = root / f"synthetic-v{VERSION}-{train}-{val}-{size}px-seed{seed}"
     if folder.is_dir():
         return folder

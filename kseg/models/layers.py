@@ -277,3 +277,16 @@ def aspp(
 def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
     """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
     return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)
+
+
+def torch_head(x: Any, num_classes: int, *, name: str) -> Any:
+    """torchvision's last layer: a 1x1 convolution with bias to [B, h, w, num_classes] logits, initialised as PyTorch does."""
+    initializer = torch_uniform(x.shape[-1])
+    return Conv2D(num_classes, 1, kernel_initializer=initializer, bias_initializer=initializer, name=name)(x)
+
+
+def fcn_head(x: Any, num_classes: int, *, dropout: float = 0.1, name: str) -> Any:
+    """torchvision's FCNHead: a 3x3 convolution to a quarter of the channels, dropout, logits [B, h, w, num_classes]."""
+    x = conv_bn_relu(x, x.shape[-1] // 4, name=name)
+    x = keras.layers.Dropout(dropout, name=sequential_name(name, 3))(x)
+    return torch_head(x, num_classes, name=sequential_name(name, 4))

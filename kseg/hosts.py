@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -40,27 +41,43 @@ def connect(config: DeviceConfig) -> None:
         return
     # JAX's would take SIGTERM away from the process; kseg stops a run at a step by itself (kseg.interruption).
     jax.config.update("jax_enable_preemption_service", False)
-    address = None if config.coordinator == "auto" else config.coordinator
+    found = config.coordinator == "auto"
+    timer = threading.Timer(CONNECT_SECONDS, _give_up, (config,))
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
-            address,
+            None if found else config.coordinator,
             config.num_processes,
             config.process_id,
-            cluster_detection_method=None if address is None else "deactivate",
-            initialization_timeout=CONNECT_SECONDS,
+            cluster_detection_method=None if found else "deactivate",
+            initialization_timeout=2 * CONNECT_SECONDS,
             heartbeat_timeout_seconds=config.heartbeat_timeout,
         )
     except (ValueError, RuntimeError) as error:
         what = str(error).strip().splitlines()[0]
-        if address is None:
+        if found:
             raise KsegError(
                 f"--coordinator=auto: no cluster found here ({what}); "
                 "pass --coordinator=HOST:PORT --num_processes=N --process_id=I"
             ) from None
         raise KsegError(
-            f"--coordinator={address}: process {config.process_id} of {config.num_processes} found no connection ({what}); start "
-            "all processes with the same address, which is process 0's host and a free port of it"
+            f"--coordinator={config.coordinator}: process {config.process_id} cannot start there ({what}); the address is process "
+            "0's host and a free port of it"
         ) from None
+    finally:
+        timer.cancel()
+
+
+def _give_up(config: DeviceConfig) -> None:
+    """Ends the process: JAX itself would abort with a stack trace."""
+    print(
+        f"error: --coordinator={config.coordinator}: the processes of the run did not find each other within {CONNECT_SECONDS} s; "
+        "start all of them, with the address of process 0's host and a port that the others can reach",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 def require_jax(flag: str) -> None:

@@ -62,8 +62,8 @@ def connect(config: DeviceConfig) -> None:
                 "pass --coordinator=HOST:PORT --num_processes=N --process_id=I"
             ) from None
         raise KsegError(
-            f"--coordinator={config.coordinator}: process {config.process_id} cannot start there ({what}); the address is process "
-            "0's host and a free port of it"
+            f"--coordinator={config.coordinator}: process {config.process_id} cannot start there ({what}); the address is "
+            "process 0's host and a free port of it"
         ) from None
     finally:
         timer.cancel()
@@ -72,8 +72,8 @@ def connect(config: DeviceConfig) -> None:
 def _give_up(config: DeviceConfig) -> None:
     """Ends the process: JAX itself would abort with a stack trace."""
     print(
-        f"error: --coordinator={config.coordinator}: the processes of the run did not find each other within {CONNECT_SECONDS} s; "
-        "start all of them, with the address of process 0's host and a port that the others can reach",
+        f"error: --coordinator={config.coordinator}: the processes of the run did not find each other within {CONNECT_SECONDS} "
+        "s; start all of them, with the address of process 0's host and a port that the others can reach",
         file=sys.stderr,
         flush=True,
     )

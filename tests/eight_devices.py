@@ -19,11 +19,13 @@ from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.distribution import data_parallel, shard
 from kseg.errors import KsegError
-from kseg.losses import CrossEntropy
+from kseg.losses import CrossEntropy, build_loss
 from kseg.metrics import ConfusionMatrix, confusion_matrices
 from kseg.models.layers import BatchNormalization
 from kseg.run import RunDir, load_model
 from kseg.scoring import Predictor
+
+LOSSES = ["ce", "focal", "ohem", "dice", "dice(per_image=True)", "jaccard", "tversky", "lovasz", "ce+boundary"]
 
 
 def flags(data_dir, run_dir, *more):
@@ -116,6 +118,23 @@ def test_the_metric_and_the_loss_send_sums_not_images(rng):
     metric.update_state(labels, logits)
     np.testing.assert_array_equal(counts, metric.confusion_matrix())
     np.testing.assert_allclose(loss, CrossEntropy()(labels, logits), rtol=1e-6)
+
+
+def test_every_loss_is_that_of_one_device(rng):
+    """Also those that sort pixels, look at their neighbours, or go image by image."""
+    labels, logits = rng.integers(0, 4, (8, 16, 16)).astype("uint8"), rng.normal(size=(8, 16, 16, 4)).astype("float32")
+    labels[3] = 255
+    losses = {name: build_loss(name, class_weights=[1.0, 2.0, 0.5, 1.0]) for name in LOSSES}
+
+    @jax.jit
+    def values(labels, logits):
+        return {name: loss(labels, logits) for name, loss in losses.items()}
+
+    expected = values(labels, logits)
+    with data_parallel("data_parallel"):
+        found = values(*shard([labels, logits]))
+    for name in LOSSES:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_batch_that_cannot_be_divided(tiny_coco, tmp_path):

@@ -23,15 +23,15 @@ def functionalize(model: keras.Model) -> tuple[Callable[..., tuple[Any, Tree]], 
     params: the trainable variables; state: the others, which are batch norm's moving mean and variance and whatever is frozen.
     Both are copies, so that they can be donated.
 
-    apply is pure: it reads and changes nothing of the model but its layers' configuration, and works under any transformation of
-    JAX. images: [B, H, W, 3] RGB in 0..255, uint8 or float. logits: float32 [B, H, W, num_classes], or a dict of them where the
-    model has an auxiliary head. The state it returns is new in training, and the given one's values otherwise.
+    apply is pure: it neither reads nor changes the values that the model holds, and works under any transformation of JAX.
+    images: [B, H, W, 3] RGB in 0..255, uint8 or float. logits: float32 [B, H, W, num_classes], or a dict of them where the model
+    has an auxiliary head. The state it returns is new in training, and the given one's values otherwise.
     training: a Python bool (static under jit): batch norm by the batch's statistics, dropout on.
     rng: a JAX key, for training only. The model's random layers draw from it alone, each by its own number, so that the same key
     gives the same logits; seeds that Keras keeps as variables are no part of the state.
 
-    Raises KsegError on another backend than JAX, for a model without variables' values, and, from apply, for params or state that
-    lack a variable, have one that the model does not, or one of another shape; or if random layers train without rng.
+    Raises KsegError on another backend than JAX, and for a model that is not built or has two variables of one path; from apply,
+    for params or state that lack a variable, have one too many or one of another shape, and if random layers train without rng.
     """
     if keras.backend.backend() != "jax":
         raise KsegError(f"functionalize needs Keras on JAX, not on {keras.backend.backend()}; set KERAS_BACKEND=jax")
@@ -110,15 +110,13 @@ def _variables(model: keras.Model) -> tuple[Tree, Tree, list[Any]]:
     if not model.built:
         raise KsegError(f"model {model.name} is not built; call it on a batch first, or build it from keras.Input")
     seeds = [variable for variable in model.non_trainable_variables if variable.name == _SEED]
-    groups = []
-    for variables in (model.trainable_variables, model.non_trainable_variables):
-        kept = [variable for variable in variables if variable.name != _SEED]
-        groups.append({variable.path: variable for variable in kept})
-        if len(groups[-1]) < len(kept):
-            paths = [variable.path for variable in kept]
-            twice = next(path for path in paths if paths.count(path) > 1)
-            raise KsegError(f"model {model.name} has two variables {twice}; give their layers names that differ")
-    return groups[0], groups[1], seeds
+    paths = [variable.path for variable in model.variables if variable.name != _SEED]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise KsegError(f"model {model.name} has two variables {twice}; give their layers names that differ")
+    trainable = {variable.path: variable for variable in model.trainable_variables}
+    others = {variable.path: variable for variable in model.non_trainable_variables if variable.name != _SEED}
+    return trainable, others, seeds
 
 
 def _copies(variables: Mapping[str, Any]) -> Tree:
@@ -131,7 +129,7 @@ def _check(what: str, values: Mapping[str, Any], variables: Mapping[str, Any]) -
     if unknown := [path for path in values if path not in variables]:
         raise KsegError(f"{what} have {_some(unknown)}, which the model does not have")
     for path, variable in variables.items():
-        if (shape := tuple(values[path].shape)) != tuple(variable.shape):
+        if (shape := np.shape(values[path])) != tuple(variable.shape):
             raise KsegError(f"{what}: {path} has shape {shape}, the model's is {tuple(variable.shape)}")
 
 

@@ -20,12 +20,13 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
     """Returns the config that argv (argv[0] is the program) describes.
 
     Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
-    argument that is no flag. --flagfile=F reads flags from a file; later flags win.
+    argument that is no flag. --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for
+    beside F.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
         print(_help(config_class, description))
         raise SystemExit(0)
-    values = flags.FlagValues()
+    values = _FlagValues()
     _define(config_class, values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
     flags.DEFINE_string("undefok", "", "", flag_values=values)
@@ -38,6 +39,15 @@ def parse(config_class: type[Config], argv: Sequence[str], description: str) -> 
     if rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
     return build(config_class, {item.name: values[item.name].value for item, _ in leaves(config_class)})
+
+
+class _FlagValues(flags.FlagValues):
+    """absl's, in which a flagfile finds those that it names from any working directory."""
+
+    def _get_flag_file_lines(self, filename, parsed_file_stack=None):
+        if parsed_file_stack:  # named by the last file of the stack
+            filename = os.path.normpath(os.path.join(os.path.dirname(parsed_file_stack[-1]), filename))
+        return super()._get_flag_file_lines(filename, parsed_file_stack)
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:

@@ -22,6 +22,7 @@ from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
+from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
@@ -125,6 +126,7 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_w
         backbone=config.backbone,
         backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
         output_stride=config.output_stride,
+        normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
     )
     optimization = config.optimization
     schedule = build_schedule(

@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
@@ -46,7 +47,7 @@ class _FlagValues(flags.FlagValues):
 
     def _get_flag_file_lines(self, filename, parsed_file_stack=None):
         if parsed_file_stack:  # named by the last file of the stack
-            filename = os.path.normpath(os.path.join(os.path.dirname(parsed_file_stack[-1]), filename))
+            filename = os.path.normpath(Path(parsed_file_stack[-1]).parent / filename)
         return super()._get_flag_file_lines(filename, parsed_file_stack)
 
 

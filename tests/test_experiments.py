@@ -138,13 +138,12 @@ def test_double_normalization_divides_once_more(rng):
 def test_a_double_normalized_run_is_scored_as_it_was_trained(diary_data, tmp_path):
     """The mistake is part of the saved model: whoever loads it computes the same, and the same score."""
     run = RunDir(tmp_path / "run")
-    train.main(
-        [
-            "kseg.train", f"--flagfile={ROOT / 'flags/0428_5_deeplabv3plus_resnet50_double_normalization.txt'}",
-            f"--data_dir={diary_data}", "--backbone=resnet18", "--backbone_weights=none", "--image_size=32", "--batch_size=2",
-            "--epochs=1", "--workers=0", "--noreport", f"--run_dir={run.path}",
-        ]  # fmt: skip
-    )
+    flags = [
+        "kseg.train", f"--flagfile={ROOT / 'flags/0428_5_deeplabv3plus_resnet50_double_normalization.txt'}",
+        f"--data_dir={diary_data}", "--backbone=resnet18", "--backbone_weights=none", "--image_size=32", "--batch_size=2",
+        "--epochs=1", "--workers=0", "--noreport", f"--run_dir={run.path}",
+    ]  # fmt: skip
+    train.main(flags)
     layer = load_model(run.model).get_layer("normalize")
     assert (layer.mean, layer.std) == DOUBLE_NORMALIZATION
     evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={tmp_path / 'again.json'}", "--workers=0"])

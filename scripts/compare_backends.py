@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from benchmarks.common import Side, machine, write_between
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import ROOT, Side, machine, write_between
 
 from kseg.config import TrainConfig
 from kseg.config.fields import check_at_least, field, to_json
@@ -125,12 +124,13 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             losses = [step["loss"] for step in side["train"]]
             differences = [side.get(f"{what}_difference") for what in ("logits", "gradients")]
             differences += [None if not number else abs(losses[i] / reference["train"][i]["loss"] - 1) for i in (0, -1)]
-            times = [median(x["seconds"] for x in side[what][1:]) for what in ("train", "predict")]
+            times = [f"{side['train'][0]['seconds']:.1f}"]
+            times += [f"{median(x['seconds'] for x in side[what][1:]):.3f}" for what in ("train", "predict")]
             memory = side["train"][-1]
             held = f"{memory['memory_mb']:.0f}" + ("" if memory["device_mb"] is None else f", device {memory['device_mb']:.0f}")
             name = f"{settings['model']} {settings['backbone'] or ''}, {'x'.join(map(str, settings['batch']))}"
             cells = [name if not number else "", side["devices"], *("" if x is None else f"{x:.1e}" for x in differences)]
-            lines.append(f"| {' | '.join([*cells, f'{side['train'][0]['seconds']:.1f}', *(f'{x:.3f}' for x in times), held])} |")
+            lines.append(f"| {' | '.join([*cells, *times, held])} |")
     return "\n".join(lines)
 
 

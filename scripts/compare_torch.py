@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
-from benchmarks.common import machine, write_between
+from benchmarks.common import ROOT, machine, write_between
 
 PAGE = ROOT / "docs" / "backends.md"
 NUMBERS = ROOT / "docs" / "backends" / "torch.json"
@@ -147,7 +146,7 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALIZATIONS["imagenet"])
 
     def forward(images):
-        return model((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+        return model((torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std)
 
     losses = []
     for images, labels in train:

@@ -206,3 +206,21 @@ def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
         ax.grid(alpha=0.25)
     below.set_xlabel("step")
     return figure
+
+
+@_png
+def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """The validation mIoU of runs by epoch, from 1; curves: {name: a value an epoch}."""
+    figure = Figure(figsize=(8, 5))
+    ax = figure.subplots()
+    colors = palette(len(curves)) / 255
+    for number, (name, values) in enumerate(curves.items()):
+        epochs = np.arange(1, len(values) + 1)
+        ax.plot(epochs, values, "-o" if number % 2 else "--s", color=colors[number], markersize=3.5, label=name)
+    ax.set_title("Validation mIoU at the input's size")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel("epoch")
+    ax.grid(alpha=0.25)
+    figure.legend(loc="outside right upper")
+    return figure

@@ -73,8 +73,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
                 print(f"{command} {turn + 1}/{count}", end="\r", file=sys.stderr, flush=True)
         first = config.backends[0]
         for backend in config.backends[1:]:
-            for what in ("logits", "gradients"):
-                found[backend][f"{what}_difference"] = difference(folder, what, backend, first)
+            found[backend] |= differences(folder, backend, first)
     settings = {"model": config.train.model, "backbone": config.train.backbone, "batch": list(batch_shape)}
     settings |= {"learning_rate": config.train.optimization.learning_rate, "steps": config.steps}
     return {"machine": here, "settings": settings, "backends": found}
@@ -102,12 +101,19 @@ def write_batches(config: CompareConfig, folder: Path) -> tuple[int, ...]:
     return images[0].shape
 
 
-def difference(folder: Path, what: str, backend: str, first: str) -> float:
-    """Largest over the arrays of max |a - b| / max |b|; for an array of next to nothing, over 1% of the largest array's max."""
-    ours, theirs = (np.load(folder / f"{what}-{name}.npz") for name in (backend, first))
-    floor = 0.01 * max(np.abs(theirs[name]).max() for name in theirs.files)
-    errors = [np.abs(ours[name] - theirs[name]).max() / max(np.abs(theirs[name]).max(), floor) for name in theirs.files]
-    return float(max(errors))
+def differences(folder: Path, backend: str, first: str) -> dict[str, float]:
+    """Of a back end from the first: of the logits max |a - b| / max |b|, of the gradients, all together, |a - b| / |b| in
+    Euclid's norm. (Single gradients that rounding alone makes up, such as those before batch norm, would decide a maximum.)
+    """
+    logits, gradients = (
+        [np.load(folder / f"{what}-{name}.npz") for name in (backend, first)] for what in ("logits", "gradients")
+    )
+    ours, theirs = (np.concatenate([file[name].ravel() for name in file.files]) for file in gradients)
+    a, b = (file["arr_0"] for file in logits)
+    return {
+        "logits_difference": float(np.abs(a - b).max() / np.abs(b).max()),
+        "gradients_difference": float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)),
+    }
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -122,14 +128,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         reference = next(iter(sides.values()))
         for number, side in enumerate(sides.values()):
             losses = [step["loss"] for step in side["train"]]
-            differences = [side.get(f"{what}_difference") for what in ("logits", "gradients")]
-            differences += [None if not number else abs(losses[i] / reference["train"][i]["loss"] - 1) for i in (0, -1)]
+            apart = [side.get(f"{what}_difference") for what in ("logits", "gradients")]
+            apart += [None if not number else abs(losses[i] / reference["train"][i]["loss"] - 1) for i in (0, -1)]
             times = [f"{side['train'][0]['seconds']:.1f}"]
             times += [f"{median(x['seconds'] for x in side[what][1:]):.3f}" for what in ("train", "predict")]
             memory = side["train"][-1]
             held = f"{memory['memory_mb']:.0f}" + ("" if memory["device_mb"] is None else f", device {memory['device_mb']:.0f}")
             name = f"{settings['model']} {settings['backbone'] or ''}, {'x'.join(map(str, settings['batch']))}"
-            cells = [name if not number else "", side["devices"], *("" if x is None else f"{x:.1e}" for x in differences)]
+            cells = [name if not number else "", side["devices"], *("" if x is None else f"{x:.1e}" for x in apart)]
             lines.append(f"| {' | '.join([*cells, *times, held])} |")
     return "\n".join(lines)
 

@@ -13,8 +13,8 @@ COLUMNS = (
     "input, batch", "peak memory, MB", "parameters, M", "GFLOPs",
 )  # fmt: skip
 NOTES = (
-    "mIoU: one confusion matrix over all validation images, at the labels' own size. Batch-averaged: the mean of each batch's mIoU "
-    "on the same predictions, which misled the diary. Constant: what predicting one class everywhere would score.",
+    "mIoU: one confusion matrix over all validation images, at the labels' own size. Batch-averaged: the mean of each batch's "
+    "mIoU on the same predictions, which misled the diary. Constant: what predicting one class everywhere would score.",
     "Seconds an epoch: the median, validation included. Peak memory: of the training process, without those that load images. "
     "GFLOPs: of an image's forward pass.",
 )

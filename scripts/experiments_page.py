@@ -7,6 +7,7 @@ from typing import Any
 from kseg.figures import runs_chart
 from kseg.files import atomic_path, write_text
 from kseg.page import css_width, data_uri, template, write_page
+from kseg.palette import IGNORED
 
 COLUMNS = (
     "experiment", "diary: leaderboard", "diary: validation", "mIoU", "batch-averaged", "constant", "epochs", "s an epoch",
@@ -47,6 +48,7 @@ def write_pages(folder: Path, title: str, rows: Sequence[dict[str, Any]], *, com
         columns=COLUMNS,
         rows=[{"cells": made, "tooltip": row["title"], "failed": "failed" in row} for made, row in zip(table, rows, strict=True)],
         notes=NOTES,
+        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
         chart=chart and {"src": data_uri(chart, "PNG"), "width": css_width(chart)},
     )
     write_page(folder / "experiments.html", page)

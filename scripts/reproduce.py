@@ -161,7 +161,9 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
 
 
 def run_measured(command: Sequence[Any], log: Path) -> tuple[int, float]:
-    """Runs a command, its output after what is in the file. Returns (exit code, MB of the largest process of its tree)."""
+    """Runs a command, its output after what is in the file. Returns (exit code, MB of the largest process of its tree, no less
+    than this process holds).
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("a", encoding="utf-8") as output:
         process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -98,8 +98,10 @@ class _Side:
 
 def without_dropout(model: keras.Model) -> None:
     """Turns dropout and stochastic depth off: back ends draw different random numbers."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):  # the backbone
+            without_dropout(layer)
+        elif isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
             layer.rate = 0.0
 
 

@@ -1,7 +1,7 @@
 """Two training steps of flagfiles, one after the other: python tests/experiment_runs.py DATA_DIR FLAGFILE...
 
-In one process, and without the validation and the files of a whole run, because compiling is what costs: flagfiles with the same
-network go on with the one that is compiled. Data, augmentation, optimizer and seed are the flagfile's; the input is 32x32.
+In one process, and without the validation and the files of a whole run, because compiling is what costs: a flagfile with the
+network of the one before goes on with what is compiled. Data, augmentation, optimizer and seed are the flagfile's; the input is 32x32.
 """
 
 import sys
@@ -31,6 +31,7 @@ def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
     )
     network = (config.model, config.backbone, config.output_stride, config.double_normalization)
     if network not in models:
+        models.clear()  # a hundred million weights, some of them
         models[network] = training._compiled_model(config, train_set, steps, None)
     history = models[network].fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert steps == 2 and models[network].output.shape[-1] == 12

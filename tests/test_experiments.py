@@ -171,7 +171,11 @@ def run_all(backend, data_dir, experiments, tmp_path):
 
 
 def test_every_experiment_trains(diary_data, tmp_path):
-    run_all("jax", diary_data, EXPERIMENTS, tmp_path)
+    def network(experiment):  # one after the other where it is the same, so that it is compiled once
+        config = config_of(experiment)
+        return config.model, config.backbone or "", config.double_normalization
+
+    run_all("jax", diary_data, sorted(EXPERIMENTS, key=network), tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])

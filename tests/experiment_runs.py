@@ -1,7 +1,8 @@
 """Two training steps of flagfiles, one after the other: python tests/experiment_runs.py DATA_DIR FLAGFILE...
 
 In one process, and without the validation and the files of a whole run, because compiling is what costs: a flagfile with the
-network of the one before goes on with what is compiled. Data, augmentation, optimizer and seed are the flagfile's; the input is 32x32.
+network of the one before goes on with what is compiled. Data, augmentation, optimizer and seed are the flagfile's; the input is
+32x32.
 """
 
 import sys

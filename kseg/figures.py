@@ -188,7 +188,7 @@ def _name_ticks(axis, names, **options):
 
 @_png
 def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
-    """Losses of runs on the same batches, by name, averaged over `window` steps: above; their ratio to the first run's: below."""
+    """Losses of runs on the same batches, by name, averaged over `window` steps, and below how far they are from the first."""
     figure = Figure(figsize=(7, 5.4))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     colors, styles = (_VAL, _BEST, _TRAIN), ("-", "--", ":")

@@ -148,7 +148,7 @@ def test_weights_that_cannot_be_fetched_are_one_line(diary_data, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def run_all(backend, data_dir, experiments, tmp_path):
+def run_all(backend, data_dir, experiments, config):
     """Two steps of each in one process of their own."""
     if keras.backend.backend() != "jax":
         pytest.skip("this run is already on another backend")
@@ -157,9 +157,9 @@ def run_all(backend, data_dir, experiments, tmp_path):
         "KERAS_BACKEND": backend,
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
-        # What costs is compiling, not computing. The cache is for the random generators of shapes that networks share.
+        # What costs is compiling, not computing. What has been compiled serves networks of the same shapes, and later runs.
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, ROOT / "tests" / "experiment_runs.py", data_dir, *(item.flagfile for item in experiments)]
@@ -170,18 +170,18 @@ def run_all(backend, data_dir, experiments, tmp_path):
     assert np.isfinite(losses).all(), done.stdout
 
 
-def test_every_experiment_trains(diary_data, tmp_path):
+def test_every_experiment_trains(diary_data, pytestconfig):
     def network(experiment):  # one after the other where it is the same, so that it is compiled once
         config = config_of(experiment)
         return config.model, config.backbone or "", config.double_normalization
 
-    run_all("jax", diary_data, sorted(EXPERIMENTS, key=network), tmp_path)
+    run_all("jax", diary_data, sorted(EXPERIMENTS, key=network), pytestconfig)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_experiments_train_on(backend, diary_data, tmp_path):
+def test_experiments_train_on(backend, diary_data, pytestconfig):
     chosen = [experiment for experiment in EXPERIMENTS if experiment.id in ("0428-3", "0429-6")]
-    run_all(backend, diary_data, chosen, tmp_path)
+    run_all(backend, diary_data, chosen, pytestconfig)
 
 
 def test_a_flagfile_that_another_names_is_looked_for_beside_it(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
+from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.supervision import deeply_supervised, main_head
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
@@ -247,6 +248,7 @@ def _compiled_model(config: TrainConfig, data: _Data, steps: int) -> keras.Model
         backbone=config.backbone,
         backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
         output_stride=config.output_stride,
+        normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
         auxiliary=objective.auxiliary_weight > 0,
     )
     if objective.auxiliary_weight:

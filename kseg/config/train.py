@@ -148,6 +148,12 @@ class TrainConfig:
         "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/repo[@revision]; or a file.",
         "model",
     )
+    double_normalization: bool = field(
+        False,
+        "A mistake, kept to reproduce those who made it: images are divided by 255 once more before the mean and std, so that "
+        "the network sees next to nothing of them. The saved model does the same.",
+        "model",
+    )
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     batch_size: int = field(8, "Images a step.", "training")
     epochs: int = field(12, "Passes over the training split.", "training")

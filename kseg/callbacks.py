@@ -8,14 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kseg.errors import KsegError
+from kseg.errors import KsegError, nearest
 from kseg.progress import progress_bar
 from kseg.run import atomic_path, save_model
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds seconds and learning_rate
-    to the logs.
+    """A bar an epoch (step, loss, running mIoU, images/s, time left) and a line that stays; adds learning_rate,
+    seconds and images_per_second to the logs.
 
     Put it first, so that the callbacks after it (CSVLogger) see what it adds. The loss and the metric stay on the device:
     they are read when the bar is drawn, a few times a second at most.
@@ -43,32 +43,26 @@ class Progress(keras.callbacks.Callback):
         if logs is not None:
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             logs["seconds"] = seconds
+            logs["images_per_second"] = rate = self.steps * self.batch_size / seconds
             scores = ", ".join(
                 f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
             )
-            rate = self.steps * self.batch_size / seconds
-            print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)
-
-
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops a run whose loss is not a finite number, before a checkpoint is written over a good one. Put it before Checkpoint."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            raise KsegError(f"the loss is {loss} in epoch {epoch + 1}: the run diverged; try a lower --learning_rate")
+            print(
+                f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s",
+                flush=True,
+            )
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Keeps the last and the best model, each replaced in one step: a run killed at any moment leaves both whole.
 
-    last, best: paths of .keras files. monitor: what is best, higher being better. The first `last` is written before the
-    first step.
+    last, best: paths of .keras files. monitor: the column of the logs that says what is best. mode: "max" or "min". The first
+    `last` is written before the first step.
     """
 
-    def __init__(self, last: Path, best: Path, monitor: str = "val_mean_iou"):
+    def __init__(self, last: Path, best: Path, monitor: str = "val_mean_iou", mode: str = "max"):
         super().__init__()
-        self.last, self.best, self.monitor = last, best, monitor
+        self.last, self.best, self.monitor, self.mode = last, best, monitor, mode
         self.best_value = -np.inf
         self.best_epoch = 0
 
@@ -77,8 +71,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         save_model(self.model, self.last)
-        value = float((logs or {})[self.monitor])
-        if value > self.best_value:
+        if self.monitor not in (logs := logs or {}):
+            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{nearest(self.monitor, logs)}")
+        value = float(logs[self.monitor]) * (1 if self.mode == "max" else -1)
+        value = value if np.isfinite(value) else -np.inf
+        if value > self.best_value or not self.best_epoch:
             self.best_value, self.best_epoch = value, epoch + 1
             with atomic_path(self.best) as temporary:
                 try:

@@ -1,7 +1,7 @@
 """The run directory: all that evaluate, predict and export need.
 
 runs/<name>/  config.json environment.json transforms.json metrics.csv skipped.txt checkpoints/{best,last}.keras
-              model.keras evaluation.json report.html figures/
+              model.keras evaluation.json report.html figures/ tensorboard/ nonfinite.json
 """
 
 import contextlib
@@ -42,6 +42,8 @@ class RunDir:
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self.nonfinite = self.path / "nonfinite.json"
         self.model = self.path / "model.keras"
         self.best = self.path / "checkpoints" / "best.keras"
         self.last = self.path / "checkpoints" / "last.keras"

@@ -1,22 +1,27 @@
 """A training run from config to run directory."""
 
+import contextlib
 import dataclasses
+import functools
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
-from kseg.callbacks import Checkpoint, Progress, StopOnNonFinite
-from kseg.config import TrainConfig
+from kseg.callbacks import Checkpoint, Progress
+from kseg.config import TrainConfig, better
 from kseg.data import Dataset
 from kseg.data.augment import describe_transforms
 from kseg.data.check import open_split
 from kseg.data.class_weights import check_setting, find_class_weights
+from kseg.data.order import batch_names
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
-from kseg.distribution import describe_devices
+from kseg.early_stopping import EarlyStopping
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
@@ -25,14 +30,22 @@ from kseg.models.backbones import check_backbone
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
+from kseg.sanity import StopOnNonFinite, UnlabelledBatches, WarnOfStillLoss, WarnOfUnlabelledBatches, check_labels
 from kseg.scoring import Evaluation, Predictor, write_evaluation
+from kseg.summary import TimeEstimate, describe_run
+from kseg.tracking import check_trackers, tracking_callbacks
+from kseg.trial import describe_memory, first_batch, overfit_sets
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run ended with: the best epoch's scores on the whole validation split, the run directory, seconds in all."""
+    """What a run ended with: the best epoch's scores on the whole validation split, its name, the run directory, seconds in all.
+
+    After a dry run the directory is gone, and the scores mean nothing.
+    """
 
     evaluation: Evaluation
+    split: str
     run: RunDir
     seconds: float
 
@@ -45,19 +58,27 @@ def train(config: TrainConfig) -> TrainResult:
     start = time.monotonic()
     defaults = MODELS[config.model].info
     backbone = config.backbone or defaults["backbone"]
-    config = dataclasses.replace(config, backbone=backbone)
+    augment = "none" if config.trial.overfit_batches else config.augment
+    config = dataclasses.replace(config, backbone=backbone, augment=augment)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
+    check_trackers(config)
     run = RunDir(config.run_dir or default_run_dir(config))
     run.check_free()
 
-    with worker_pool(config.devices.workers) as pool:  # which starts while the data are checked
-        return _train(config, run, transforms, pool, start)
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(worker_pool(config.devices.workers))  # which starts while the data are checked
+        folder = stack.enter_context(tempfile.TemporaryDirectory()) if config.trial.dry_run else run.path
+        return _train(config, RunDir(folder), transforms, pool, start)
 
 
 def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float) -> TrainResult:
-    train_set, val_set, skipped = _open(config)
+    train_set, val_set, skipped = open_splits(config)
+    whole, images = config, (len(train_set), len(val_set))  # what a dry run, of less, tells of
+    if config.trial.dry_run:
+        train_set, val_set = (first_batch(split, config.batch_size) for split in (train_set, val_set))
+        config = dataclasses.replace(config, epochs=1)
     class_weights = find_class_weights(config.objective.class_weights, train_set)
     batches, steps = train_batches(
         train_set,
@@ -69,17 +90,25 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
         batch_size=config.batch_size,
         pool=pool,
     )
-    model = _compiled_model(config, train_set, steps, class_weights)
+    model = compiled_model(config, train_set, steps, class_weights)
     run.create(config, skipped)
     write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
-    _announce(config, model, train_set, val_set, steps, run)
+    where = (config.run_dir or default_run_dir(config)) if config.trial.dry_run else run.path
+    print(describe_run(whole, model, images, len(train_set.class_names), where), flush=True)
 
-    checkpoint = Checkpoint(run.last, run.best)
+    selection = config.selection
+    mode = better(selection.monitor, selection.monitor_mode)
+    checkpoint = Checkpoint(run.last, run.best, selection.monitor, mode)
     callbacks = [
         Progress(batch_size=config.batch_size, steps=steps, epochs=config.epochs),
-        StopOnNonFinite(),
+        TimeEstimate(steps_per_epoch=steps, epochs=config.epochs),
+        StopOnNonFinite(run.nonfinite, functools.partial(batch_names, train_set, config.batch_size, config.seed)),
+        WarnOfUnlabelledBatches(steps),
+        WarnOfStillLoss(),
         keras.callbacks.CSVLogger(run.metrics),
         checkpoint,
+        *([EarlyStopping(selection.monitor, mode, selection.early_stopping)] if selection.early_stopping else []),
+        *tracking_callbacks(config, run, val_set),
     ]
     with sample_errors():
         model.fit(
@@ -91,32 +120,41 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
             shuffle=False,  # train_batches shuffles, by (seed, epoch)
             verbose=0,
         )
+    if config.trial.dry_run:
+        print(describe_memory(model, config), flush=True)
 
     model = load_model(run.best)
     save_model(model, run.model)
     predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
     evaluation = predictor.evaluate()
-    write_evaluation(run.evaluation, evaluation, config.val_split)
+    split = f"overfitted {config.train_split}" if config.trial.overfit_batches else config.val_split
+    write_evaluation(run.evaluation, evaluation, split)
     if config.tracking.report:
         with sample_errors():
             write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
-    return TrainResult(evaluation, run, time.monotonic() - start)
+    return TrainResult(evaluation, split, run, time.monotonic() - start)
 
 
-def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
-    """Returns the checked splits and a line for every sample that was left out."""
-    splits, skipped = [], []
+def open_splits(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
+    """Returns the checked splits and a line for every sample that was left out; warns of labels that teach nothing."""
+    splits: list[Dataset] = []
+    skipped: list[str] = []
+    counts: list[np.ndarray] = []
     for split in (config.train_split, config.val_split):
-        dataset, bad = open_split(config.data, split)
+        dataset, bad = open_split(config.data, split, counts=None if splits else counts)
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
+    check_labels(train_set, counts, config.train_split)
+    if config.trial.overfit_batches:
+        train_set, val_set = overfit_sets(train_set, config.trial.overfit_batches, config.batch_size, config.seed)
     return train_set, val_set, skipped
 
 
-def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
+def compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
+    """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit. steps: an epoch's."""
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
     model = build_model(
@@ -136,16 +174,6 @@ def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_w
     model.compile(
         optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
         loss=CrossEntropy(train_set.ignore_index, class_weights),
-        metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
+        metrics=[ConfusionMatrix(num_classes, train_set.ignore_index), UnlabelledBatches(train_set.ignore_index)],
     )
     return model
-
-
-def _announce(config: TrainConfig, model: keras.Model, train_set: Dataset, val_set: Dataset, steps: int, run: RunDir) -> None:
-    height, width = config.image_size
-    print(f"backend {describe_devices()}")
-    print(f"model   {config.model} on {config.backbone}, {model.count_params() / 1e6:.1f} M parameters, input {height}x{width}")
-    print(f"data    {len(train_set)} training and {len(val_set)} validation images, {len(train_set.class_names)} classes")
-    if config.data.dataset == "synthetic":
-        print("        drawn by kseg: a demonstration that needs no download, not a benchmark")
-    print(f"run     {config.epochs} epochs of {steps} steps, batch {config.batch_size}, into {run.path}", flush=True)

@@ -17,6 +17,7 @@ import numpy as np
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
+from kseg.data.order import epoch_order
 from kseg.data.workers import PoolClosed, WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
 from kseg.errors import KsegError
@@ -59,7 +60,7 @@ def train_batches(
         )
 
     def order(epoch):
-        return np.random.default_rng([seed, int(epoch)]).permutation(count)[: steps * batch_size].astype("int64")
+        return epoch_order(count, batch_size, seed=seed, epoch=int(epoch))
 
     def epoch_indices(epoch):
         indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [steps * batch_size])

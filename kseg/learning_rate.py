@@ -34,8 +34,11 @@ class FoundRate:
 
     @property
     def smooth(self) -> np.ndarray:
-        """The losses' mean of an exponential moving average from the left and one from the right, which does not lag behind."""
-        return (moving_average(self.losses) + moving_average(self.losses[::-1])[::-1]) / 2
+        """The mean of the losses' moving averages from the left and from the right, which does not lag behind. What diverges is
+        cut at twice the first loss, so as not to hide what came before.
+        """
+        losses = np.minimum(self.losses, 2 * self.losses[0])
+        return (moving_average(losses) + moving_average(losses[::-1])[::-1]) / 2
 
     @property
     def lowest(self) -> int:
@@ -44,7 +47,7 @@ class FoundRate:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss falls fastest, per factor of the rate; None if it did not fall before it diverged."""
+        """The rate at which the smoothed loss falls fastest; None if it did not fall before it diverged."""
         smooth = self.smooth
         if self.lowest < 2 or smooth[self.lowest] > _LEARNT * smooth[0]:
             return None

@@ -75,8 +75,8 @@ def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int
     drawn = ["        drawn by kseg: a demonstration that needs no download, not a benchmark"]
     lines = [
         f"backend {describe_devices()}, {precision}",
-        f"model   {config.model} on {config.backbone}, {_count(parameters)} parameters ({_count(trainable)} trainable)",
-        f"input   {height}x{width}, {_count(flops)}FLOPs an image (forward)",
+        f"model   {config.model} on {config.backbone}, {abbreviate(parameters)} parameters ({abbreviate(trainable)} trainable)",
+        f"input   {height}x{width}, {abbreviate(flops)}FLOPs an image (forward)",
         f"data    {images[0]} training and {images[1]} validation images, {num_classes} classes",
         *(drawn if config.data.dataset == "synthetic" else []),
         f"run     {config.epochs} epochs of {steps} steps, batch {config.batch_size}, into {where}",
@@ -85,7 +85,7 @@ def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int
     return "\n".join(lines)
 
 
-def _count(number: float) -> str:
+def abbreviate(number: float) -> str:
     """1234567 as "1.23 M"."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:

@@ -51,7 +51,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's TensorBoard, scalars of every epoch under train/ and validation/, with pictures: image, label and prediction of
     PICTURES validation images, the same ones each epoch, at the network's input size.
 
-    Keras's own reads the loss and the metrics from the device after every step, to write them nowhere; this one does not.
+    Keras's own reads the loss and the metrics from the device after every step, to write them nowhere; this one does not, nor
+    does it draw the validation's scores a second time, over iterations.
     """
 
     def __init__(self, run: RunDir, dataset: Dataset, image_size: tuple[int, int]):
@@ -69,6 +70,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self._predictor = keras.Model(self.model.input, ops.argmax(logits, axis=-1))
 
     def on_train_batch_end(self, batch, logs=None):
+        pass
+
+    def on_test_end(self, logs=None):
         pass
 
     def on_epoch_end(self, epoch, logs=None):

@@ -99,18 +99,20 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
     selection = config.selection
     mode = better(selection.monitor, selection.monitor_mode)
     checkpoint = Checkpoint(run.last, run.best, selection.monitor, mode)
+    log = keras.callbacks.CSVLogger(run.metrics)
     callbacks = [
         Progress(batch_size=config.batch_size, steps=steps, epochs=config.epochs),
         TimeEstimate(steps_per_epoch=steps, epochs=config.epochs),
         StopOnNonFinite(run.nonfinite, functools.partial(batch_names, train_set, config.batch_size, config.seed)),
         WarnOfUnlabelledBatches(steps),
         WarnOfStillLoss(),
-        keras.callbacks.CSVLogger(run.metrics),
+        log,
         checkpoint,
         *([EarlyStopping(selection.monitor, mode, selection.early_stopping)] if selection.early_stopping else []),
         *tracking_callbacks(config, run, val_set),
     ]
-    with sample_errors():
+    with sample_errors(), contextlib.ExitStack() as stack:
+        stack.callback(lambda: log.csv_file and log.csv_file.close())  # Keras closes it only at the end of a run that ends well
         model.fit(
             batches,
             epochs=config.epochs,

@@ -10,6 +10,7 @@ from kseg.config import TrainConfig
 from kseg.data import Dataset
 from kseg.data.order import epoch_order
 from kseg.data.subset import Subset
+from kseg.summary import abbreviate
 
 
 def overfit_sets(dataset: Dataset, batches: int, batch_size: int, seed: int) -> tuple[Dataset, Dataset]:
@@ -37,20 +38,20 @@ def describe_memory(model: keras.Model, config: TrainConfig) -> str:
     """
     optimizer: Any = model.optimizer
     parts = {
-        "parameters": _bytes(model.variables) - _bytes(model.metrics_variables) - _bytes(optimizer.variables),
+        "parameters": _bytes(model.weights),
         "gradients": _bytes(model.trainable_variables),
         "optimizer": _bytes(optimizer.variables),
     }
     if (temporary := _compiled_temporary(model, config)) is not None:
         parts["activations"] = max(temporary - parts["gradients"], 0)
     known = "" if temporary is not None else ", without activations, which only JAX tells"
-    each = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
+    each = ", ".join(f"{name} {abbreviate(value)}B" for name, value in parts.items())
     process = psutil.Process()
     workers = process.children(recursive=True)
     ours, theirs = process.memory_info().rss, sum(worker.memory_info().rss for worker in workers)
     return (
-        f"memory  {each}: {_size(sum(parts.values()))} with batch {config.batch_size}{known}\n"
-        f"host    this process {_size(ours)}, {len(workers)} loading processes {_size(theirs)}"
+        f"memory  {each}: {abbreviate(sum(parts.values()))}B with batch {config.batch_size}{known}\n"
+        f"host    this process {abbreviate(ours)}B, {len(workers)} loading processes {abbreviate(theirs)}B"
     )
 
 
@@ -70,7 +71,3 @@ def _compiled_temporary(model, config):
 
 def _bytes(variables):
     return sum(int(np.prod(v.shape)) * (2 if v.dtype == "bfloat16" else np.dtype(v.dtype).itemsize) for v in variables)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -96,6 +96,7 @@ def test_wandb_offline(tiny_coco, tmp_path):
     assert b"val_mean_iou" in content and b"image_size" in content
 
 
+@pytest.mark.filterwarnings("ignore")  # of SQLAlchemy, in which the test reads what was logged
 def test_mlflow_in_a_file(tiny_coco, tmp_path):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     uri = f"sqlite:///{tmp_path}/mlflow.db"

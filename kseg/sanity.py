@@ -14,8 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kseg.data.class_weights import sum_counts
-from kseg.data.dataset import IGNORE_INDEX, Dataset
+from kseg.data.dataset import Dataset
 from kseg.errors import KsegError
 from kseg.run import write_text
 
@@ -27,48 +26,28 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def check_labels(dataset: Dataset, counts: Sequence[np.ndarray], split: str) -> None:
+def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
     """Looks at the label maps of a training split: warns of images without a labelled pixel, and of classes that never occur.
 
-    counts: pixels of each label, int64 [256], of each sample. Raises KsegError if no pixel of the split is labelled.
+    occurring: the values that occur in the label map of each sample. Raises KsegError if no pixel of the split is labelled.
     """
-    empty = [index for index, count in enumerate(counts) if count.sum() == count[dataset.ignore_index]]
-    if len(empty) == len(counts):
+    empty = [index for index, values in enumerate(occurring) if not {*values} - {dataset.ignore_index}]
+    if len(empty) == len(occurring):
         raise KsegError(
-            f"split {split}: every pixel of all {len(counts)} images is ignored, so there is nothing to learn; check the "
+            f"split {split}: every pixel of all {len(occurring)} images is ignored, so there is nothing to learn; check the "
             "annotations, --background, --ignore_categories or --label_map"
         )
     if empty:
         names = _listed([dataset.name(index) for index in empty[: _NAMES + 1]], len(empty))
-        warn(f"split {split}: {len(empty)} of {len(counts)} images have not one labelled pixel and teach nothing: {names}")
-    pixels = sum_counts(counts, len(dataset.class_names)).pixels
-    if absent := [name for name, count in zip(dataset.class_names, pixels, strict=True) if not count]:
+        warn(f"split {split}: {len(empty)} of {len(occurring)} images have not one labelled pixel and teach nothing: {names}")
+    known = set().union(*occurring)
+    if absent := [name for value, name in enumerate(dataset.class_names) if value not in known]:
         some = "a class that never occurs" if len(absent) == 1 else f"{len(absent)} classes that never occur"
         warn(f"split {split}: {some} in its labels and cannot be learnt: {_listed(absent, len(absent))}")
 
 
 def _listed(names: Sequence[str], count: int) -> str:
     return ", ".join(map(repr, names[:_NAMES])) + (f" and {count - _NAMES} more" if count > _NAMES else "")
-
-
-@keras.saving.register_keras_serializable("kseg")
-class UnlabelledBatches(keras.metrics.Metric):
-    """Counts, inside the jitted step, the batches that have no labelled pixel. y_true: integer labels [B, H, W]."""
-
-    def __init__(self, ignore_index: int = IGNORE_INDEX, name: str = "unlabelled_batches", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.ignore_index = ignore_index
-        self.total = self.add_variable((), initializer="zeros", dtype="int32", name="total")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        ignored = ops.all(ops.equal(ops.cast(y_true, "int32"), self.ignore_index))
-        self.total.assign(self.total + ops.cast(ignored, "int32"))
-
-    def result(self):
-        return ops.cast(self.total, "float32")
-
-    def get_config(self):
-        return {**super().get_config(), "ignore_index": self.ignore_index}
 
 
 class WarnOfUnlabelledBatches(keras.callbacks.Callback):

@@ -149,8 +149,11 @@ class MLflow(_Tracker):
         import mlflow
 
         mlflow.set_experiment(self.project)
+        resumed = self.id is not None
         self.id = mlflow.start_run(run_id=self.id, run_name=self.run.path.name).info.run_id
-        mlflow.log_params(flatten(self.config))
+        flags = [] if resumed else list(flatten(self.config).items())
+        for start in range(0, len(flags), 100):  # a request takes no more
+            mlflow.log_params(dict(flags[start : start + 100]))
 
     def on_epoch_end(self, epoch, logs=None):
         import mlflow

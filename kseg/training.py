@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from kseg.callbacks import Checkpoint, Progress
 from kseg.config import TrainConfig, better
@@ -24,13 +23,13 @@ from kseg.data.workers import WorkerPool, worker_pool
 from kseg.early_stopping import EarlyStopping
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
-from kseg.metrics import ConfusionMatrix
+from kseg.metrics import ConfusionMatrix, UnlabelledBatches
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
 from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
 from kseg.report import write_report
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
-from kseg.sanity import StopOnNonFinite, UnlabelledBatches, WarnOfStillLoss, WarnOfUnlabelledBatches, check_labels
+from kseg.sanity import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches, check_labels
 from kseg.scoring import Evaluation, Predictor, write_evaluation
 from kseg.summary import TimeEstimate, describe_run
 from kseg.tracking import check_trackers, tracking_callbacks
@@ -141,15 +140,15 @@ def open_splits(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
     """Returns the checked splits and a line for every sample that was left out; warns of labels that teach nothing."""
     splits: list[Dataset] = []
     skipped: list[str] = []
-    counts: list[np.ndarray] = []
+    occurring: list[bytes] = []
     for split in (config.train_split, config.val_split):
-        dataset, bad = open_split(config.data, split, counts=None if splits else counts)
+        dataset, bad = open_split(config.data, split, occurring=None if splits else occurring)
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
-    check_labels(train_set, counts, config.train_split)
+    check_labels(train_set, occurring, config.train_split)
     if config.trial.overfit_batches:
         train_set, val_set = overfit_sets(train_set, config.trial.overfit_batches, config.batch_size, config.seed)
     return train_set, val_set, skipped

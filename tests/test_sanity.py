@@ -15,8 +15,9 @@ from kseg.data import build_dataset
 from kseg.data.order import batch_names
 from kseg.data.pipeline import train_batches
 from kseg.errors import KsegError
+from kseg.metrics import UnlabelledBatches
 from kseg.run import RunDir
-from kseg.sanity import StopOnNonFinite, UnlabelledBatches, WarnOfStillLoss
+from kseg.sanity import StopOnNonFinite, WarnOfStillLoss
 
 
 def test_a_run_that_diverges(tiny_coco, tmp_path):

@@ -24,13 +24,8 @@ _PROGRESS_AFTER = 2.0  # Seconds; a shorter check shows no bar.
 _BLOCK = 64  # Samples a thread is given ahead; bounds what is queued, and how much is read after a bad sample.
 
 
-def pixel_counts(label: np.ndarray) -> np.ndarray:
-    """Pixels of each value in a label map, int64 [256]."""
-    return np.bincount(label.ravel(), minlength=256)
-
-
 def check_samples(
-    dataset: Dataset, on_bad_sample: str = "error", progress: bool = True, counts: list[np.ndarray] | None = None
+    dataset: Dataset, on_bad_sample: str = "error", progress: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
     """Loads every sample once, with a thread for each CPU.
 
@@ -38,7 +33,7 @@ def check_samples(
         dataset: what to check.
         on_bad_sample: "error" stops at the first bad sample, "skip" leaves bad samples out.
         progress: shows a bar on stderr if it takes longer than 2 seconds.
-        counts: receives the pixel_counts of every good sample.
+        occurring: receives the values that occur in the label map of each good sample.
 
     Returns:
         The data set without its bad samples (the same object if it has none), and one line for each bad sample, in order.
@@ -52,10 +47,10 @@ def check_samples(
         raise KsegError("the data set has no samples; choose another split.")
     good, messages = [], []
     for index, seen in enumerate(map_samples(dataset, lambda index: _look(dataset, index), progress=progress)):
-        if not isinstance(seen, str):
+        if isinstance(seen, bytes):
             good.append(index)
-            if counts is not None:
-                counts.append(seen)
+            if occurring is not None:
+                occurring.append(seen)
         elif on_bad_sample == "error":
             raise KsegError(f"{seen} Fix the file, or pass --on_bad_sample=skip.")
         else:
@@ -83,16 +78,16 @@ def map_samples(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(dataset: Dataset, index: int) -> np.ndarray | str:
-    """The pixel counts of a sample, or what is wrong with it."""
+def _look(dataset: Dataset, index: int) -> bytes | str:
+    """The values that occur in a sample's label map, or what is wrong with the sample."""
     try:
-        return pixel_counts(dataset.load(index).label)
+        return bytes(np.flatnonzero(np.bincount(dataset.load(index).label.ravel())).tolist())
     except BadSample as error:
         return str(error)
 
 
 def open_split(
-    config: DataConfig, split: str, *, labelled: bool = True, counts: list[np.ndarray] | None = None
+    config: DataConfig, split: str, *, labelled: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
     """Opens a split and looks at every sample of it; warnings of the data set go to stderr.
 
@@ -100,7 +95,7 @@ def open_split(
         config: where the data are.
         split: which part of them.
         labelled: refuses a split that has images but not one annotation, as a test split may.
-        counts: receives the pixel_counts of every sample.
+        occurring: receives the values that occur in the label map of each sample.
 
     Returns:
         The data set without bad samples, and one line for each that was left out (see check_samples).
@@ -113,4 +108,4 @@ def open_split(
         raise KsegError(f"split {split} has no annotations: it can be predicted (kseg.predict), but neither train nor be scored")
     for warning in getattr(dataset, "warnings", ()):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return check_samples(dataset, config.on_bad_sample, counts=counts)
+    return check_samples(dataset, config.on_bad_sample, occurring=occurring)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kseg.data.check import map_samples, pixel_counts
+from kseg.data.check import map_samples
 from kseg.data.dataset import Dataset
 from kseg.errors import KsegError
 
@@ -22,6 +22,11 @@ class ClassCounts:
     pixels: np.ndarray
     images: np.ndarray
     image_pixels: np.ndarray
+
+
+def pixel_counts(label: np.ndarray) -> np.ndarray:
+    """Pixels of each value in a label map, int64 [256]."""
+    return np.bincount(label.ravel(), minlength=256)
 
 
 def sum_counts(counts: Iterable[np.ndarray], num_classes: int) -> ClassCounts:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kseg.data.check import map_samples, pixel_counts
-from kseg.data.class_weights import ClassCounts, sum_counts
+from kseg.data.check import map_samples
+from kseg.data.class_weights import ClassCounts, pixel_counts, sum_counts
 from kseg.data.dataset import BadSample, Dataset
 
 TINY = 10

@@ -13,7 +13,7 @@ import numpy as np
 
 from kseg import hosts
 from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
-from kseg.errors import KsegError
+from kseg.errors import KsegError, nearest
 from kseg.interruption import Interrupted, StopRequest
 from kseg.progress import progress_bar
 from kseg.run import RunDir, atomic_path
@@ -32,16 +32,16 @@ class Position(keras.callbacks.Callback):
     def __init__(self, *, steps: int, epoch: int = 0, step: int = 0):
         super().__init__()
         self.steps, self.epoch, self.step = steps, epoch, step
-        self._before = step  # steps of the epoch that were done before fit began
+        self.first_step = step  # steps of the epoch under way that were done before fit began
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step = self._before + batch + 1
-        if self._before and self.step == self.steps:
+        self.step = self.first_step + batch + 1
+        if self.first_step and self.step == self.steps:
             self.model.stop_training = True  # ends the epoch here; validation follows as usual
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._before:
-            self._before = 0
+        if self.first_step:
+            self.first_step = 0
             self.model.stop_training = False
         self.epoch, self.step = epoch + 1, 0
 
@@ -51,12 +51,14 @@ class Progress(keras.callbacks.Callback):
     a line of seconds and images/s to the file `timing`, if that is given.
 
     Put it before the callbacks that shall see what it adds (CSVLogger). The loss and the metric stay on the device: they are read
-    when the bar is drawn, a few times a second at most. quiet: without the bar.
+    when the bar is drawn, a few times a second at most. quiet: without the bar. `speed` is the last epoch's seconds and
+    images_per_second, which are no part of the logs: a resumed run's are to be the same.
     """
 
     def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
         super().__init__()
         self.position, self.batch_size, self.epochs, self.timing, self.quiet = position, batch_size, epochs, timing, quiet
+        self.speed: dict[str, float] = {}
         self._bar: Any = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -89,6 +91,7 @@ class Progress(keras.callbacks.Callback):
             f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
         )
         rate = (self.position.steps - self._first_step) * self.batch_size / seconds
+        self.speed = {"seconds": seconds, "images_per_second": rate}
         print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)
         if self.timing is not None:
             new = not self.timing.exists()
@@ -97,13 +100,12 @@ class Progress(keras.callbacks.Callback):
                 csv.writer(file).writerows([*rows, [epoch, f"{seconds:.2f}", f"{rate:.2f}"]])
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops a run whose loss is not a finite number, before a checkpoint is written over a good one. Put it before Checkpoint."""
+class MetricsLog(keras.callbacks.CSVLogger):
+    """Keras's CSVLogger, which can be closed also if fit does not end well."""
 
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            raise KsegError(f"the loss is {loss} in epoch {epoch + 1}: the run diverged; try a lower --learning_rate")
+    def close(self) -> None:
+        if self.csv_file is not None:
+            self.csv_file.close()
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -167,11 +169,13 @@ class Checkpoint(keras.callbacks.Callback):
         if self._signalled(step):
             self._save()
             raise Interrupted
-        if self.every and step % self.every == 0:
+        if self.every and step % self.every == 0 and np.isfinite(float((logs or {}).get("loss", 0.0))):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
-        value = float((logs or {})[self.monitor])
+        if self.monitor not in (logs := logs or {}):
+            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{nearest(self.monitor, logs)}")
+        value = float(logs[self.monitor])
         improved = self.best_value is None or self.sign * value > self.sign * self.best_value
         if improved and np.isfinite(value):
             self.best_value, self.best_epoch = value, epoch + 1

@@ -120,6 +120,25 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
 
 
 @_png
+def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggestion: float | None) -> Figure:
+    """The losses of a learning-rate range test over the rates, [N] each and log scale, as they are and smoothed."""
+    figure = Figure(figsize=(7, 4))
+    ax = figure.subplots()
+    ax.plot(rates, losses, color=_TRAIN, alpha=0.5, linewidth=1, label="loss of a step")
+    ax.plot(rates, smooth, color=_VAL, linewidth=2, label="smoothed")
+    if suggestion is not None:
+        ax.axvline(suggestion, color=_BEST, linestyle="--", linewidth=1, label=f"suggestion ({suggestion:.2g})")
+    ax.set_xscale("log")
+    low, high = float(np.min([losses.min(), smooth.min()])), float(smooth[: max(len(smooth) // 10, 1)].max())
+    ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low) if high > low else None)  # what diverges leaves the picture
+    ax.set_title("Loss")
+    ax.set_xlabel("learning rate")
+    ax.grid(alpha=0.25)
+    ax.legend(loc="lower left")
+    return figure
+
+
+@_png
 def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
     """Bars of each class's share of the labelled pixels (0..1, [C]), one bar a split, in the order of the classes; log scale."""
     figure = Figure(figsize=(7, 1.2 + (0.14 + 0.16 * len(shares)) * len(class_names)))

@@ -2,6 +2,7 @@
 
 runs/<name>/  config.json environment.json transforms.json metrics.csv timing.csv skipped.txt
               checkpoints/{best,step-*}.keras model.keras evaluation.json report.html figures/
+              tensorboard/ nonfinite.json
 """
 
 import contextlib
@@ -45,6 +46,8 @@ class RunDir:
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self.nonfinite = self.path / "nonfinite.json"
         self.model = self.path / "model.keras"
         self.best = self.path / "checkpoints" / "best.keras"
         self._lock: int | None = None

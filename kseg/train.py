@@ -12,6 +12,7 @@ Trains a semantic-segmentation model and writes a run directory: checkpoints, me
   python -m kseg.train --model=deeplabv3plus                                the offline demonstration
   python -m kseg.train --dataset=coco --data_dir=DIR --image_size=256       your own data
   python -m kseg.train --flagfile=flags/camvid.txt --data_dir=DIR           an experiment
+  python -m kseg.train --dry_run ...                                        whether it would work, and what it would need
   python -m kseg.train --resume --run_dir=R                                 goes on with a run that was stopped
 
 KERAS_BACKEND=jax (the default), tensorflow or torch chooses the backend.
@@ -32,10 +33,13 @@ def _train(config: TrainConfig, given: Collection[str]) -> None:
 
     keep_compiled_programs(config.devices.compilation_cache)
     result = train(config, given)
+    if config.trial.dry_run:
+        print(f"dry run: one batch went through everything, {result.seconds:.0f} s; nothing was kept")
+        return
     scores, config = result.evaluation.scores, result.config
     print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")
     where = result.run.report if config.tracking.report else result.run.path
-    print(f"{result.evaluation.summary(config.val_split)}, {result.seconds:.0f} s, {where}")
+    print(f"{result.evaluation.summary(result.split)}, {result.seconds:.0f} s, {where}")
     if result.stopped is not None:
         path = shlex.quote(str(result.run.path))
         print(f"stopped before its end; to go on: python -m kseg.train --resume --run_dir={path}")

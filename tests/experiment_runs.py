@@ -9,10 +9,10 @@ import sys
 import time
 from typing import Any
 
-from kseg import training
 from kseg.config import TrainConfig
 from kseg.data.pipeline import train_batches
 from kseg.flags import parse
+from kseg.preparation import compiled_model, open_data
 
 TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=none", "--workers=0")
 
@@ -20,9 +20,9 @@ TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=n
 def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
     """Returns the loss."""
     config = parse(TrainConfig, ["kseg.train", f"--flagfile={flagfile}", f"--data_dir={data_dir}", *TINY], "")
-    train_set, _, _ = training._open(config)
+    data = open_data(config)
     batches, steps = train_batches(
-        train_set,
+        data.train,
         augment=config.augment,
         seed=config.seed,
         first_epoch=0,
@@ -33,7 +33,7 @@ def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
     network = (config.model, config.backbone, config.output_stride, config.double_normalization)
     if network not in models:
         models.clear()  # a hundred million weights, some of them
-        models[network] = training._compiled_model(config, train_set, steps, None)
+        models[network] = compiled_model(config, data, steps)
     history = models[network].fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert steps == 2 and models[network].output.shape[-1] == 12
     return history.history["loss"][0]

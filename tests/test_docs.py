@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
+from kseg.config import ConvertConfig, EvaluateConfig, FindRateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +15,7 @@ COMMANDS = {
     "scripts/train.sh": TrainConfig,
     "kseg.evaluate": EvaluateConfig,
     "kseg.predict": PredictConfig,
+    "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
     "kseg.convert": ConvertConfig,
     "kseg.write_shards": ShardsConfig,

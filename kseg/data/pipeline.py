@@ -17,6 +17,7 @@ import numpy as np
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
+from kseg.data.order import epoch_order
 from kseg.data.workers import PoolClosed, WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
 from kseg.errors import KsegError
@@ -63,8 +64,7 @@ def train_batches(
     part = batch_size // share[1]
 
     def order(epoch):
-        indices = np.random.default_rng([seed, int(epoch)]).permutation(count)[: steps * batch_size]
-        return _share(indices.astype("int64"), batch_size, share)
+        return _share(epoch_order(count, batch_size, seed=seed, epoch=int(epoch)), batch_size, share)
 
     def epoch_indices(epoch):
         indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [steps * part])

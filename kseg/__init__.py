@@ -35,6 +35,7 @@ _PUBLIC = {
     "load_model": "kseg.run",
     "load_torch_weights": "kseg.models.torch_weights",
     "export_torch_weights": "kseg.models.torch_export",
+    "functionalize": "kseg.functional",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 from pathlib import Path
 
 from kseg.config.fields import COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE
@@ -24,8 +25,8 @@ def keep_compiled_programs(setting: str = COMPILATION_CACHE_AUTO) -> Path | None
     alone).
 
     Returns the folder, or None if nothing is kept: on other backends than JAX, or where "auto"'s folder cannot be written.
-    Raises KsegError if the named folder cannot be written. A damaged entry costs a warning of JAX's and its
-    compilation, no more.
+    Raises KsegError if the named folder cannot be written. A damaged entry costs its compilation and a warning of
+    JAX's, no more.
     """
     import keras
 
@@ -82,7 +83,9 @@ def _prune(folder: Path, most: int) -> None:
     Once a start: JAX's own bound (jax_compilation_cache_max_size) reads the whole folder for every entry that it adds.
     """
     entries = []
-    for path in folder.glob("*-cache"):
+    for path in folder.iterdir():
+        if not re.fullmatch(r".+-[0-9a-f]{64}-cache", path.name):  # JAX's names: the folder may hold other things
+            continue
         with contextlib.suppress(FileNotFoundError):  # another process prunes, too
             stat = path.stat()
             entries.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))

@@ -10,6 +10,7 @@ from kseg.config import TrainConfig, TrainedConfig
 from kseg.data import Dataset
 from kseg.data.check import open_split
 from kseg.data.workers import WorkerPool
+from kseg.distribution import check_batch
 from kseg.errors import KsegError
 from kseg.models.supervision import main_head
 from kseg.run import RunDir, load_model
@@ -57,5 +58,6 @@ def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bo
             f"split {split} of the data has a class {theirs!r} where the run {run.path} has {ours!r}; use the run's data"
         )
     batch_size = config.batch_size or trained.batch_size
+    check_batch(config.distribution, batch_size)
     predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=batch_size, pool=pool)
     return Trained(run, trained, split, dataset, model, path, predictor)

@@ -17,6 +17,9 @@ register = keras.saving.register_keras_serializable("kseg")
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and std of RGB in 0..1 by name."""
+_MEAN, _STD = NORMALIZATIONS["imagenet"]
+DOUBLE_NORMALIZATION = tuple(255 * value for value in _MEAN), tuple(255 * value for value in _STD)
+"""The mean and std with which Normalize computes (x / 255 / 255 - mean) / std: the mistake of --double_normalization."""
 
 
 @register

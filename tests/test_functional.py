@@ -162,9 +162,10 @@ def test_what_is_frozen_is_state_and_twins_are_refused():
     assert (list(params), list(state)) == (["dense/bias"], ["dense/kernel"])
     logits, state = apply({"dense/bias": np.ones(3, "float32")}, {"dense/kernel": np.eye(3, dtype="float32")}, images)
     assert (logits == 2).all() and (state["dense/kernel"] == np.eye(3)).all()
+    x = keras.Input((3,))
+    both = keras.Model(x, dense("two")(one(x)), name="both")
     with pytest.raises(KsegError, match=r"^model both has two variables dense/kernel; give their layers names that differ$"):
-        x = keras.Input((3,))
-        functionalize(keras.Model(x, dense("two")(one(x)), name="both"))
+        functionalize(both)
 
 
 SHARDED = """

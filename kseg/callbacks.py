@@ -11,11 +11,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from kseg import hosts
 from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
-from kseg.errors import KsegError
+from kseg.errors import KsegError, nearest
 from kseg.interruption import Interrupted, StopRequest
 from kseg.progress import progress_bar
 from kseg.run import RunDir, atomic_path
+
+AGREE_STEPS = 10
+"""Steps after which the processes of a run ask each other whether to stop."""
 
 
 class Position(keras.callbacks.Callback):
@@ -28,16 +32,16 @@ class Position(keras.callbacks.Callback):
     def __init__(self, *, steps: int, epoch: int = 0, step: int = 0):
         super().__init__()
         self.steps, self.epoch, self.step = steps, epoch, step
-        self._before = step  # steps of the epoch that were done before fit began
+        self.first_step = step  # steps of the epoch under way that were done before fit began
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step = self._before + batch + 1
-        if self._before and self.step == self.steps:
+        self.step = self.first_step + batch + 1
+        if self.first_step and self.step == self.steps:
             self.model.stop_training = True  # ends the epoch here; validation follows as usual
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._before:
-            self._before = 0
+        if self.first_step:
+            self.first_step = 0
             self.model.stop_training = False
         self.epoch, self.step = epoch + 1, 0
 
@@ -47,29 +51,38 @@ class Progress(keras.callbacks.Callback):
     a line of seconds and images/s to the file `timing`, if that is given.
 
     Put it before the callbacks that shall see what it adds (CSVLogger). The loss and the metric stay on the device: they are read
-    when the bar is drawn, a few times a second at most.
+    when the bar is drawn, a few times a second at most. quiet: without the bar. `speed` is the last epoch's seconds and
+    images_per_second, which are no part of the logs: a resumed run's are to be the same.
     """
 
-    def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None):
+    def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
         super().__init__()
-        self.position, self.batch_size, self.epochs, self.timing = position, batch_size, epochs, timing
+        self.position, self.batch_size, self.epochs, self.timing, self.quiet = position, batch_size, epochs, timing, quiet
+        self.speed: dict[str, float] = {}
+        self._bar: Any = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = self._drawn = time.monotonic()
         self._first_step = self.position.step
-        self._bar = progress_bar(self.position.steps * self.batch_size, f"epoch {epoch + 1}/{self.epochs}")
+        images = self.position.steps * self.batch_size
+        self._bar = progress_bar(images, f"epoch {epoch + 1}/{self.epochs}", disable=self.quiet)
         self._bar.update(self._first_step * self.batch_size)
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self._drawn >= self._bar.mininterval:
+        if not self.quiet and time.monotonic() - self._drawn >= self._bar.mininterval:
             values = [f"step {self.position.step}/{self.position.steps}"]
             values += [f"{name} {float(value):.4f}" for name, value in (logs or {}).items() if name in ("loss", "mean_iou")]
             self._bar.set_postfix_str(", ".join(values), refresh=False)
             self._drawn = time.monotonic()
         self._bar.update(self.batch_size)
 
+    def close(self) -> None:
+        """Takes the bar away, also if fit was left within an epoch."""
+        if self._bar is not None:
+            self._bar.close()
+
     def on_epoch_end(self, epoch, logs=None):
-        self._bar.close()
+        self.close()
         seconds = time.monotonic() - self._start
         if logs is None:
             return
@@ -78,6 +91,7 @@ class Progress(keras.callbacks.Callback):
             f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
         )
         rate = (self.position.steps - self._first_step) * self.batch_size / seconds
+        self.speed = {"seconds": seconds, "images_per_second": rate}
         print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)
         if self.timing is not None:
             new = not self.timing.exists()
@@ -86,13 +100,12 @@ class Progress(keras.callbacks.Callback):
                 csv.writer(file).writerows([*rows, [epoch, f"{seconds:.2f}", f"{rate:.2f}"]])
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops a run whose loss is not a finite number, before a checkpoint is written over a good one. Put it before Checkpoint."""
+class MetricsLog(keras.callbacks.CSVLogger):
+    """Keras's CSVLogger, which can be closed also if fit does not end well."""
 
-    def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            raise KsegError(f"the loss is {loss} in epoch {epoch + 1}: the run diverged; try a lower --learning_rate")
+    def close(self) -> None:
+        if self.csv_file is not None:
+            self.csv_file.close()
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -102,6 +115,7 @@ class Checkpoint(keras.callbacks.Callback):
     A run killed at any moment leaves them whole (kseg.checkpoints). callbacks: those before it; what their get_state() returns
     (JSON values) is saved, and given back to set_state() when a run is resumed.
     monitor: what is best. mode: "max" or "min". resumed: the checkpoint to go on from, and its state.
+    In a run of several processes each has one; process 0's writes, and all leave fit at the same step.
     """
 
     def __init__(
@@ -152,26 +166,39 @@ class Checkpoint(keras.callbacks.Callback):
         step = self.position.step
         if step == self.position.steps:  # the epoch is saved when it has been validated
             return
-        if self.request.signal is not None:
+        if self._signalled(step):
             self._save()
             raise Interrupted
-        if self.every and step % self.every == 0:
+        if self.every and step % self.every == 0 and np.isfinite(float((logs or {}).get("loss", 0.0))):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
-        value = float((logs or {})[self.monitor])
+        if self.monitor not in (logs := logs or {}):
+            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{nearest(self.monitor, logs)}")
+        value = float(logs[self.monitor])
         improved = self.best_value is None or self.sign * value > self.sign * self.best_value
         if improved and np.isfinite(value):
             self.best_value, self.best_epoch = value, epoch + 1
         path = self._save()
         if self.best_epoch == epoch + 1:
             self._keep_best(path)
-        if self.request.signal is not None and epoch + 1 < self.params["epochs"]:
+        if self._signalled() and epoch + 1 < self.params["epochs"]:
             raise Interrupted
+
+    def _signalled(self, step: int = 0) -> bool:
+        """Whether a signal came to any process. Several ask each other, which waits for the devices, every AGREE_STEPS steps."""
+        if hosts.rank()[1] > 1 and step % AGREE_STEPS:
+            return False
+        signals = hosts.gather(np.int32(self.request.signal or 0))
+        if signals.any():
+            self.request.signal = int(signals.max())  # the exit code of all
+        return bool(signals.any())
 
     def _save(self) -> Path:
         position, run = self.position, self.run
         path = run.checkpoint(position.epoch * position.steps + position.step)
+        if not hosts.is_first():
+            return path
         states = {name: callback.get_state() for name, callback in self._stateful.items()}
         metrics = run.metrics.read_bytes().decode() if run.metrics.exists() else ""
         try:
@@ -185,6 +212,8 @@ class Checkpoint(keras.callbacks.Callback):
         return path
 
     def _keep_best(self, path: Path) -> None:
+        if not hosts.is_first():
+            return
         with atomic_path(self.run.best) as temporary:
             try:
                 os.link(path, temporary)  # a checkpoint is never rewritten in place, so both names may share one file

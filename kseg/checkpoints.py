@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import safetensors.numpy
 
+from kseg.distribution import alone
 from kseg.errors import KsegError
 from kseg.files import atomic_path
 
@@ -44,7 +45,7 @@ def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
     if state.step:
         arrays |= {f"metric/{i}": variable for i, variable in enumerate(model.metrics_variables)}
     arrays = {name: keras.ops.convert_to_numpy(variable).copy() for name, variable in arrays.items()}
-    with atomic_path(path) as temporary:
+    with alone(), atomic_path(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(_STATE, json.dumps(asdict(state)))

@@ -20,11 +20,12 @@ def evaluate(config: EvaluateConfig):
     """Returns (Evaluation, split, the file the model came from). Raises KsegError for whatever the user can mend."""
     from kseg.compilation_cache import keep_compiled_programs
     from kseg.data.workers import worker_pool
+    from kseg.distribution import data_parallel
     from kseg.scoring import write_evaluation
     from kseg.trained import open_trained
 
     keep_compiled_programs(config.compilation_cache)
-    with worker_pool(config.workers) as pool:
+    with data_parallel(config.distribution), worker_pool(config.workers) as pool:
         trained = open_trained(config, pool)
         evaluation = trained.predictor.evaluate()
     if config.output:

@@ -120,6 +120,25 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
 
 
 @_png
+def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggestion: float | None) -> Figure:
+    """The losses of a learning-rate range test over the rates, [N] each and log scale, as they are and smoothed."""
+    figure = Figure(figsize=(7, 4))
+    ax = figure.subplots()
+    ax.plot(rates, losses, color=_TRAIN, alpha=0.5, linewidth=1, label="loss of a step")
+    ax.plot(rates, smooth, color=_VAL, linewidth=2, label="smoothed")
+    if suggestion is not None:
+        ax.axvline(suggestion, color=_BEST, linestyle="--", linewidth=1, label=f"suggestion ({suggestion:.2g})")
+    ax.set_xscale("log")
+    low, high = float(np.min([losses.min(), smooth.min()])), float(smooth[: max(len(smooth) // 10, 1)].max())
+    ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low) if high > low else None)  # what diverges leaves the picture
+    ax.set_title("Loss")
+    ax.set_xlabel("learning rate")
+    ax.grid(alpha=0.25)
+    ax.legend(loc="lower left")
+    return figure
+
+
+@_png
 def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
     """Bars of each class's share of the labelled pixels (0..1, [C]), one bar a split, in the order of the classes; log scale."""
     figure = Figure(figsize=(7, 1.2 + (0.14 + 0.16 * len(shares)) * len(class_names)))
@@ -184,3 +203,43 @@ def _name_ticks(axis, names, **options):
         labels.append(name if len(name) <= _NAME_LENGTH else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[1 - half :]}")
     axis.set_ticks(range(len(labels)), labels, parse_math=False, **options)
     axis.set_tick_params(length=0)
+
+
+@_png
+def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
+    """Losses of runs on the same batches, by name, averaged over `window` steps, and below how far they are from the first."""
+    figure = Figure(figsize=(7, 5.4))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    colors, styles = (_VAL, _BEST, _TRAIN), ("-", "--", ":")
+    first = np.asarray(next(iter(losses.values())))
+    for number, (name, values) in enumerate(losses.items()):
+        steps = np.arange(window, window + len(values))
+        look = {"color": colors[number % 3], "linestyle": styles[number % 3], "linewidth": 1.8}
+        above.plot(steps, values, label=name, **look)
+        if number:
+            below.plot(steps, 100 * (np.asarray(values) / first - 1), **look)
+    above.set_title("Loss" if window == 1 else f"Loss, mean of {window} steps")
+    below.set_title(f"Difference from {next(iter(losses))}, per cent")
+    above.legend()
+    for ax in (above, below):
+        ax.grid(alpha=0.25)
+    below.set_xlabel("step")
+    return figure
+
+
+@_png
+def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """The validation mIoU of runs by epoch, from 1; curves: {name: a value an epoch}."""
+    figure = Figure(figsize=(8, 5))
+    ax = figure.subplots()
+    colors = palette(len(curves)) / 255
+    for number, (name, values) in enumerate(curves.items()):
+        epochs = np.arange(1, len(values) + 1)
+        ax.plot(epochs, values, "-o" if number % 2 else "--s", color=colors[number], markersize=3.5, label=name)
+    ax.set_title("Validation mIoU at the input's size")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel("epoch")
+    ax.grid(alpha=0.25)
+    figure.legend(loc="outside right upper")
+    return figure

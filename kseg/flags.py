@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
@@ -25,12 +26,13 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     """Returns the config that argv describes, and the names of the flags that it, or a flagfile, sets.
 
     Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
-    argument that is no flag. --flagfile=F reads flags from a file; later flags win.
+    argument that is no flag. --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for
+    beside F.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
         print(_help(config_class, description))
         raise SystemExit(0)
-    values = flags.FlagValues()
+    values = _FlagValues()
     _define(config_class, values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
     flags.DEFINE_string("undefok", "", "", flag_values=values)
@@ -45,6 +47,15 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     names = [item.name for item, _ in leaves(config_class)]
     config = build(config_class, {name: values[name].value for name in names})
     return config, frozenset(name for name in names if values[name].present)
+
+
+class _FlagValues(flags.FlagValues):
+    """absl's, in which a flagfile finds those that it names from any working directory."""
+
+    def _get_flag_file_lines(self, filename, parsed_file_stack=None):
+        if parsed_file_stack:  # named by the last file of the stack
+            filename = os.path.normpath(Path(parsed_file_stack[-1]).parent / filename)
+        return super()._get_flag_file_lines(filename, parsed_file_stack)
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:

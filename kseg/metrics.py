@@ -76,6 +76,26 @@ class ConfusionMatrix(keras.metrics.Metric):
         return {**super().get_config(), "num_classes": self.num_classes, "ignore_index": self.ignore_index}
 
 
+@keras.saving.register_keras_serializable("kseg")
+class UnlabelledBatches(keras.metrics.Metric):
+    """Counts, inside the jitted step, the batches that have no labelled pixel. y_true: integer labels [B, H, W]."""
+
+    def __init__(self, ignore_index: int = IGNORE_INDEX, name: str = "unlabelled_batches", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.ignore_index = ignore_index
+        self.total = self.add_variable((), initializer="zeros", dtype="int32", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        ignored = ops.all(ops.equal(ops.cast(y_true, "int32"), self.ignore_index))
+        self.total.assign(self.total + ops.cast(ignored, "int32"))
+
+    def result(self):
+        return ops.cast(self.total, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_index": self.ignore_index}
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a confusion matrix says. Arrays are float64 [num_classes], nan where the class is absent.

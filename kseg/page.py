@@ -16,10 +16,11 @@ PANEL = 640
 """Pixels of the longer side of a picture on a page, at most."""
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of the package, beside this file; page_style.html.jinja, which the others include, is the pages' style."""
+def template(name: str, folder: Path | None = None) -> jinja2.Template:
+    """A template of the package, beside this file, or of a folder. All include page_style.html.jinja, the pages' style."""
+    package = jinja2.PackageLoader("kseg", "")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kseg", ""),
+        loader=package if folder is None else jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder), package]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -28,11 +28,12 @@ def predict(config: PredictConfig) -> tuple[int, str]:
     """Writes what the flags name; returns (images, split). Raises KsegError for whatever the user can mend."""
     from kseg.compilation_cache import keep_compiled_programs
     from kseg.data.workers import worker_pool
+    from kseg.distribution import data_parallel
     from kseg.trained import open_trained
 
     _check_outputs(config)
     keep_compiled_programs(config.compilation_cache)
-    with worker_pool(config.workers) as pool:
+    with data_parallel(config.distribution), worker_pool(config.workers) as pool:
         trained = open_trained(config, pool, labelled=False)
         _write_predictions(config, trained)
     return len(trained.dataset), trained.split

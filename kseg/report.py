@@ -3,11 +3,12 @@
 import csv
 import json
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kseg.config import TrainConfig, flatten
+from kseg.config import TrainConfig, better, flatten
 from kseg.data.dataset import Dataset, Sample
 from kseg.figures import confusion_chart, curves_chart, iou_chart
 from kseg.metrics import scores
@@ -57,6 +58,7 @@ def write_report(
         labelled=bool(total.pixels.any()),
         frequent=evaluation.class_names[int(total.pixels.argmax())],
         best_epoch=best_epoch,
+        better={"max": "highest", "min": "lowest"}[better(config.selection.monitor, config.selection.monitor_mode)],
         best=next((row for row in metrics if row.get("epoch") == best_epoch), {}),
         epochs=len(metrics),
         skipped=_read_skipped(run),
@@ -126,15 +128,14 @@ def _examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) ->
     triples: dict[str, bytes] = {}
     for (group, number, index), (_, prediction) in zip(chosen, predictions, strict=True):
         sample = dataset.load(index)
-        panels = _panels(sample, prediction, dataset.ignore_index)
-        gap = np.full((len(panels[0]), 8, 3), 255, "uint8")
-        triples[f"{group}_{number}"] = encode(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), "PNG")
+        shown_panels = panels(sample, prediction, dataset.ignore_index)
+        triples[f"{group}_{number}"] = encode(side_by_side(shown_panels), "PNG")
         kinds = ("JPEG", "PNG", "PNG")
         example = {
             "name": sample.name,
             "mean_iou": scores(evaluation.matrices[index]).mean_iou,
             "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
-            "pictures": [data_uri(encode(panel, kind), kind) for panel, kind in zip(panels, kinds, strict=True)],
+            "pictures": [data_uri(encode(panel, kind), kind) for panel, kind in zip(shown_panels, kinds, strict=True)],
         }
         shown = groups.setdefault(group, {"title": group.capitalize(), "examples": [], "values": set()})
         shown["examples"].append(example)
@@ -156,7 +157,7 @@ def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
     return {group: indices for group, indices in groups.items() if indices}
 
 
-def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
+def panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
     """Image, label and prediction, uint8 [h, w, 3], small by kseg.page.shrink; ignored pixels are hatched in the last two."""
     image, nearest = shrink(sample.image)
     h, w = image.shape[:2]
@@ -167,3 +168,9 @@ def _panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[n
     predicted = colorize(prediction[nearest])
     predicted[ignored & stripe] = IGNORED
     return [image, label, predicted]
+
+
+def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of one height, uint8 [h, w, 3], from left to right with white between them."""
+    gap = np.full((len(pictures[0]), 8, 3), 255, "uint8")
+    return np.hstack([pictures[0], *(part for picture in pictures[1:] for part in (gap, picture))])

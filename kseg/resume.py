@@ -11,6 +11,9 @@ MAY_CHANGE = {"resume", "run_dir", "data_dir", "cache"} | {
 }
 """Flags that decide neither the weights nor metrics.csv."""
 
+OF_THE_MOMENT = {"coordinator", "num_processes", "process_id"}
+"""Flags that say which process this is, and so are never taken from config.json: a run may go on with other processes."""
+
 
 def resumed_config(config: TrainConfig, given: Collection[str] | None, stored: TrainConfig) -> TrainConfig:
     """Returns the stored config with what may change taken from the new one.
@@ -27,4 +30,4 @@ def resumed_config(config: TrainConfig, given: Collection[str] | None, stored: T
                 f"--{name}={new[name]}: the run in {config.run_dir} has {old[name]}; a resumed run keeps what decides "
                 "its result: leave the flag out, or start another run"
             )
-    return build(TrainConfig, old)
+    return build(TrainConfig, old | {name: new[name] for name in OF_THE_MOMENT})

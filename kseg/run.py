@@ -2,6 +2,7 @@
 
 runs/<name>/  config.json environment.json transforms.json metrics.csv timing.csv skipped.txt
               checkpoints/{best,step-*}.keras model.keras evaluation.json report.html figures/
+              tensorboard/ nonfinite.json
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Any
 import keras
 
 from kseg.config import TrainConfig
-from kseg.distribution import describe_devices
+from kseg.distribution import alone, describe_devices
 from kseg.errors import KsegError
 from kseg.files import atomic_path, write_text
 
@@ -45,6 +46,8 @@ class RunDir:
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report.html"
         self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self.nonfinite = self.path / "nonfinite.json"
         self.model = self.path / "model.keras"
         self.best = self.path / "checkpoints" / "best.keras"
         self._lock: int | None = None
@@ -160,7 +163,7 @@ def default_run_dir(config: TrainConfig) -> Path:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
-    with atomic_path(path) as temporary:
+    with alone(), atomic_path(path) as temporary:
         model.save(temporary)
 
 

@@ -11,6 +11,8 @@ from keras import ops
 
 from kseg.data.dataset import Dataset
 from kseg.data.workers import WorkerPool
+from kseg.distribution import on_each_device, shard
+from kseg.hosts import gather, rank
 from kseg.metrics import Scores, confusion_matrices, scores
 from kseg.models.layers import resize_bilinear
 from kseg.progress import progress_bar
@@ -71,7 +73,10 @@ class _ScoreAtLabelSize(keras.layers.Layer):
     """
 
     def call(self, inputs):
-        logits, label, size = inputs
+        return on_each_device(self._score)(*inputs)
+
+    @staticmethod
+    def _score(logits, label, size):
         area = label.shape[1:3]
 
         def predict(image):
@@ -96,7 +101,8 @@ class Predictor:
     label's size.
 
     Jitted by Keras, and compiled once for a data set: labels are padded to the largest. pool: processes that load the images;
-    None: threads.
+    None: threads. Where a distribution is in force (kseg.distribution.data_parallel), each of this process's devices predicts its
+    part of a batch; build the Predictor, and its model, and call it in the same scope.
     """
 
     def __init__(
@@ -136,21 +142,24 @@ class Predictor:
         remaining = iter(indices)
         with sample_errors():
             for batch in batches.as_numpy_iterator():
-                matrices, predictions = self._model.predict_on_batch(list(batch))
+                matrices, predictions = self._model.predict_on_batch(shard(batch))
                 # The fill-up images at the end have no index to pair with.
                 for matrix, prediction, index in zip(np.asarray(matrices), np.asarray(predictions), remaining, strict=False):
                     height, width = self._dataset.size(index)
                     yield matrix, prediction[:height, :width]
 
     def evaluate(self, progress: bool = True) -> Evaluation:
-        """Scores every image of the data set."""
-        images = range(len(self._dataset))
-        matrices = []
-        with progress_bar(len(images), "evaluate", disable=not progress) as bar:
-            for matrix, _ in self(images):
-                matrices.append(matrix)
+        """Scores every image of the data set. The processes of a run each score a share of them; all return the whole."""
+        (index, count), total = rank(), len(self._dataset)
+        images = range(index, total, count)
+        classes = self._model.outputs[0].shape[-1]
+        matrices = np.zeros((-(-total // count), classes, classes), "int32")  # the last shares may lack an image
+        with progress_bar(len(images), "evaluate", disable=index > 0 or not progress) as bar:
+            for (matrix, _), row in zip(self(images), matrices, strict=False):
+                row[:] = matrix
                 bar.update()
-        return Evaluation(self._dataset.class_names, np.stack(matrices).astype("int64"))
+        shares = gather(matrices)  # [processes, rows, C, C]; image i is row i // processes of process i % processes
+        return Evaluation(self._dataset.class_names, shares.swapaxes(0, 1).reshape(-1, classes, classes)[:total].astype("int64"))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, split: str) -> None:

@@ -10,7 +10,9 @@ from kseg.config import TrainConfig, TrainedConfig
 from kseg.data import Dataset
 from kseg.data.check import open_split
 from kseg.data.workers import WorkerPool
+from kseg.distribution import check_batch
 from kseg.errors import KsegError
+from kseg.models.supervision import main_head
 from kseg.run import RunDir, load_model
 from kseg.scoring import Predictor
 
@@ -44,7 +46,7 @@ def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bo
     for line in skipped:
         print(f"skipped: {line}")
     path = run.newest_model()
-    model = load_model(path)
+    model = main_head(load_model(path))
     if model.output.shape[-1] != len(dataset.class_names):
         raise KsegError(
             f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}"
@@ -56,5 +58,6 @@ def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bo
             f"split {split} of the data has a class {theirs!r} where the run {run.path} has {ours!r}; use the run's data"
         )
     batch_size = config.batch_size or trained.batch_size
+    check_batch(config.distribution, batch_size)
     predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=batch_size, pool=pool)
     return Trained(run, trained, split, dataset, model, path, predictor)

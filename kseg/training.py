@@ -2,49 +2,71 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
+import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 
-from kseg.callbacks import Checkpoint, Position, Progress, StopOnNonFinite
-from kseg.checkpoints import RunState, newest_checkpoint, restore_model
-from kseg.config import TrainConfig
-from kseg.data import Dataset
+from kseg import hosts
+from kseg.callbacks import Checkpoint, MetricsLog, Position, Progress
+from kseg.checkpoints import RunState, newest_checkpoint, read_state, restore_model
+from kseg.config import TrainConfig, better, flatten
 from kseg.data.augment import describe_transforms
-from kseg.data.check import open_split
-from kseg.data.class_weights import check_setting, find_class_weights
+from kseg.data.class_weights import check_setting
+from kseg.data.order import batch_names
 from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
-from kseg.distribution import describe_devices
-from kseg.errors import KsegError
-from kseg.interruption import Interrupted, deferred_signals
-from kseg.losses import CrossEntropy
-from kseg.metrics import ConfusionMatrix
-from kseg.models import MODELS, build_model
+from kseg.distribution import check_batch, data_parallel
+from kseg.early_stopping import EarlyStopping
+from kseg.interruption import Interrupted, StopRequest, deferred_signals
+from kseg.losses import build_loss
+from kseg.models import MODELS
 from kseg.models.backbones import check_backbone
-from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
+from kseg.models.supervision import main_head
+from kseg.preparation import RunData, compiled_model, open_data
 from kseg.report import write_report
 from kseg.resume import resumed_config
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
+from kseg.sanity import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches
 from kseg.scoring import Evaluation, Predictor, write_evaluation
+from kseg.summary import TimeEstimate, describe_run
+from kseg.tracking import check_trackers, tracking_callbacks
+from kseg.trial import describe_memory
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run ended with: the best epoch's scores on the whole validation split, the run directory, its config, seconds.
+    """What a run ended with: the best epoch's scores on the whole validation split, its name, the run directory, its config,
+    seconds.
 
-    stopped: the exit code for a run that a signal stopped before its end, else None.
+    stopped: the exit code for a run that a signal stopped before its end, else None. After a dry run the directory is gone, and
+    the scores mean nothing.
     """
 
     evaluation: Evaluation
+    split: str
     run: RunDir
     config: TrainConfig
     seconds: float
     stopped: int | None = None
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """A run directory that exists already, and the checkpoint in it to go on from, if there is one, with its state."""
+
+    path: Path | None = None
+    state: RunState = dataclasses.field(default_factory=lambda: RunState(epoch=0, step=0))
+
+    @property
+    def checkpoint(self) -> tuple[Path, RunState] | None:
+        return None if self.path is None else (self.path, self.state)
 
 
 def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainResult:
@@ -52,25 +74,35 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
 
     given: names of the flags that were set on purpose; a resumed run takes all others from its config.json. None: all.
     Raises KsegError for whatever the user can mend; all that can be checked is checked before the run directory is made.
+    In a run of several processes each calls this, within kseg.hosts.as_one; process 0 writes and prints.
     """
     start = time.monotonic()
     run = RunDir(config.run_dir or default_run_dir(config))
-    resuming = config.resume and run.config.exists()
-    if resuming:
-        config = resumed_config(config, given, run.read_config())
+    first = hosts.is_first()
+    with hosts.together():
+        stored = run.read_config().to_json() if first and config.resume and run.config.exists() else ""
+    stored = hosts.from_first(stored.encode()).decode()
+    if stored:
+        config = resumed_config(config, given, TrainConfig.from_json(stored))
     defaults = MODELS[config.model].info
     backbone = config.backbone or defaults["backbone"]
-    config = dataclasses.replace(config, backbone=backbone, resume=False)
+    augment = "none" if config.trial.overfit_batches else config.augment
+    config = dataclasses.replace(config, backbone=backbone, augment=augment, resume=False)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
-    if resuming:
-        run.lock()
-    else:
-        run.check_free()
+    build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
+    check_trackers(config)
+    check_batch(config.devices.distribution, config.batch_size)
+    with hosts.together():
+        if first:
+            run.lock() if stored else run.check_free()
     try:
-        with worker_pool(config.devices.workers) as pool:  # which starts while the data are checked
-            return _train(config, run, transforms, pool, start, resuming)
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(worker_pool(config.devices.workers))  # which starts while the data are checked
+            if config.trial.dry_run:
+                run = RunDir(stack.enter_context(tempfile.TemporaryDirectory()))
+            return _train(config, run, transforms, pool, start, bool(stored))
     finally:
         run.unlock()
 
@@ -78,121 +110,162 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
 def _train(
     config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float, resuming: bool
 ) -> TrainResult:
-    train_set, val_set, skipped = _open(config)
-    class_weights = find_class_weights(config.objective.class_weights, train_set)
-    resumed = newest_checkpoint(run.checkpoints()) if resuming else None
-    state = resumed[1] if resumed else RunState(epoch=0, step=0)
-    batches, steps = train_batches(
-        train_set,
-        augment=config.augment,
-        seed=config.seed,
-        first_epoch=state.epoch,
-        first_step=state.step,
-        epochs=config.epochs,
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        pool=pool,
-    )
-    model = _compiled_model(config, train_set, steps, class_weights)
-    if resumed:
-        restore_model(resumed[0], model)
-    if resuming:
-        run.reopen(config, state.metrics_csv)
-    else:
-        run.create(config, skipped)
-    write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
-    _announce(config, model, train_set, val_set, steps, run)
-    if resumed:
-        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resumed[0]}", flush=True)
+    distribution, first = config.devices.distribution, hosts.is_first()
+    with hosts.together():
+        data = open_data(config)
+        newest = newest_checkpoint(run.checkpoints()) if resuming and first else None
+    hosts.check_same("flags or data", f"{_common(config)} {data.summary()}")
+    with hosts.shared_file(newest and newest[0]) as path, data_parallel(distribution):
+        state = newest[1] if newest else RunState(epoch=0, step=0) if path is None else read_state(path)
+        resumed = _Resumed(path, state) if resuming else None
+        stopped, best_epoch, data = _fit(config, run, transforms, data, pool, resumed)
+    with data_parallel(distribution, local=True):
+        model = _best_model(run, stopped is None)
+        own = config.batch_size // hosts.rank()[1]  # what this process's devices had of a batch in training
+        predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=own, pool=pool)
+        evaluation = predictor.evaluate()
+        split = f"overfitted {config.train_split}" if config.trial.overfit_batches else config.val_split
+        if first:
+            write_evaluation(run.evaluation, evaluation, split)
+            if config.tracking.report:
+                with sample_errors():
+                    write_report(run, config, evaluation, data.val, predictor, best_epoch=best_epoch)
+    return TrainResult(evaluation, split, run, config, time.monotonic() - start, stopped)
+
+
+def _fit(
+    config: TrainConfig,
+    run: RunDir,
+    transforms: dict[str, Any],
+    data: RunData,
+    pool: WorkerPool | None,
+    resumed: _Resumed | None,
+) -> tuple[int | None, int, RunData]:
+    """Makes the run directory, or opens it again, and trains.
+
+    Returns TrainResult.stopped, the best epoch (from 1) and the data that was used: all, or in a dry run a batch.
+    """
+    whole, first = config, hosts.is_first()
+    images, num_classes = (len(data.train), len(data.val)), len(data.train.class_names)
+    if config.trial.dry_run:
+        data, config = data.first_batch(config.batch_size), dataclasses.replace(config, epochs=1)
+    checkpoint, state = (resumed or _Resumed()).checkpoint, (resumed or _Resumed()).state
+    common: dict[str, Any] = {
+        "image_size": config.image_size,
+        "batch_size": config.batch_size,
+        "share": hosts.rank(),
+        "pool": pool,
+    }
+    with hosts.together():
+        batches, steps = train_batches(
+            data.train,
+            augment=config.augment,
+            seed=config.seed,
+            first_epoch=state.epoch,
+            first_step=state.step,
+            epochs=config.epochs,
+            **common,
+        )
+    model = compiled_model(config, data, steps)
+    if checkpoint:
+        restore_model(checkpoint[0], model)
+    with hosts.together():
+        if first:
+            run.create(config, data.skipped) if resumed is None else run.reopen(config, state.metrics_csv)
+            write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
+    where = (config.run_dir or default_run_dir(config)) if config.trial.dry_run else run.path
+    print(describe_run(whole, model, images, num_classes, where), flush=True)
+    if checkpoint:
+        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {checkpoint[0]}", flush=True)
 
     position = Position(steps=steps, epoch=state.epoch, step=state.step)
+    progress = Progress(
+        position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if first else None, quiet=not first
+    )
     with deferred_signals() as request:
-        callbacks = [
-            position,
-            Progress(position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing),
-            StopOnNonFinite(),
-            keras.callbacks.CSVLogger(run.metrics, append=resuming),
-        ]
-        checkpoint = Checkpoint(
-            run,
-            position,
-            request,
-            callbacks,
-            every=config.tracking.checkpoint_steps,
-            keep=config.tracking.keep_checkpoints,
-            resumed=resumed,
-        )
-        if state.epoch < config.epochs:
-            with sample_errors(), contextlib.suppress(Interrupted):
+        callbacks = _callbacks(config, run, data, position, progress, request, resumed)
+        saver = callbacks[-1]
+        if state.epoch < config.epochs and not EarlyStopping.ended(state.callbacks, config.selection.early_stopping):
+            with contextlib.ExitStack() as stack:
+                for callback in callbacks:
+                    if hasattr(callback, "close"):
+                        stack.callback(callback.close)
+                stack.enter_context(contextlib.suppress(Interrupted))
+                stack.enter_context(sample_errors())
                 model.fit(
                     batches,
                     initial_epoch=state.epoch,
                     epochs=config.epochs,
                     steps_per_epoch=steps,
-                    validation_data=eval_batches(val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool),
-                    callbacks=[*callbacks, checkpoint],
+                    validation_data=eval_batches(data.val, **common),
+                    callbacks=callbacks,
                     shuffle=False,  # train_batches shuffles, by (seed, epoch)
                     verbose=0,
                 )
         else:
-            checkpoint.set_state(state.callbacks["Checkpoint"])
-
+            saver.set_state(state.callbacks["Checkpoint"])
+    if config.trial.dry_run:
+        print(describe_memory(model, config), flush=True)
     stopped = request.exit_code if position.epoch < config.epochs and request.signal is not None else None
-    model = load_model(run.best if run.best.exists() else run.checkpoints()[0])
-    if stopped is None:
-        save_model(model, run.model)
-    predictor = Predictor(model, val_set, image_size=config.image_size, batch_size=config.batch_size, pool=pool)
-    evaluation = predictor.evaluate()
-    write_evaluation(run.evaluation, evaluation, config.val_split)
-    if config.tracking.report:
-        with sample_errors():
-            write_report(run, config, evaluation, val_set, predictor, best_epoch=checkpoint.best_epoch)
-    return TrainResult(evaluation, run, config, time.monotonic() - start, stopped)
+    return stopped, saver.best_epoch, data
 
 
-def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
-    """Returns the checked splits and a line for every sample that was left out."""
-    splits, skipped = [], []
-    for split in (config.train_split, config.val_split):
-        dataset, bad = open_split(config.data, split)
-        splits.append(dataset)
-        skipped += [f"{split}: {line}" for line in bad]
-    train_set, val_set = splits
-    if train_set.class_names != val_set.class_names:
-        raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
-    return train_set, val_set, skipped
-
-
-def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
-    keras.utils.set_random_seed(config.seed)
-    num_classes = len(train_set.class_names)
-    model = build_model(
-        config.model,
-        num_classes=num_classes,
-        backbone=config.backbone,
-        backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
-        output_stride=config.output_stride,
+def _callbacks(
+    config: TrainConfig,
+    run: RunDir,
+    data: RunData,
+    position: Position,
+    progress: Progress,
+    request: StopRequest,
+    resumed: _Resumed | None,
+) -> list[Any]:
+    """What accompanies fit, in the order that it takes: what adds to the logs before what reads them, the checkpoint last."""
+    selection = config.selection
+    mode = better(selection.monitor, selection.monitor_mode)
+    callbacks: list[Any] = [
+        position,
+        progress,
+        TimeEstimate(steps_per_epoch=position.steps, epochs=config.epochs),
+        StopOnNonFinite(position, run.nonfinite, functools.partial(batch_names, data.train, config.batch_size, config.seed)),
+        WarnOfUnlabelledBatches(position.steps),
+        WarnOfStillLoss(),
+    ]
+    if hosts.is_first():
+        callbacks.append(MetricsLog(run.metrics, append=resumed is not None))
+        callbacks += tracking_callbacks(config, run, data.val, progress)
+    if selection.early_stopping:
+        callbacks.append(EarlyStopping(selection.monitor, mode, selection.early_stopping))
+    saver = Checkpoint(
+        run,
+        position,
+        request,
+        callbacks,
+        monitor=selection.monitor,
+        mode=mode,
+        every=config.tracking.checkpoint_steps,
+        keep=config.tracking.keep_checkpoints,
+        resumed=(resumed or _Resumed()).checkpoint,
     )
-    optimization = config.optimization
-    schedule = build_schedule(
-        optimization.schedule,
-        optimization.learning_rate,
-        steps=steps * config.epochs,
-        warmup_steps=warmup_steps(optimization.warmup_epochs, steps),
-    )
-    model.compile(
-        optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
-        loss=CrossEntropy(train_set.ignore_index, class_weights),
-        metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
-    )
+    return [*callbacks, saver]
+
+
+def _best_model(run: RunDir, finished: bool) -> keras.Model:
+    """The best epoch's model, in every process; process 0 writes that of a finished run to model.keras."""
+    model = source = None
+    if hosts.is_first():
+        source = run.best if run.best.exists() else run.checkpoints()[0]
+        model = main_head(load_model(source))
+        if finished:
+            save_model(model, run.model)
+            source = run.model  # without the optimizer's state, so smaller
+    with hosts.shared_file(source) as path:
+        if model is None:
+            assert path is not None  # process 0 has one
+            model = main_head(load_model(path))
     return model
 
 
-def _announce(config: TrainConfig, model: keras.Model, train_set: Dataset, val_set: Dataset, steps: int, run: RunDir) -> None:
-    height, width = config.image_size
-    print(f"backend {describe_devices()}")
-    print(f"model   {config.model} on {config.backbone}, {model.count_params() / 1e6:.1f} M parameters, input {height}x{width}")
-    print(f"data    {len(train_set)} training and {len(val_set)} validation images, {len(train_set.class_names)} classes")
-    if config.data.dataset == "synthetic":
-        print("        drawn by kseg: a demonstration that needs no download, not a benchmark")
-    print(f"run     {config.epochs} epochs of {steps} steps, batch {config.batch_size}, into {run.path}", flush=True)
+def _common(config: TrainConfig) -> str:
+    """What all processes of a run must have been told alike: not where each finds its data, writes, or what it runs on."""
+    own = {"data_dir", "run_dir", *flatten(config.devices)}
+    return repr({name: value for name, value in flatten(config).items() if name not in own})

@@ -11,6 +11,7 @@ from conftest import ROOT, run_tests_on
 FILES = [
     "tests/test_metrics.py",
     "tests/test_losses.py",
+    "tests/test_supervision.py",
     "tests/test_scoring.py",
     "tests/models/test_layers.py",
     "tests/models/test_lowering.py",

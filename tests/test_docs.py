@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
+from kseg.config import ConvertConfig, EvaluateConfig, FindRateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,9 +15,42 @@ COMMANDS = {
     "scripts/train.sh": TrainConfig,
     "kseg.evaluate": EvaluateConfig,
     "kseg.predict": PredictConfig,
+    "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
     "kseg.convert": ConvertConfig,
     "kseg.write_shards": ShardsConfig,
+}
+
+
+def _benchmark(words):
+    import benchmark
+
+    benchmark.parser().parse_args(words[1:])  # exits if it does not know a word
+
+
+def _compare_torch(words):
+    import compare_torch
+
+    compare_torch.parser().parse_args(words[1:])
+
+
+def _compare_backends(words):
+    import compare_backends
+
+    compare_backends.read_arguments(words)
+
+
+def _reproduce(words):
+    import reproduce
+
+    reproduce.read_arguments(words[1:])
+
+
+SCRIPTS = {
+    "scripts/benchmark.py": _benchmark,
+    "scripts/compare_torch.py": _compare_torch,
+    "scripts/compare_backends.py": _compare_backends,
+    "scripts/reproduce.py": _reproduce,
 }
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -35,17 +68,16 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, smp):  # smp: some block
 
 
 @pytest.mark.parametrize("text", list(blocks("bash")))
-def test_commands_have_flags_that_exist(text, monkeypatch):
+def test_commands_have_flags_that_exist(text, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("KSEG_CACHE", str(tmp_path))  # scripts/reproduce.py draws a few pictures
     for line in filter(None, (line.strip() for line in text.splitlines())):
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:
             words.pop(0)
-        if words[:2] == ["python", "scripts/benchmark.py"]:
+        if words[0] == "python" and words[1] in SCRIPTS:
             monkeypatch.syspath_prepend(ROOT / "scripts")
-            import benchmark
-
-            benchmark.parser().parse_args(words[2:])  # exits if it does not know a word
+            SCRIPTS[words[1]](words[1:])
             continue
         if words[:2] == ["python", "-m"]:
             words = words[2:]

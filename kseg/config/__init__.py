@@ -6,8 +6,18 @@ stand beside its own.
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.fields import flatten, leaves
+from kseg.config.find_rate import FindRateConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
-from kseg.config.train import DeviceConfig, ObjectiveConfig, OptimizationConfig, TrackingConfig, TrainConfig
+from kseg.config.train import (
+    DeviceConfig,
+    ObjectiveConfig,
+    OptimizationConfig,
+    SelectionConfig,
+    TrackingConfig,
+    TrainConfig,
+    TrialConfig,
+    better,
+)
 from kseg.config.use import EvaluateConfig, PredictConfig, TrainedConfig
 
 __all__ = [
@@ -19,14 +29,18 @@ __all__ = [
     "DataOverrides",
     "DeviceConfig",
     "EvaluateConfig",
+    "FindRateConfig",
     "InspectConfig",
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
+    "SelectionConfig",
     "ShardsConfig",
     "TrackingConfig",
     "TrainConfig",
     "TrainedConfig",
+    "TrialConfig",
+    "better",
     "flatten",
     "leaves",
 ]

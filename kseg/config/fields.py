@@ -116,6 +116,17 @@ def check_at_least(config: Any, least: float, *names: str) -> None:
             raise KsegError(f"--{name}={value}: must be {what}")
 
 
+DISTRIBUTIONS = ("none", "data_parallel")
+"""How a batch is computed: on one device, or divided among all."""
+
+
+def check_not_empty(config: Any, *names: str) -> None:
+    """Raises KsegError for a field that is empty; None passes."""
+    for name in names:
+        if getattr(config, name) == "":
+            raise KsegError(f"--{name}= is empty: name one, or leave the flag out")
+
+
 def check_workers(workers: int | None) -> None:
     """Raises KsegError for an absurd number of processes."""
     if workers is not None and not 0 <= workers <= 1024:

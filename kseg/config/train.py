@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from kseg.config.data import TRAIN_PART, VAL_PART, DataConfig
 from kseg.config.fields import (
+    DISTRIBUTIONS,
     check_at_least,
     check_choices,
+    check_not_empty,
     check_workers,
     compilation_cache_field,
     field,
@@ -14,19 +16,36 @@ from kseg.config.fields import (
     parse_size,
     to_json,
 )
-from kseg.errors import KsegError
+from kseg.errors import KsegError, nearest
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What a run minimises."""
 
+    loss: str = field(
+        "ce",
+        "A sum of losses, such as ce+0.5*dice or focal(gamma=3): ce, focal, ohem, dice, jaccard, tversky, lovasz, boundary "
+        "(docs/training.md).",
+        "loss",
+    )
+    label_smoothing: float = field(0.0, "Share of the label that cross entropy spreads over all classes.", "loss")
     class_weights: str = field(
         "none",
         "Weights of the classes in the loss: none, median_frequency or inverse (over the training split), or a JSON file, "
         "FILE or FILE#KEY, such as kseg.inspect_data writes.",
         "loss",
     )
+    auxiliary_weight: float = field(
+        0.0,
+        "Weight of the same loss on an auxiliary head, on the features of stride 16, that only training has; 0: no head.",
+        "loss",
+    )
+
+    def __post_init__(self):
+        check_at_least(self, 0, "label_smoothing", "auxiliary_weight")
+        if self.label_smoothing >= 1:
+            raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 
 
 @dataclass(frozen=True)
@@ -57,10 +76,67 @@ class TrackingConfig:
     report: bool = field(True, "Write report.html and its figures.", "output")
     keep_checkpoints: int = field(2, "Checkpoints to keep, the newest, beside the best epoch's.", "output")
     checkpoint_steps: int = field(0, "Also save a checkpoint every so many steps of an epoch; 0: after epochs only.", "output")
+    tensorboard: bool = field(
+        False, "Write scalars and validation pictures of every epoch to the run's folder tensorboard/.", "output"
+    )
+    wandb: str | None = field(None, "Also log to this project of Weights & Biases (pip install wandb).", "output")
+    mlflow: str | None = field(None, "Also log to this experiment of MLflow (pip install mlflow).", "output")
 
     def __post_init__(self):
         check_at_least(self, 1, "keep_checkpoints")
         check_at_least(self, 0, "checkpoint_steps")
+        check_not_empty(self, "wandb", "mlflow")
+
+
+COLUMNS = {"loss": "min", "mean_iou": "max", "learning_rate": "min"}
+"""Which values are better of the columns of metrics.csv whose names say so; those of validation begin with val_."""
+
+
+def better(monitor: str, mode: str) -> str:
+    """Returns "max" or "min" for a column; `mode` may also be "auto". Raises KsegError if its name does not tell."""
+    if mode != "auto":
+        return mode
+    if (name := monitor.removeprefix("val_")) not in COLUMNS:
+        known = nearest(monitor, [*COLUMNS, *("val_" + column for column in ("loss", "mean_iou"))])
+        raise KsegError(f"--monitor={monitor}: pass --monitor_mode=max or min for it{known}")
+    return COLUMNS[name]
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which epoch a run keeps as its best, and when it has seen enough."""
+
+    monitor: str = field("val_mean_iou", "Column of metrics.csv by which an epoch is the best.", "training")
+    monitor_mode: str = field(
+        "auto", "Which values of --monitor are better; auto: as its name says.", "training", ("auto", "max", "min")
+    )
+    early_stopping: int | None = field(
+        None, "End the run after so many epochs without a better --monitor; default: never.", "training"
+    )
+
+    def __post_init__(self):
+        check_choices(self)
+        check_not_empty(self, "monitor")
+        check_at_least(self, 1, "early_stopping")
+        better(self.monitor, self.monitor_mode)
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Short runs that show whether a long one would work."""
+
+    dry_run: bool = field(
+        False, "Do everything once, with one batch, say what the run would be and need, and leave nothing behind.", "training"
+    )
+    overfit_batches: int | None = field(
+        None,
+        "Train on so many batches, over and over and without augmentation, and validate on them: "
+        "a model that can learn at all comes near an mIoU of 1.",
+        "training",
+    )
+
+    def __post_init__(self):
+        check_at_least(self, 1, "overfit_batches")
 
 
 @dataclass(frozen=True)
@@ -72,8 +148,41 @@ class DeviceConfig:
     )
     compilation_cache: str = compilation_cache_field()
 
+    distribution: str = field(
+        "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", DISTRIBUTIONS
+    )
+    coordinator: str | None = field(
+        None,
+        "One run of several processes: HOST:PORT of process 0, or auto, as SLURM, Open MPI, Kubernetes or the TPU's environment "
+        "says.",
+        "devices",
+    )
+    num_processes: int | None = field(None, "Processes of the run, with --coordinator=HOST:PORT.", "devices")
+    process_id: int | None = field(None, "Number of this process, from 0, with --coordinator=HOST:PORT.", "devices")
+    heartbeat_timeout: int = field(100, "Seconds after which a process that does not answer is taken for dead.", "devices")
+
     def __post_init__(self):
         check_workers(self.workers)
+        check_choices(self)
+        check_at_least(self, 1, "num_processes")
+        check_at_least(self, 5, "heartbeat_timeout")
+        check_at_least(self, 0, "process_id")
+        if self.coordinator is None:
+            for name in ("num_processes", "process_id"):
+                if getattr(self, name) is not None:
+                    raise KsegError(f"--{name}={getattr(self, name)}: needs --coordinator=HOST:PORT, the address of process 0")
+            return
+        if self.distribution == "none":
+            raise KsegError(f"--coordinator={self.coordinator}: several processes need --distribution=data_parallel")
+        if self.coordinator == "auto":
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise KsegError(f"--coordinator={self.coordinator}: expected HOST:PORT, such as node0:12345, or auto")
+        if self.num_processes is None or self.process_id is None:
+            raise KsegError(f"--coordinator={self.coordinator}: needs --num_processes=N and --process_id=I beside it")
+        if self.process_id >= self.num_processes:
+            raise KsegError(f"--process_id={self.process_id}: must be below --num_processes={self.num_processes}")
 
 
 @dataclass(frozen=True)
@@ -97,12 +206,20 @@ class TrainConfig:
         "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/repo[@revision]; or a file.",
         "model",
     )
+    double_normalization: bool = field(
+        False,
+        "A mistake, kept to reproduce those who made it: images are divided by 255 once more before the mean and std, so that "
+        "the network sees next to nothing of them. The saved model does the same.",
+        "model",
+    )
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     batch_size: int = field(8, "Images a step.", "training")
     epochs: int = field(12, "Passes over the training split.", "training")
     seed: int = field(21, "One seed makes a run repeatable.", "training")
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
+    selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
+    trial: TrialConfig = dataclasses.field(default_factory=TrialConfig)
     run_dir: str | None = field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
     resume: bool = field(
         False,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kseg.config.data import DataOverrides
-from kseg.config.fields import check_workers, compilation_cache_field, field
+from kseg.config.fields import DISTRIBUTIONS, check_choices, check_workers, compilation_cache_field, field
 from kseg.errors import KsegError
 
 
@@ -15,6 +15,7 @@ class TrainedConfig(DataOverrides):
     split: str | None = field(None, "Split to use; default: the run's validation split.", "run")
     batch_size: int | None = field(None, "Images a step; default: the run's.", "run")
     workers: int | None = field(None, "Processes that load images; 0: threads; default: one a core.", "run")
+    distribution: str = field("none", "data_parallel: every batch is divided among all devices (JAX only).", "run", DISTRIBUTIONS)
     compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
@@ -23,6 +24,7 @@ class TrainedConfig(DataOverrides):
         if self.batch_size is not None and self.batch_size < 1:
             raise KsegError(f"--batch_size={self.batch_size}: must be at least 1")
         check_workers(self.workers)
+        check_choices(self)
 
 
 @dataclass(frozen=True)

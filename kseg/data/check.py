@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+
 from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset
@@ -22,13 +24,16 @@ _PROGRESS_AFTER = 2.0  # Seconds; a shorter check shows no bar.
 _BLOCK = 64  # Samples a thread is given ahead; bounds what is queued, and how much is read after a bad sample.
 
 
-def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool = True) -> tuple[Dataset, list[str]]:
+def check_samples(
+    dataset: Dataset, on_bad_sample: str = "error", progress: bool = True, occurring: list[bytes] | None = None
+) -> tuple[Dataset, list[str]]:
     """Loads every sample once, with a thread for each CPU.
 
     Args:
         dataset: what to check.
         on_bad_sample: "error" stops at the first bad sample, "skip" leaves bad samples out.
         progress: shows a bar on stderr if it takes longer than 2 seconds.
+        occurring: receives the values that occur in the label map of each good sample.
 
     Returns:
         The data set without its bad samples (the same object if it has none), and one line for each bad sample, in order.
@@ -41,13 +46,15 @@ def check_samples(dataset: Dataset, on_bad_sample: str = "error", progress: bool
     if not len(dataset):
         raise KsegError("the data set has no samples; choose another split.")
     good, messages = [], []
-    for index, message in enumerate(map_samples(dataset, lambda index: _problem(dataset, index), progress=progress)):
-        if message is None:
+    for index, seen in enumerate(map_samples(dataset, lambda index: _look(dataset, index), progress=progress)):
+        if isinstance(seen, bytes):
             good.append(index)
+            if occurring is not None:
+                occurring.append(seen)
         elif on_bad_sample == "error":
-            raise KsegError(f"{message} Fix the file, or pass --on_bad_sample=skip.")
+            raise KsegError(f"{seen} Fix the file, or pass --on_bad_sample=skip.")
         else:
-            messages.append(message)
+            messages.append(seen)
     if not good:
         raise KsegError(f"all {len(messages)} samples are bad; the first: {messages[0]} Fix the files.")
     return (Subset(dataset, good) if messages else dataset), messages
@@ -71,21 +78,24 @@ def map_samples(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _problem(dataset: Dataset, index: int) -> str | None:
+def _look(dataset: Dataset, index: int) -> bytes | str:
+    """The values that occur in a sample's label map, or what is wrong with the sample."""
     try:
-        dataset.load(index)
+        return bytes(np.flatnonzero(np.bincount(dataset.load(index).label.ravel())).tolist())
     except BadSample as error:
         return str(error)
-    return None
 
 
-def open_split(config: DataConfig, split: str, *, labelled: bool = True) -> tuple[Dataset, list[str]]:
+def open_split(
+    config: DataConfig, split: str, *, labelled: bool = True, occurring: list[bytes] | None = None
+) -> tuple[Dataset, list[str]]:
     """Opens a split and looks at every sample of it; warnings of the data set go to stderr.
 
     Args:
         config: where the data are.
         split: which part of them.
         labelled: refuses a split that has images but not one annotation, as a test split may.
+        occurring: receives the values that occur in the label map of each sample.
 
     Returns:
         The data set without bad samples, and one line for each that was left out (see check_samples).
@@ -98,4 +108,4 @@ def open_split(config: DataConfig, split: str, *, labelled: bool = True) -> tupl
         raise KsegError(f"split {split} has no annotations: it can be predicted (kseg.predict), but neither train nor be scored")
     for warning in getattr(dataset, "warnings", ()):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return check_samples(dataset, config.on_bad_sample)
+    return check_samples(dataset, config.on_bad_sample, occurring=occurring)

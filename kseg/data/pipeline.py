@@ -17,6 +17,7 @@ import numpy as np
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
+from kseg.data.order import epoch_order
 from kseg.data.workers import PoolClosed, WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
 from kseg.errors import KsegError
@@ -40,6 +41,7 @@ def train_batches(
     first_epoch: int,
     epochs: int,
     first_step: int = 0,
+    share: tuple[int, int] = (0, 1),
     pool: WorkerPool | None = None,
 ) -> tuple[tf.data.Dataset, int]:
     """Returns (batches, steps an epoch).
@@ -48,7 +50,8 @@ def train_batches(
     the first first_step of them, to be read with steps_per_epoch. Every epoch shuffles anew and leaves out the last
     len(dataset) % batch_size images of its order.
 
-    augment: see kseg.data.augment.Augmenter. pool: processes to work in; None: threads.
+    augment: see kseg.data.augment.Augmenter. pool: processes to work in; None: threads. share: (i, n) gives part i of every
+    batch, cut into n equal ones [B / n, ...].
     Raises KsegError if the data set has fewer images than a batch.
     """
     count = len(dataset)
@@ -58,27 +61,34 @@ def train_batches(
             f"--batch_size={batch_size} is larger than the training split, which has {count} images; use a smaller one"
         )
 
+    part = batch_size // share[1]
+
     def order(epoch):
-        return np.random.default_rng([seed, int(epoch)]).permutation(count)[: steps * batch_size].astype("int64")
+        return _share(epoch_order(count, batch_size, seed=seed, epoch=int(epoch)), batch_size, share)
 
     def epoch_indices(epoch):
-        indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [steps * batch_size])
-        return tf.data.Dataset.from_tensor_slices((tf.fill([steps * batch_size], epoch), indices))
+        indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [steps * part])
+        return tf.data.Dataset.from_tensor_slices((tf.fill([steps * part], epoch), indices))
 
-    indices = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_indices).skip(first_step * batch_size)
+    indices = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_indices).skip(first_step * part)
     job = TrainJob(dataset, Augmenter(augment, image_size), seed)
-    return _batches(indices, job, batch_size, pool), steps
+    return _batches(indices, job, part, pool), steps
 
 
 def eval_batches(
-    dataset: Dataset, *, image_size: tuple[int, int], batch_size: int, pool: WorkerPool | None = None
+    dataset: Dataset,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    share: tuple[int, int] = (0, 1),
+    pool: WorkerPool | None = None,
 ) -> tf.data.Dataset:
     """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, h, w]) of every image in order, at the network's input size.
 
-    The last batch is filled up with black images whose pixels are all ignored. pool: as for train_batches.
+    The last batch is filled up with black images whose pixels are all ignored. share, pool: as for train_batches.
     """
     job = EvalJob(dataset, Augmenter("none", image_size))
-    return _batches(_padded(range(len(dataset)), batch_size), job, batch_size, pool)
+    return _batches(_padded(range(len(dataset)), batch_size, share), job, batch_size // share[1], pool)
 
 
 def full_size_batches(
@@ -100,9 +110,16 @@ def full_size_batches(
     return _batches(_padded(indices, batch_size), job, batch_size, pool)
 
 
-def _padded(indices: Sequence[int], batch_size: int) -> tf.data.Dataset:
-    """The indices, and -1 for what the last batch lacks."""
-    return tf.data.Dataset.from_tensor_slices(np.array([*indices, *[-1] * (-len(indices) % batch_size)], "int64"))
+def _padded(indices: Sequence[int], batch_size: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+    """The indices, and -1 for what the last batch lacks; of each batch, one share."""
+    filled = np.array([*indices, *[-1] * (-len(indices) % batch_size)], "int64")
+    return tf.data.Dataset.from_tensor_slices(_share(filled, batch_size, share))
+
+
+def _share(indices: np.ndarray, batch_size: int, share: tuple[int, int]) -> np.ndarray:
+    """Part i of n of every batch, for share (i, n); indices: whole batches on end."""
+    number, of = share
+    return indices.reshape(-1, of, batch_size // of)[:, number].ravel()
 
 
 def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPool | None) -> tf.data.Dataset:

@@ -9,7 +9,7 @@ import keras
 from kseg.errors import KsegError
 from kseg.models.backbones import build_backbone, list_backbones
 from kseg.models.channels import channel_statistics
-from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
+from kseg.models.layers import NORMALIZATIONS, Normalize, Resize, fcn_head
 from kseg.models.pretrained import find_weights
 from kseg.registry import Registry, import_modules
 
@@ -23,9 +23,8 @@ def register_model(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a decoder under its function's name.
 
-    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride, or, where it has more
-    than one head, {"logits": ..., "auxiliary": ...}. Beside the
-    levels, features["images"] is the model's input, for decoders that end at its size.
+    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride. Beside the levels,
+    features["images"] is the model's input, for decoders that end at its size.
     backbone, output_stride: what build_model uses where the caller says nothing. levels: the features that the decoder reads.
     align_corners: how its logits are resized to the input's size.
     """
@@ -41,6 +40,7 @@ def build_model(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     output_stride: int | None = None,
     normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "auto",
+    auxiliary: bool = False,
     **options: Any,
 ) -> keras.Model:
     """Builds a segmentation model.
@@ -50,11 +50,12 @@ def build_model(
     normalization: "auto", the mean and std that backbone_weights need (ImageNet's, mostly); "imagenet"; a (mean, std) pair for
     channels in 0..1; or None if the caller's images are normalised already. For images that are not RGB, a mean and std of RGB
     are averaged (one channel) or repeated (R, G, B, R, ...).
+    auxiliary: torchvision's auxiliary head (layers aux_classifier_...) on c4, too, for training: see kseg.models.supervision.
     options: the decoder's own, e.g. dilation_rates.
 
     Returns a keras.Model from [B, H, W, 3] RGB (or what input_shape says), uint8 or float in 0..255, to float32 logits
-    [B, H, W, num_classes] (no softmax), for any H and W of at least 32; with an option for an auxiliary head, to {"logits": ...,
-    "auxiliary": ...}, each of that shape. Raises KsegError for an unknown name, or a combination that cannot work.
+    [B, H, W, num_classes] (no softmax), for any H and W of at least 32; with an auxiliary head, to {"logits": ..., "auxiliary":
+    ...}, each of that shape. Raises KsegError for an unknown name, or a combination that cannot work.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]
@@ -75,14 +76,15 @@ def build_model(
         mean, std = _mean_and_std(normalization, weights)
         x = Normalize(*channel_statistics(mean, std, input_shape[-1]), name="normalize")(images)
     features = encoder(x)
-    missing = [level for level in entry.info["levels"] if level not in features]
+    missing = [level for level in (*entry.info["levels"], *(["c4"] if auxiliary else [])) if level not in features]
     if missing:
         raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
     logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
-    named = logits if isinstance(logits, dict) else {"logits": logits}
-    resize = {level: Resize(entry.info["align_corners"], dtype="float32", name=level) for level in named}
-    named = {level: resize[level]([x, images]) for level, x in named.items()}
-    return keras.Model(images, named if isinstance(logits, dict) else named["logits"], name=name)
+    heads = {"logits": logits}
+    if auxiliary:
+        heads["auxiliary"] = fcn_head(features["c4"], num_classes, name="aux_classifier")
+    resized = {head: Resize(entry.info["align_corners"], dtype="float32", name=head)([x, images]) for head, x in heads.items()}
+    return keras.Model(images, resized if auxiliary else resized["logits"], name=name)
 
 
 def list_models() -> list[str]:

@@ -17,6 +17,9 @@ register = keras.saving.register_keras_serializable("kseg")
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and std of RGB in 0..1 by name."""
+_MEAN, _STD = NORMALIZATIONS["imagenet"]
+DOUBLE_NORMALIZATION = tuple(255 * value for value in _MEAN), tuple(255 * value for value in _STD)
+"""The mean and std with which Normalize computes (x / 255 / 255 - mean) / std: the mistake of --double_normalization."""
 
 
 @register
@@ -277,3 +280,16 @@ def aspp(
 def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
     """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
     return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)
+
+
+def torch_head(x: Any, num_classes: int, *, name: str) -> Any:
+    """torchvision's last layer: a 1x1 convolution with bias to [B, h, w, num_classes] logits, initialised as PyTorch does."""
+    initializer = torch_uniform(x.shape[-1])
+    return Conv2D(num_classes, 1, kernel_initializer=initializer, bias_initializer=initializer, name=name)(x)
+
+
+def fcn_head(x: Any, num_classes: int, *, dropout: float = 0.1, name: str) -> Any:
+    """torchvision's FCNHead: a 3x3 convolution to a quarter of the channels, dropout, logits [B, h, w, num_classes]."""
+    x = conv_bn_relu(x, x.shape[-1] // 4, name=name)
+    x = keras.layers.Dropout(dropout, name=sequential_name(name, 3))(x)
+    return torch_head(x, num_classes, name=sequential_name(name, 4))

@@ -38,6 +38,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
             f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, "
             "keras-cv's cannot"
         )
+    if "classifier_4" not in layers:  # only torchvision's models have an auxiliary head there, too
+        layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
     if not alone and "encoder_conv_stem" in layers and _is_timms(layers):

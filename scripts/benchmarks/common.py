@@ -45,11 +45,11 @@ class Side:
     """A process that measures when it is told to, so that two can take turns without sharing an interpreter.
 
     It runs `python -m benchmarks.MODULE` with JSON settings as its argument, writes a line when it is ready, and for every line
-    it reads, one JSON line back.
+    it reads, one JSON line back. environment: variables that it has beside our own.
     """
 
-    def __init__(self, module: str, settings: dict[str, Any]):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+    def __init__(self, module: str, settings: dict[str, Any], environment: dict[str, str] | None = None):
+        environment = {**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
         command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(settings)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.ready = self._read()

@@ -1,0 +1,29 @@
+"""Suggests a learning rate: python -m kseg.find_lr --model=deeplabv3plus [any flag of kseg.train] [--help]."""
+
+from collections.abc import Sequence
+
+from kseg.config import FindRateConfig
+from kseg.flags import parse, run_main
+
+DESCRIPTION = """
+Suggests a learning rate for a training run (Smith 2017, arXiv:1506.01186): trains while the rate rises by the same factor every
+step, until the loss diverges, and draws the loss over the rate.
+
+  python -m kseg.find_lr --dataset=coco --data_dir=DIR --image_size=256
+  python -m kseg.find_lr --flagfile=flags/camvid.txt --data_dir=DIR --lr_max=10 --output=camvid_lr.png
+
+Takes every flag of kseg.train, so that model, loss, augmentation and batch are the run's; writes nothing but the picture.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(FindRateConfig, argv, DESCRIPTION)
+    from kseg.learning_rate import find_rate, write_picture
+
+    found = find_rate(config)
+    write_picture(config.output, found)
+    print(f"{found.summary()}, {config.output}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,49 @@
+"""Deep supervision: training a model that has an auxiliary head, and using it without."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("kseg")
+class DeeplySupervised(keras.Model):
+    """A model of {"logits": ..., "auxiliary": ...} that trains on the loss of both heads, and is judged by its logits alone.
+
+    fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), loss being the one that compile was given; that
+    sum is the "loss" of its logs. Metrics and val_loss are of the logits, under the names that they have for a model of one head.
+    Made by deeply_supervised.
+    """
+
+    auxiliary_weight = 0.0
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        if training:
+            loss = loss + self.auxiliary_weight * self.loss(y, y_pred["auxiliary"], sample_weight)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "auxiliary_weight": self.auxiliary_weight}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        weight = config.pop("auxiliary_weight")
+        model = super().from_config(config, custom_objects)
+        model.auxiliary_weight = weight
+        return model
+
+
+def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupervised:
+    """Returns the model, of the same layers, that trains on both of its heads. model: build_model's with auxiliary=True."""
+    supervised = DeeplySupervised(model.input, model.output, name=model.name)
+    supervised.auxiliary_weight = auxiliary_weight
+    return supervised
+
+
+def main_head(model: keras.Model) -> keras.Model:
+    """Returns the model without its auxiliary head, of the same layers otherwise; a model that has none as it is."""
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.input, model.output["logits"], name=model.name)

@@ -1,0 +1,73 @@
+"""Short runs that show whether a long one would work: --overfit_batches and --dry_run."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+
+from kseg.config import TrainConfig
+from kseg.data import Dataset
+from kseg.data.order import epoch_order
+from kseg.data.subset import Subset
+from kseg.summary import abbreviate
+
+
+def overfit_sets(dataset: Dataset, batches: int, batch_size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Returns (training set, validation set), both of the images of the first `batches` batches that the run would see.
+
+    The training set repeats them to the length of `dataset`: epochs, and with them the rate's schedule, stay what they are.
+    A data set smaller than a batch is returned as it is.
+    """
+    order = epoch_order(len(dataset), batch_size, seed=seed, epoch=0)
+    if not len(order):
+        return dataset, dataset
+    chosen = order[: batches * batch_size]
+    return Subset(dataset, np.resize(chosen, len(order)).tolist()), Subset(dataset, chosen.tolist())
+
+
+def first_batch(dataset: Dataset, batch_size: int) -> Dataset:
+    """Returns the first `batch_size` samples, or all if there are fewer."""
+    return Subset(dataset, range(min(batch_size, len(dataset))))
+
+
+def describe_memory(model: keras.Model, config: TrainConfig) -> str:
+    """Returns what a model that has trained a step needs, in two lines: on the device, and in the processes on this machine.
+
+    Activations are what XLA says the compiled step needs besides its arguments; other backends than JAX do not say.
+    """
+    optimizer: Any = model.optimizer
+    parts = {
+        "parameters": _bytes(model.weights),
+        "gradients": _bytes(model.trainable_variables),
+        "optimizer": _bytes(optimizer.variables),
+    }
+    if (temporary := _compiled_temporary(model, config)) is not None:
+        parts["activations"] = max(temporary - parts["gradients"], 0)
+    known = "" if temporary is not None else ", without activations, which only JAX tells"
+    each = ", ".join(f"{name} {abbreviate(value)}B" for name, value in parts.items())
+    process = psutil.Process()
+    workers = process.children(recursive=True)
+    ours, theirs = process.memory_info().rss, sum(worker.memory_info().rss for worker in workers)
+    return (
+        f"memory  {each}: {abbreviate(sum(parts.values()))}B with batch {config.batch_size}{known}\n"
+        f"host    this process {abbreviate(ours)}B, {len(workers)} loading processes {abbreviate(theirs)}B"
+    )
+
+
+def _compiled_temporary(model, config):
+    """Bytes that the training step takes beside its arguments and results; None where nobody says."""
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
+    state = tuple([jax.ShapeDtypeStruct(v.shape, v.dtype) for v in group] for group in groups)
+    shape = (config.batch_size, *config.image_size)
+    data = (jax.ShapeDtypeStruct((*shape, model.input_shape[-1]), "uint8"), jax.ShapeDtypeStruct(shape, "uint8"))
+    analysis = jax.jit(model.train_step, donate_argnums=0).lower(state, data).compile().memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes
+
+
+def _bytes(variables):
+    return sum(int(np.prod(v.shape)) * (2 if v.dtype == "bfloat16" else np.dtype(v.dtype).itemsize) for v in variables)

@@ -1,0 +1,138 @@
+"""One side of the comparison of back ends: a network on the back end that KERAS_BACKEND names.
+
+Reads lines and answers each with a line, as benchmarks.common.Side has it: "predict", "train" (a step more), "gradients".
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kseg.config import TrainConfig
+from kseg.distribution import describe_devices
+from kseg.losses import CrossEntropy
+from kseg.models import build_model
+from kseg.models.layers import DOUBLE_NORMALIZATION
+from kseg.optimizers import TorchAdam
+
+
+def main(settings: dict[str, Any]) -> None:
+    side = _Side(Path(settings["folder"]))
+    _answer({"devices": describe_devices(), "parameters": side.model.count_params()})
+    for line in sys.stdin:
+        _answer(getattr(side, line.strip())())
+    os._exit(0)  # TensorFlow's and torch's threads have nothing left to do
+
+
+def _answer(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+class _Side:
+    """A network with the folder's weights, and the folder's batches.
+
+    folder: config.json; batches.npz with images uint8 [N, B, h, w, 3] and labels uint8 [N, B, h, w]; initial.weights.h5, which is
+    written if it is not there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        config = TrainConfig.from_json((folder / "config.json").read_text())
+        content = np.load(folder / "batches.npz")
+        self.images, self.labels = content["images"], content["labels"]
+        keras.utils.set_random_seed(config.seed)
+        self.model = build_model(
+            config.model,
+            num_classes=int(content["num_classes"]),
+            backbone=config.backbone,
+            backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
+            output_stride=config.output_stride,
+            normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
+        )
+        without_dropout(self.model)
+        weights = folder / "initial.weights.h5"
+        if weights.exists():
+            self.model.load_weights(weights)
+        else:
+            self.model.save_weights(weights)
+        rate, decay = config.optimization.learning_rate, config.optimization.weight_decay
+        self.model.compile(optimizer=TorchAdam(rate, l2=decay), loss=CrossEntropy())
+        self._step = 0
+
+    def predict(self) -> dict[str, Any]:
+        """Logits of the first batch; they are written in the first call."""
+        logits, answer = _timed(lambda: np.asarray(self.model.predict_on_batch(self.images[0])))
+        self._write("logits", [logits])
+        return answer
+
+    def train(self) -> dict[str, Any]:
+        """A step on the next batch."""
+        number = self._step % len(self.images)
+        self._step += 1
+        loss, answer = _timed(lambda: float(self.model.train_on_batch(self.images[number], self.labels[number])))
+        self.model.reset_metrics()  # else the losses returned are running means
+        return {**answer, "loss": loss}
+
+    def gradients(self) -> dict[str, Any]:
+        """The loss's gradients (with the weight decay's part) in the step that has just been the first, as Adam keeps them: its
+        momentum is then (1 - b1) times the gradient.
+        """
+        assert self._step == 1
+        optimizer = self.model.optimizer
+        momentums = [keras.ops.convert_to_numpy(value) for value in optimizer._momentums]
+        self._write("gradients", [value / (1 - optimizer.beta_1) for value in momentums])
+        return {}
+
+    def _write(self, name: str, arrays: list[np.ndarray]) -> None:
+        path = self.folder / f"{name}-{keras.backend.backend()}.npz"
+        if not path.exists():
+            np.savez(path, *arrays)
+
+
+def without_dropout(model: keras.Model) -> None:
+    """Turns dropout and stochastic depth off: back ends draw different random numbers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):  # the backbone
+            without_dropout(layer)
+        elif isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
+            layer.rate = 0.0
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """(what it returned, its seconds, and the most MB that the process, and its device, have held so far)."""
+    start = time.perf_counter()
+    value = call()
+    answer: dict[str, Any] = {"seconds": time.perf_counter() - start}
+    answer["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer["device_mb"] = _device_memory()
+    return value, answer
+
+
+def _device_memory() -> float | None:
+    """Peak MB on the accelerator; None without one."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        peak = statistics.get("peak_bytes_in_use")
+    elif backend == "torch":
+        import torch
+
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    else:
+        import tensorflow as tf
+
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if tf.config.list_physical_devices("GPU") else None
+    return None if peak is None else peak / 2**20
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,70 @@
+"""What the table of the experiments says of a finished run: python scripts/experiment_scores.py RUN_DIR OUT.json.
+
+Among it the batch-averaged mIoU, the number that misled the diary, on the same predictions as the mIoU: it is computed here to
+show the difference, and nowhere in kseg.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from kseg.config import TrainedConfig
+from kseg.metrics import scores
+
+
+def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:
+    """The mean of the mIoUs of batches of images that follow on each other, where kseg takes the mIoU of all.
+
+    matrices: int64 [N, C, C], one confusion matrix an image. A class that a batch lacks is left out of that batch's mean; a batch
+    without a counted pixel, of this one.
+    """
+    batches = [matrices[start : start + batch_size].sum(0) for start in range(0, len(matrices), batch_size)]
+    return float(np.nanmean([scores(matrix).mean_iou for matrix in batches]))
+
+
+def measure(run_dir: str) -> dict[str, Any]:
+    """Scores a run's model again, and reads its metrics.csv."""
+    from kseg.data.workers import worker_pool
+    from kseg.trained import open_trained
+
+    with worker_pool(None) as pool:
+        trained = open_trained(TrainedConfig(run_dir=run_dir), pool)
+        evaluation = trained.predictor.evaluate(progress=False)
+    with trained.run.metrics.open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    batch_size = trained.config.batch_size
+    return {
+        "mean_iou": evaluation.scores.mean_iou,
+        "batch_mean_iou": batch_mean_iou(evaluation.matrices, batch_size),
+        "constant_mean_iou": evaluation.scores.constant_mean_iou,
+        "val_images": len(evaluation.matrices),
+        "batch_size": batch_size,
+        "image_size": trained.config.image_size,
+        "epochs": len(epochs),
+        "epoch_seconds": median(float(epoch["seconds"]) for epoch in epochs),
+        "val_mean_ious": [float(epoch["val_mean_iou"]) for epoch in epochs],
+        "parameters": trained.model.count_params(),
+        "flops": _flops(trained.model, trained.config.image_size),
+    }
+
+
+def _flops(model: Any, image_size: tuple[int, int]) -> int | None:
+    """Floating-point operations of an image's forward pass; None where this kseg cannot count them yet."""
+    try:
+        from kseg.summary import count_flops  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return count_flops(model, image_size)
+
+
+if __name__ == "__main__":
+    from kseg.run import write_text
+
+    write_text(Path(sys.argv[2]), json.dumps(measure(sys.argv[1]), indent=1) + "\n")

@@ -1,0 +1,193 @@
+"""Runs the diary's experiments: python scripts/reproduce.py --scale=small --data=camvid --data_dir=camvid [--help]."""
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import ROOT
+from experiments import Experiment, read_experiments
+from experiments_page import write_pages
+
+from kseg.config import TrainConfig
+from kseg.errors import KsegError, nearest
+from kseg.flags import parse, run_main
+from kseg.run import RunDir, write_text
+
+DESCRIPTION = """
+Runs the diary's experiments one after the other, each a process of python -m kseg.train, and writes one table of them all,
+experiments.html and experiments.md, into --output_dir after each. What is finished is not run again.
+
+  python scripts/reproduce.py --scale=full --data_dir=DIR                                       the diary's data
+  python scripts/reproduce.py --scale=small --data=camvid --data_dir=DIR --only=0429-5,0429-6   other data
+  python scripts/reproduce.py --scale=smoke                                                     does everything run?
+
+Flags that are not listed here go to every experiment, after its own: --backbone_weights=none, --epochs=2, ...
+"""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of an experiment is run. sides: the input's size where the diary has 512, and half of it where it has 256."""
+
+    about: str
+    sides: tuple[int, int] | None = None
+    most_epochs: int | None = None
+    largest_batch: int | None = None
+    flags: tuple[str, ...] = ()
+
+    def flags_for(self, config: TrainConfig) -> list[str]:
+        """What stands after the flags of an experiment."""
+        flags = list(self.flags)
+        if self.sides:
+            height, width = (max(32, side * config.image_size[0] // 512) for side in self.sides)
+            flags.append(f"--image_size={height}x{width}")
+        if self.most_epochs:
+            flags.append(f"--epochs={min(self.most_epochs, config.epochs)}")
+        if self.largest_batch:
+            flags.append(f"--batch_size={min(self.largest_batch, config.batch_size)}")
+        return flags
+
+
+NO_DOWNLOAD = ("--backbone_weights=none",)
+SCALES = {
+    "smoke": Scale("64x64 inputs, one epoch, batches of at most 4, from scratch", (64, 64), 1, 4, (*NO_DOWNLOAD, "--noreport")),
+    "small": Scale(
+        "128x160 inputs (64x80 for Resize 256), at most 8 epochs, batches of at most 8, from scratch",
+        (128, 160),
+        8,
+        8,
+        NO_DOWNLOAD,
+    ),
+    "full": Scale("as the diary's"),
+}
+DATA = {
+    "diary": ("the diary's data", ()),
+    "camvid": ("CamVid, not the diary's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
+        "--nobackground", "--ignore_categories=unlabelled")),
+    "facade": ("building facades, not the diary's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
+        "--ignore_categories=0")),
+    "drawn": ("a few pictures drawn by kseg, not the diary's data", ("--annotations=annotations/{split}.json",
+        "--images=images/{split}")),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, but for what goes to the experiments."""
+    result = argparse.ArgumentParser(
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, usage=argparse.SUPPRESS
+    )
+    about = "; ".join(f"{name}: {scale.about}" for name, scale in SCALES.items())
+    result.add_argument("--scale", choices=SCALES, default="small", help=about.replace("%", "%%"))
+    result.add_argument("--data", choices=DATA, help="how --data_dir is laid out; default: diary, at --scale=smoke drawn")
+    result.add_argument("--only", default="", help="ids or flagfiles, separated by commas; default: all")
+    result.add_argument("--output_dir", default="runs/experiments", help="folder of the runs and of the table")
+    return result
+
+
+def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line without the program: (what it says to us, flags for the experiments). Raises KsegError for a flag that
+    nobody knows.
+    """
+    arguments, extra = parser().parse_known_args(list(words))
+    arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "diary")
+    if arguments.data == "drawn":
+        from kseg.data.synthetic import synthetic_coco
+
+        extra = [f"--data_dir={synthetic_coco(train=8, val=4, size=64)}", *extra]
+    for experiment in choose(arguments.only):
+        flags_of(experiment, arguments, extra)
+    return arguments, extra
+
+
+def choose(only: str) -> list[Experiment]:
+    """The experiments that --only names, in the diary's order."""
+    experiments = read_experiments()
+    named = [Path(name).stem[:6].replace("_", "-") for name in filter(None, only.split(","))]
+    for name in named:
+        if name not in [experiment.id for experiment in experiments]:
+            raise KsegError(f"--only={name}: no such experiment{nearest(name, [item.id for item in experiments])}")
+    return [experiment for experiment in experiments if not named or experiment.id in named]
+
+
+def flags_of(experiment: Experiment, arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
+    """All flags of an experiment's run but --run_dir. Raises KsegError for what kseg.train would not take."""
+    flagfile = f"--flagfile={experiment.flagfile}"
+    if not any(flag.startswith("--data_dir") for flag in extra):
+        raise KsegError("--data_dir is missing: name the folder that holds the data (--data says how it is laid out)")
+    own = parse(TrainConfig, ["kseg.train", flagfile, "--data_dir=DIR"], "")
+    flags = [flagfile, *DATA[arguments.data][1], *SCALES[arguments.scale].flags_for(own), *extra]
+    parse(TrainConfig, ["kseg.train", *flags], "")
+    return flags
+
+
+def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[str, Any]:
+    """Runs an experiment unless it is finished; returns what the table says of it.
+
+    folder: holds runs/ID, its log ID.txt, and the result ID.json that says that it is finished. Raises KsegError if what is
+    finished was run with other flags.
+    """
+    result_file = folder / f"{experiment.id}.json"
+    stated = [flag for flag in flags if not flag.startswith("--flagfile")]
+    if result_file.exists():
+        result = json.loads(result_file.read_text(encoding="utf-8"))
+        if result["flags"] != stated:
+            raise KsegError(f"--output_dir={folder}: {experiment.id} was run there with other flags; name another folder")
+        return result
+    run, log = RunDir(folder / "runs" / experiment.id), folder / f"{experiment.id}.txt"
+    if run.config.exists():  # stopped before its end
+        shutil.rmtree(run.path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    code, memory = run_measured([sys.executable, "-m", "kseg.train", *flags, f"--run_dir={run.path.absolute()}"], log)
+    result = {"flags": stated, "peak_memory_mb": memory}
+    if code == 0:
+        scores = folder / f"{experiment.id}-scores.json"
+        code, _ = run_measured([sys.executable, ROOT / "scripts" / "experiment_scores.py", run.path, scores], log)
+        if code == 0:
+            result |= json.loads(scores.read_text(encoding="utf-8"))
+            scores.unlink()
+            write_text(result_file, json.dumps(result, indent=1) + "\n")
+            return result
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return {**result, "failed": lines[-1] if lines else f"exit code {code}"}
+
+
+def run_measured(command: Sequence[Any], log: Path) -> tuple[int, float]:
+    """Runs a command, its output after what is in the file. Returns (exit code, MB of the largest process of its tree, no less
+    than this process holds).
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with log.open("a", encoding="utf-8") as output:
+        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss / 1024
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments, extra = read_arguments(argv[1:])
+    folder, experiments = Path(arguments.output_dir), choose(arguments.only)
+    title = f"{DATA[arguments.data][0]}, at scale {arguments.scale} ({SCALES[arguments.scale].about})"
+    rows, failed = [], 0
+    for number, experiment in enumerate(experiments, 1):
+        print(f"{number}/{len(experiments)} {experiment.id} {experiment.title}", flush=True)
+        result = reproduce(experiment, flags_of(experiment, arguments, extra), folder)
+        failed += "failed" in result
+        print("    " + (result["failed"] if "failed" in result else f"mIoU {result['mean_iou']:.4f}"), flush=True)
+        rows.append({**dataclasses.asdict(experiment), "flagfile": experiment.flagfile.name, **result})
+        write_pages(folder, title, rows, comparable=(arguments.data, arguments.scale) == ("diary", "full"))
+    print(f"{len(rows)} experiments, {failed} failed: {folder / 'experiments.html'}")
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    run_main(main)

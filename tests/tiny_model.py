@@ -1,0 +1,64 @@
+"""Models that compile in a few seconds, for tests of what surrounds training: test_tiny is of the blocks that real ones are made
+of, test_conv is two convolutions.
+
+Importing this registers them; tests that go through all models leave out names that begin with test_. As a program it is
+kseg.train with those models to choose from: python tests/tiny_model.py --model=test_tiny ...
+"""
+
+import keras
+
+from kseg.flags import run_main
+from kseg.models import register_model
+from kseg.models.backbones import register_backbone
+from kseg.models.layers import Conv2D, Resize, conv_bn_relu, head, separable_conv_bn_relu
+
+
+def build_tiny_backbone(*, output_stride, input_shape):
+    """Two strided blocks, the second with a grouped convolution: c1 [B, H/2, W/2, 8], c2 [B, H/4, W/4, 8]."""
+    x = images = keras.Input(input_shape, name="images")
+    x = keras.layers.AveragePooling2D(2, padding="same")(x)
+    c1 = conv_bn_relu(x, 8, name="encoder_1")
+    x = keras.layers.MaxPooling2D(2, padding="same")(c1)
+    c2 = Conv2D(8, 3, groups=4, padding="same", name="encoder_2")(x)
+    return keras.Model(images, {"c1": c1, "c2": c2}, name="backbone")
+
+
+register_backbone("test_tiny", build_tiny_backbone, output_strides=(32,))
+
+
+@register_model(backbone="test_tiny", output_stride=32, levels=("c1", "c2"))
+def test_tiny(features, *, num_classes):
+    """A dilated separable convolution on c2, beside c1. No dropout. Returns logits [B, H/2, W/2, num_classes]."""
+    context = separable_conv_bn_relu(features["c2"], 8, dilation_rate=2, name="decoder_1")
+    context = Resize(True, name="decoder_up")([context, features["c1"]])
+    return head(keras.layers.Concatenate()([context, features["c1"]]), num_classes)
+
+
+def _build_conv(*, output_stride, input_shape):
+    """c1, half the size."""
+    images = keras.Input(input_shape, name="images")
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", name="encoder_0")(images)
+    return keras.Model(images, {"c1": keras.layers.ReLU(name="encoder_1")(x)}, name="backbone")
+
+
+register_backbone("test_conv", _build_conv, output_strides=(32,))
+
+
+@register_model(backbone="test_conv", output_stride=32, levels=("c1",))
+def test_conv(features, *, num_classes):
+    """Less still: one convolution on c1 [B, H/2, W/2, 16]. Returns logits [B, H/2, W/2, num_classes]."""
+    return head(conv_bn_relu(features["c1"], 24, name="decoder"), num_classes)
+
+
+def flags(data_dir, run_dir, *more):
+    """Arguments of kseg.train for a short run of test_conv."""
+    return [
+        "kseg.train", "--dataset=coco", f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--image_size=48x64", "--batch_size=3",
+        "--epochs=2", "--model=test_conv", "--workers=0", "--noreport", *more,
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    from kseg.train import main
+
+    run_main(main)

@@ -22,7 +22,7 @@ from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import check_backbone
-from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
+from kseg.optimization import configure, optimization_callbacks, precision
 from kseg.report import write_report
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
 from kseg.scoring import Evaluation, Predictor, write_evaluation
@@ -78,6 +78,7 @@ def _train(config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: W
     callbacks = [
         Progress(batch_size=config.batch_size, steps=steps, epochs=config.epochs),
         StopOnNonFinite(),
+        *optimization_callbacks(config.optimization),
         keras.callbacks.CSVLogger(run.metrics),
         checkpoint,
     ]
@@ -119,22 +120,16 @@ def _open(config: TrainConfig) -> tuple[Dataset, Dataset, list[str]]:
 def _compiled_model(config: TrainConfig, train_set: Dataset, steps: int, class_weights: list[float] | None) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     num_classes = len(train_set.class_names)
-    model = build_model(
-        config.model,
-        num_classes=num_classes,
-        backbone=config.backbone,
-        backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
-        output_stride=config.output_stride,
-    )
-    optimization = config.optimization
-    schedule = build_schedule(
-        optimization.schedule,
-        optimization.learning_rate,
-        steps=steps * config.epochs,
-        warmup_steps=warmup_steps(optimization.warmup_epochs, steps),
-    )
+    with precision(config.optimization.precision):
+        model = build_model(
+            config.model,
+            num_classes=num_classes,
+            backbone=config.backbone,
+            backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
+            output_stride=config.output_stride,
+        )
     model.compile(
-        optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
+        optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps),
         loss=CrossEntropy(train_set.ignore_index, class_weights),
         metrics=[ConfusionMatrix(num_classes, train_set.ignore_index)],
     )

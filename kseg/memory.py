@@ -1,5 +1,6 @@
-"""How much memory a compiled training step takes."""
+"""How much memory a training step takes, on JAX."""
 
+import math
 from typing import Any
 
 import keras
@@ -8,19 +9,50 @@ from kseg.errors import KsegError
 
 
 def step_memory(model: keras.Model, images: Any, labels: Any) -> int:
-    """Returns the bytes that XLA sets aside for the intermediate values of a training step of a compiled model.
+    """Returns the bytes that XLA sets aside for the intermediate values of a compiled model's training step.
 
     images, labels: a batch, whose values do not matter. Weights, optimizer state and the batch itself come on top. The step is
-    compiled for this, and not run. Raises KsegError on another backend than JAX.
+    compiled for this, not run. How much it is depends on the device, and on how XLA orders a program: on CPUs for
+    concurrency, whatever that takes, unless XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false.
+    Raises KsegError on another backend than JAX.
     """
-    if keras.backend.backend() != "jax":
-        raise KsegError(f"the memory of a step is known on the JAX backend only, and this is {keras.backend.backend()}")
     import jax
 
+    _build(model, images, labels)
+    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
+    state = tuple([variable.value for variable in group] for group in groups)
+    step = jax.jit(model.train_step, donate_argnums=0).lower(state, (images, labels)).compile()
+    return step.memory_analysis().temp_size_in_bytes
+
+
+def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
+    """Returns the bytes that a training step keeps from its forward for its backward pass, as JAX asks XLA for: activations, and
+    the weights that gradients need. Nothing is compiled. Arguments and errors as step_memory's.
+    """
+    import jax
+
+    _build(model, images, labels)
+    groups = (model.non_trainable_variables, model.metrics_variables, model.optimizer.variables)
+    fixed, metrics, optimizer = ([variable.value for variable in group] for group in groups)
+
+    def backward(trainable):
+        def loss(values):
+            return model.compute_loss_and_updates(
+                values, fixed, metrics, images, labels, None, training=True, optimizer_variables=optimizer
+            )
+
+        return jax.vjp(loss, trainable, has_aux=True)[1]
+
+    kept = jax.eval_shape(backward, [variable.value for variable in model.trainable_variables])
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+def _build(model: keras.Model, images: Any, labels: Any) -> None:
+    """Makes the variables of the optimizer and the metrics."""
+    if keras.backend.backend() != "jax":
+        raise KsegError(f"the memory of a step is known on the JAX backend only, and this is {keras.backend.backend()}")
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    model.train_on_batch  # noqa: B018
-    variables = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
-    state = [[variable.value for variable in group] for group in variables]
-    step = jax.jit(model.train_step, donate_argnums=0)
-    return step.lower(state, (images, labels)).compile().memory_analysis().temp_size_in_bytes
+    if not model.metrics_variables:
+        model.compute_metrics(images, labels, model(images))
+        model.reset_metrics()

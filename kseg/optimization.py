@@ -28,8 +28,8 @@ def precision(policy: str) -> Iterator[None]:
 def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, steps: int) -> keras.optimizers.Optimizer:
     """Returns the optimizer to compile the model with, and turns on what the backbone is to do (remat).
 
-    model: one of build_model's. steps: of an epoch. With mixed_float16, model.compile wraps the optimizer in Keras's
-    LossScaleOptimizer. Raises KsegError for what does not go with this many steps, or with the backend.
+    model: one of build_model's. steps: of an epoch. With mixed_float16, Keras's LossScaleOptimizer is around the optimizer.
+    Raises KsegError for what does not go with this many steps, or with the backend.
     """
     if config.accumulate_steps > steps:
         raise KsegError(f"--accumulate_steps={config.accumulate_steps}: an epoch has {steps} steps only; use a smaller number")
@@ -46,7 +46,7 @@ def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, st
         gamma=config.schedule_gamma,
         accumulate_steps=config.accumulate_steps,
     )
-    return build_optimizer(
+    optimizer = build_optimizer(
         config.optimizer,
         learning_rate=schedule,
         weight_decay=config.weight_decay,
@@ -59,6 +59,10 @@ def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, st
         backbone_multiplier=config.backbone_lr_multiplier,
         freezes_backbone=config.freeze_backbone_epochs > 0,
     )
+    if config.precision == "mixed_float16":
+        # model.compile would wrap it too, but a file of the model would then hold the optimizer without its wrapper.
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
 def optimization_callbacks(config: OptimizationConfig) -> list[keras.callbacks.Callback]:

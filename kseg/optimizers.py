@@ -110,9 +110,12 @@ class Groups:
         self.averages_in_model = not self.averages_in_model
 
     def finalize_variable_values(self, var_list):
-        """Keras's fit ends with this: it puts the averages into the model, where they may be already."""
-        if not self.averages_in_model:
-            super().finalize_variable_values(var_list)
+        """Keras's fit ends with this: it puts the averages into the model, where they may be already. Keras's own would leave a
+        weight and its average one buffer, of which a later step on JAX could not dispose twice.
+        """
+        if self.use_ema and not self.averages_in_model:
+            for variable, average in zip(self._trainable_variables, self._model_variables_moving_average, strict=True):
+                variable.assign(ops.copy(average.value))
 
     def get_config(self):
         return {
@@ -183,8 +186,8 @@ def build_optimizer(
 
     name: "adamw" and "lion", whose weight_decay is decoupled, or "adam" (TorchAdam) and "sgd", whose weight_decay is L2 in the
     gradient, as in PyTorch. momentum: sgd's.
-    weight_decay_on: "all"; "weights", that is without biases, scales and offsets; "auto": weights where the decay is decoupled, else
-    all, as in PyTorch.
+    weight_decay_on: "all"; "weights", that is without biases, scales and offsets; "auto": weights where the decay is decoupled,
+    else all, as in PyTorch.
     clip_norm: largest norm of all gradients together; 0: any. ema: momentum of the averaged weights; 0: none.
     accumulate_steps: steps whose gradients are averaged to one update.
     backbone, backbone_multiplier, freezes_backbone: see Groups.

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import loader
+from benchmarks import loader, memory
 
-COMMANDS = {"loader": loader}
+COMMANDS = {"loader": loader, "memory": memory}
 
 
 def parser() -> argparse.ArgumentParser:

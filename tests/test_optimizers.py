@@ -1,5 +1,7 @@
 """The optimizers against torch's, with its parameter groups, on gradients that are given; and what accumulates and averages."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -23,11 +25,30 @@ def walk(optimizer, start, gradients, each=lambda step: None):
     if type(optimizer).__name__ == "AdamW":
         optimizer.epsilon = 1e-12  # Keras adds it before the average is corrected, torch after: without it they are the same
     path = []
+    apply = jitted(optimizer) if keras.backend.backend() == "jax" else optimizer.apply
     for step, values in enumerate(gradients):
         each(step)
-        optimizer.apply([keras.ops.convert_to_tensor(value) for value in values])
+        apply([keras.ops.convert_to_tensor(value) for value in values])
         path.append([keras.ops.convert_to_numpy(variable).copy() for variable in variables])
     return path
+
+
+def jitted(optimizer):
+    """optimizer.apply as fit does it on JAX: traced once, or once more after the thaw."""
+    import jax
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(frozen, state, gradients, values):
+        return optimizer.stateless_apply(state, gradients, values)
+
+    def apply(gradients):
+        groups = optimizer._trainable_variables, optimizer.variables
+        values, state = ([variable.value for variable in group] for group in groups)
+        for group, new in zip(groups, step(optimizer.backbone_frozen, state, gradients, values), strict=True):
+            for variable, value in zip(group, new, strict=True):
+                variable.assign(value)
+
+    return apply
 
 
 def torchs_walk(make, start, gradients, *, decay, only_weights, multiplier=1.0, clip=None, frozen_steps=0):
@@ -88,9 +109,7 @@ def test_it_walks_as_its_peer_does(name, only_weights, rng):
     gradients[::2] = draw(rng, 10, scale=0.01)
     options = {"weight_decay_on": "weights" if only_weights else "all", "backbone": BACKBONE, "backbone_multiplier": 0.1}
     ours = walk(build_optimizer(name, learning_rate=0.01, weight_decay=0.1, clip_norm=2.0, **options), start, gradients)
-    theirs = torchs_walk(
-        PEERS[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=0.1, clip=2.0
-    )
+    theirs = torchs_walk(PEERS[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=0.1, clip=2.0)
     assert_same(ours, theirs)
 
 
@@ -133,7 +152,7 @@ def test_a_backbone_that_thaws_starts_as_young_as_torchs(name, rng):
     assert_same(ours, torchs_walk(PEERS[name], start, gradients, decay=0.1, only_weights=only_weights, frozen_steps=8))
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_accumulated_gradients_are_one_update(name, rng):
     """Three steps an update are an update with the mean, in weights and in averages; what clips is the norm of the mean."""
     start, gradients = draw(rng, 1)[0], draw(rng, 12)

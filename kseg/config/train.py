@@ -45,7 +45,7 @@ class OptimizationConfig:
     weight_decay: float = field(1e-4, "Weight decay, of the kind that the optimizer has.", "optimization")
     weight_decay_on: str = field(
         "auto",
-        "What decays: all, or weights without biases and the scales and offsets of norms; auto: weights where decay is decoupled.",
+        "What decays: all, or weights, not biases and norms' scales and offsets; auto: weights where decay is decoupled, else all.",
         "optimization",
         ("auto", "all", "weights"),
     )
@@ -55,14 +55,18 @@ class OptimizationConfig:
     ema: float = field(
         0.0, "Momentum of averaged weights, e.g. 0.999, which are then what is validated and saved; 0: none.", "optimization"
     )
-    freeze_backbone_epochs: int = field(0, "First epochs in which the backbone and its batch norm stay as they are.", "optimization")
+    freeze_backbone_epochs: int = field(
+        0, "First epochs in which the backbone, batch norm included, stays as it is.", "optimization"
+    )
     precision: str = field(
         "float32",
         "What layers compute in; variables, batch norm's statistics, logits and loss are float32 always.",
         "optimization",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    remat: bool = field(False, "Recompute the backbone's activations in the backward pass: less memory, more time.", "optimization")
+    remat: bool = field(
+        False, "Recompute the backbone's activations in the backward pass: less memory, more time (JAX).", "optimization"
+    )
 
     def __post_init__(self):
         check_choices(self)

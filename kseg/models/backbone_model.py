@@ -17,7 +17,7 @@ class Backbone(keras.Model):
 
     frozen: its layers act as in inference although the model around them trains.
     remat: the backward pass computes activations anew from those at a few places, which alone are kept (Chen et al. 2016,
-    arXiv:1604.06174). Gradients and batch norm's statistics stay the same to rounding. Raises KsegError on another backend than JAX.
+    arXiv:1604.06174). Gradients and batch norm's statistics stay the same to rounding. JAX only: elsewhere KsegError.
     """
 
     frozen = False

@@ -6,8 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
+_Mixin: Any = object  # a class of Any, so that a type checker takes what Groups finds in the class after it
 
-class Groups:
+
+class Groups(_Mixin):
     """What kseg's optimizers add to the Keras optimizer that stands after this class among their bases.
 
     l2: added to the gradient as l2 * w, after clipping: PyTorch's weight_decay. Keras's own is decoupled: w -= rate * decay * w.

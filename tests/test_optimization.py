@@ -120,7 +120,8 @@ def compiled():
 @on_jax
 def test_a_backbone_thaws(compiled, tmp_path):
     """Until the thaw it is as it was, statistics included, and the others train as under Keras's trainable = False; two
-    compilations in all. A run goes on from either side of the thaw to the bit, from files that hold averages in the weights' place.
+    compilations in all. A run goes on from either side of the thaw to the bit, from files that hold averages in the weights'
+    place.
     """
     plain = OptimizationConfig(learning_rate=0.01, weight_decay=0.1, ema=0.8, schedule="constant")
     config = dataclasses.replace(plain, freeze_backbone_epochs=1, backbone_lr_multiplier=0.5)

@@ -45,7 +45,7 @@ class OptimizationConfig:
     weight_decay: float = field(1e-4, "Weight decay, of the kind that the optimizer has.", "optimization")
     weight_decay_on: str = field(
         "auto",
-        "What decays: all, or weights, not biases and norms' scales and offsets; auto: weights where decay is decoupled, else all.",
+        "What decays: all, or weights, not biases and norms' scales and offsets; auto: weights where it is decoupled, else all.",
         "optimization",
         ("auto", "all", "weights"),
     )

@@ -71,7 +71,8 @@ def _segments(backbone: Backbone) -> list[_Segment]:
     last_use = {id(x): i for i, operation in enumerate(operations) for x in keras.tree.flatten(operation.input)}
     length = math.isqrt(len(operations))
     segments: list[_Segment] = []
-    source, alive, made, since = backbone.inputs[0], set(), [], 0
+    source, made, since = backbone.inputs[0], [], 0
+    alive: set[int] = set()
     for i, operation in enumerate(operations):
         output = operation.output
         alive = {key for key in alive if last_use[key] > i}

@@ -6,15 +6,15 @@ import json
 import keras
 import numpy as np
 import pytest
+from tiny_model import flags
 
 from kseg import evaluate, train
 from kseg.checkpoints import RunState, restore_model, save_checkpoint
 from kseg.errors import KsegError
 from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
-from kseg.models import MODELS, build_model, register_model
+from kseg.models import build_model
 from kseg.models.backbones import BACKBONES
-from kseg.models.layers import head
 from kseg.models.supervision import DeeplySupervised, deeply_supervised, main_head
 from kseg.models.torch_export import export_torch_weights
 from kseg.run import RunDir, load_model
@@ -96,52 +96,40 @@ def test_a_model_of_one_head_is_its_own_main_head():
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Registers a backbone "small", one "small_c5" without other features, and a model "small": they compile quickly."""
+def levels(monkeypatch):
+    """Registers a backbone "test_levels" of five convolutions, with features c1 to c5, for tiny_model's test_conv."""
 
-    def build(levels):
-        def backbone(*, output_stride, input_shape):
-            x = images = keras.Input(input_shape)
-            features = {}
-            for level in range(1, 6):
-                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_conv{level}")(x)
-                features[f"c{level}"] = x
-            return keras.Model(images, {level: features[level] for level in levels}, name="backbone")
+    def build(*, output_stride, input_shape):
+        x = images = keras.Input(input_shape)
+        features = {}
+        for level in range(1, 6):
+            x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_conv{level}")(x)
+            features[f"c{level}"] = x
+        return keras.Model(images, features, name="backbone")
 
-        return backbone
-
-    for registry in (BACKBONES, MODELS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    BACKBONES.add("small", build(("c1", "c2", "c3", "c4", "c5")), output_strides=(32,))
-    BACKBONES.add("small_c5", build(("c5",)), output_strides=(32,))
-
-    @register_model(backbone="small", output_stride=32, levels=("c3",))
-    def small(features, *, num_classes):
-        return head(features["c3"], num_classes)
+    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+    BACKBONES.add("test_levels", build, output_strides=(32,))
 
 
-def test_any_model_can_have_the_head(small):
-    model, plain = (build_model("small", num_classes=3, auxiliary=given) for given in (True, False))
+def test_any_model_can_have_the_head(levels):
+    model, plain = (build_model("test_conv", num_classes=3, backbone="test_levels", auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
     assert export_torch_weights(model).keys() == export_torch_weights(plain).keys()  # smp's model has no such head
 
 
-def test_a_backbone_without_the_features(small):
-    with pytest.raises(KsegError, match="an auxiliary head needs the features c4, which backbone small_c5 does not have"):
-        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True)
+def test_a_backbone_without_the_features():
+    with pytest.raises(KsegError, match="an auxiliary head needs the features c4, which backbone test_conv does not have"):
+        build_model("test_conv", num_classes=2, auxiliary=True)
 
 
 @only_jax
-def test_a_run_with_an_auxiliary_head(tiny_coco, small, tmp_path):
+def test_a_run_with_an_auxiliary_head(tiny_coco, levels, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""
     run = RunDir(tmp_path / "run")
-    train.main([
-        "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32", "--batch_size=4",
-        "--epochs=1", "--noreport", "--model=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
-        "--auxiliary_weight=0.4",
-    ])  # fmt: skip
+    more = ("--epochs=1", "--backbone=test_levels", "--loss=ce+0.5*dice", "--label_smoothing=0.1", "--auxiliary_weight=0.4")
+    train.main(flags(tiny_coco, run.path, *more))
     (row,) = csv.DictReader(run.metrics.read_text().splitlines())
     assert {"loss", "mean_iou", "val_loss", "val_mean_iou"} <= row.keys()
     assert not [name for name in row if "auxiliary" in name or "logits" in name]
@@ -159,11 +147,12 @@ def test_a_run_with_an_auxiliary_head(tiny_coco, small, tmp_path):
     [
         ("--loss=dise", "--loss=dise: unknown loss 'dise'; did you mean dice"),
         ("--label_smoothing=1", "--label_smoothing=1.0: must be less than 1"),
+        ("--auxiliary_weight=1", "an auxiliary head needs the features c4, which backbone test_conv does not have"),
         ("--auxiliary_weight=-1", "--auxiliary_weight=-1.0: must be a finite number, 0 or more"),
     ],
 )
 def test_misuse_writes_nothing(tiny_coco, tmp_path, flag, message):
     with pytest.raises(KsegError) as error:
-        train.main(["kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={tmp_path / 'run'}", flag])
+        train.main(flags(tiny_coco, tmp_path / "run", flag))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,8 @@ from conftest import ROOT, run_tests_on
 FILES = [
     "tests/test_metrics.py",
     "tests/test_losses.py",
+    "tests/test_optimizers.py",
+    "tests/test_schedules.py",
     "tests/test_scoring.py",
     "tests/models/test_layers.py",
     "tests/models/test_lowering.py",

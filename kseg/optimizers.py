@@ -51,6 +51,8 @@ class Groups(_Mixin):
         if not self.backbone_frozen:
             super().apply(grads, trainable_variables)
             return
+        if not self.built:
+            self.build(trainable_variables)
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
         pairs = [(gradient, variable) for gradient, variable in zip(grads, variables, strict=True) if not self._slow(variable)]
         super().apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
@@ -91,17 +93,12 @@ class Groups(_Mixin):
         self._start = None
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """With gradients accumulated, Keras would average in every step; the weights only change in some."""
-        every = self.gradient_accumulation_steps
-        if not every:
-            super()._update_model_variables_moving_average(trainable_variables)
-            return
-        step = self._iterations + 1
-        due, first = ops.equal(step % every, 0), step <= every
+        """Keras would average in every step, also in those that only accumulate; and a m + w (1 - m) is not w where both are."""
+        every, step = self.gradient_accumulation_steps or 1, self._iterations + 1
+        share = ops.where(step <= every, 1.0, 1.0 - self.ema_momentum)  # the first update's weights are the first average
+        share = ops.where(ops.equal(step % every, 0), share, 0.0)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
-            momentum = ops.where(due, ops.where(first, 0.0, self.ema_momentum), 1.0)
-            momentum = ops.cast(momentum, variable.dtype)
-            average.assign(momentum * average + (1 - momentum) * variable)
+            average.assign(average + ops.cast(share, variable.dtype) * (variable - average))
 
     def swap_averages(self) -> None:
         """Exchanges the model's weights and their averages, exactly, on every backend. Call it outside the step."""

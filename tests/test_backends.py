@@ -12,6 +12,8 @@ FILES = [
     "tests/test_metrics.py",
     "tests/test_losses.py",
     "tests/test_supervision.py",
+    "tests/test_optimizers.py",
+    "tests/test_schedules.py",
     "tests/test_scoring.py",
     "tests/models/test_layers.py",
     "tests/models/test_lowering.py",

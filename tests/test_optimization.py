@@ -103,10 +103,12 @@ class Each(keras.callbacks.Callback):
 
 @pytest.fixture
 def compiled():
-    """Names of the functions that XLA compiles from here on."""
-    import jax
-
+    """Names of the functions that XLA compiles from here on, under JAX."""
     names = []
+    if keras.backend.backend() != "jax":
+        yield names
+        return
+    import jax
 
     def listen(event, duration, fun_name=None, **_):
         if event == "/jax/core/compile/backend_compile_duration":
@@ -117,7 +119,6 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@on_jax
 def test_a_backbone_thaws(compiled, tmp_path):
     """Until the thaw it is as it was, statistics included, and the others train as under Keras's trainable = False; two
     compilations in all. A run goes on from either side of the thaw to the bit, from files that hold averages in the weights'
@@ -135,7 +136,7 @@ def test_a_backbone_thaws(compiled, tmp_path):
 
     start = split(model)
     fit(model, 3, freeze, average, Each(look))
-    assert compiled.count("jit(train_step)") == 2
+    assert keras.backend.backend() != "jax" or compiled.count("jit(train_step)") == 2
     for before, after, change in zip(start, epochs[0], (same, same, moved), strict=True):
         assert change(before, after)
     for before, after in zip(epochs[0], epochs[1], strict=True):
@@ -155,7 +156,7 @@ def test_a_backbone_thaws(compiled, tmp_path):
         fit(again, 3, freeze, average, initial_epoch=epoch + 1)
         assert same(values(model.variables), values(again.variables))
         assert same(values(model.optimizer.variables), values(again.optimizer.variables))
-    assert compiled.count("jit(train_step)") == 5
+    assert keras.backend.backend() != "jax" or compiled.count("jit(train_step)") == 5
 
 
 def test_the_averages_are_what_is_validated_and_saved(tmp_path):

@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", default="deeplabv3plus:resnet50,deeplabv3plus:resnet101", help="MODEL:BACKBONE,...")
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--xla", action="store_true", help="also compile the steps (minutes each) for XLA's own figure")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,11 +27,13 @@ def run(arguments: argparse.Namespace) -> None:
     size, batch = arguments.image_size, arguments.batch_size
     images, labels = np.zeros((batch, size, size, 3), "uint8"), np.zeros((batch, size, size), "uint8")
     print(f"{describe_devices()}, batch {batch} of {size}x{size}, MiB\n")
-    print("| model | kept for the backward pass | with --remat | XLA's temporary memory | with --remat |\n|---|---|---|---|---|")
+    measures = {"kept for the backward pass": kept_bytes, **({"XLA's temporary memory": step_memory} if arguments.xla else {})}
+    print("| model | " + "".join(f"{name} | with --remat | " for name in measures))
+    print("|---|" + "---|---|" * len(measures))
     for name in arguments.models.split(","):
         model_name, backbone = name.split(":")
         cells = []
-        for measure in (kept_bytes, step_memory):
+        for measure in measures.values():
             for remat in (False, True):
                 model = build_model(model_name, num_classes=21, backbone=backbone)
                 model.get_layer("backbone").remat = remat

@@ -107,7 +107,7 @@ def test_two_processes_go_on_as_one_would(reference, tmp_path):
     port = free_port()
     hosts = [
         start(
-            "--resume", f"--run_dir={folder}", "--distribution=data_parallel", f"--coordinator=127.0.0.1:{port}",
+            "--resume", f"--run_dir={folder}", "--tensorboard", "--distribution=data_parallel", f"--coordinator=127.0.0.1:{port}",
             "--num_processes=2", f"--process_id={i}",
         )
         for i, folder in enumerate((run.path, tmp_path / "elsewhere"))

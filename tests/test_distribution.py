@@ -167,13 +167,6 @@ def test_other_backends(backend, reference, tmp_path):
     assert np.abs(counts - expected).sum() <= counts.sum() // 1000
 
 
-def test_what_only_jax_can_do():
-    done = start("--distribution=data_parallel", KERAS_BACKEND="torch")
-    _, err = done.communicate(timeout=300)
-    assert done.returncode == 2
-    assert err == "error: --distribution=data_parallel: needs KERAS_BACKEND=jax; on torch kseg computes on one device\n"
-
-
 MISUSE = [
     (["--process_id=1"], "--process_id=1: needs --coordinator=HOST:PORT"),
     (["--coordinator=a:1", "--num_processes=2", "--process_id=0"], "several processes need --distribution=data_parallel"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
@@ -23,6 +24,12 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         super().on_epoch_end(epoch, logs)
         if self.stopped_epoch:
             print(f"no better {self.monitor} since epoch {self.best_epoch + 1}: the run ends here", flush=True)
+
+    def get_monitor_value(self, logs):
+        """A value that is no finite number is worse than any other; Keras would never find a better one than NaN."""
+        value = super().get_monitor_value(logs)
+        worst = -np.inf if self.mode == "max" else np.inf
+        return value if value is None or np.isfinite(value) else worst
 
     def get_state(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON values."""

@@ -14,7 +14,7 @@ from kseg.metrics import ConfusionMatrix, UnlabelledBatches
 from kseg.models import build_model
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.supervision import deeply_supervised
-from kseg.optimizers import build_optimizer, build_schedule, warmup_steps
+from kseg.optimization import configure, precision
 from kseg.sanity import check_labels
 from kseg.trial import first_batch, overfit_sets
 
@@ -62,26 +62,21 @@ def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Mode
     """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit. steps: an epoch's."""
     keras.utils.set_random_seed(config.seed)
     num_classes, ignore_index = len(data.train.class_names), data.train.ignore_index
-    objective, optimization = config.objective, config.optimization
-    model = build_model(
-        config.model,
-        num_classes=num_classes,
-        backbone=config.backbone,
-        backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
-        output_stride=config.output_stride,
-        normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
-        auxiliary=objective.auxiliary_weight > 0,
-    )
-    if objective.auxiliary_weight:
-        model = deeply_supervised(model, objective.auxiliary_weight)
-    schedule = build_schedule(
-        optimization.schedule,
-        optimization.learning_rate,
-        steps=steps * config.epochs,
-        warmup_steps=warmup_steps(optimization.warmup_epochs, steps),
-    )
+    objective = config.objective
+    with precision(config.optimization.precision):
+        model = build_model(
+            config.model,
+            num_classes=num_classes,
+            backbone=config.backbone,
+            backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
+            output_stride=config.output_stride,
+            normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
+            auxiliary=objective.auxiliary_weight > 0,
+        )
+        if objective.auxiliary_weight:
+            model = deeply_supervised(model, objective.auxiliary_weight)
     model.compile(
-        optimizer=build_optimizer(optimization.optimizer, learning_rate=schedule, weight_decay=optimization.weight_decay),
+        optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps),
         loss=build_loss(
             objective.loss,
             ignore_index=ignore_index,

@@ -99,6 +99,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if len(self._losses) >= self.every:
             self._look()
 
+    def on_test_begin(self, logs=None):
+        self._look()  # validating a broken model would only take time
+
     def on_epoch_end(self, epoch, logs=None):
         self._look()
 

@@ -29,6 +29,7 @@ from kseg.losses import build_loss
 from kseg.models import MODELS
 from kseg.models.backbones import check_backbone
 from kseg.models.supervision import main_head
+from kseg.optimization import optimization_callbacks
 from kseg.preparation import RunData, compiled_model, open_data
 from kseg.report import write_report
 from kseg.resume import resumed_config
@@ -225,6 +226,7 @@ def _callbacks(
     callbacks: list[Any] = [
         position,
         progress,
+        *optimization_callbacks(config.optimization),
         TimeEstimate(steps_per_epoch=position.steps, epochs=config.epochs),
         StopOnNonFinite(position, run.nonfinite, functools.partial(batch_names, data.train, config.batch_size, config.seed)),
         WarnOfUnlabelledBatches(position.steps),

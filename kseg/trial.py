@@ -11,6 +11,7 @@ from kseg.data import Dataset
 from kseg.data.order import epoch_order
 from kseg.data.subset import Subset
 from kseg.distribution import device_count
+from kseg.memory import step_memory
 from kseg.summary import abbreviate
 
 
@@ -62,14 +63,8 @@ def _compiled_temporary(model, batch_size, image_size):
     """Bytes that the training step takes beside its arguments and results; None where nobody says."""
     if keras.backend.backend() != "jax":
         return None
-    import jax
-
-    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
-    state = tuple([jax.ShapeDtypeStruct(v.shape, v.dtype) for v in group] for group in groups)
     shape = (batch_size, *image_size)
-    data = (jax.ShapeDtypeStruct((*shape, model.input_shape[-1]), "uint8"), jax.ShapeDtypeStruct(shape, "uint8"))
-    analysis = jax.jit(model.train_step, donate_argnums=0).lower(state, data).compile().memory_analysis()
-    return None if analysis is None else analysis.temp_size_in_bytes
+    return step_memory(model, np.zeros((*shape, model.input_shape[-1]), "uint8"), np.zeros(shape, "uint8"))
 
 
 def _bytes(variables):

@@ -70,19 +70,27 @@ def test_the_checkpoint_follows_the_mode(tmp_path, mode, best):
     assert load_model(checkpoint.run.best).get_weights()[0] == best - 1
 
 
-def test_a_resumed_run_goes_on_waiting():
-    def run(stopping, scores, first):
-        stopping.set_model(_model())
-        stopping.on_train_begin()
-        for epoch, score in enumerate(scores, first):
-            stopping.on_epoch_end(epoch, {"score": score})
-            if stopping.model.stop_training:
-                return epoch
-        return None
+def _stops(stopping, scores, first=0):
+    """The epoch after which it ends the run, or None."""
+    stopping.set_model(_model())
+    stopping.on_train_begin()
+    for epoch, score in enumerate(scores, first):
+        stopping.on_epoch_end(epoch, {"score": score})
+        if stopping.model.stop_training:
+            return epoch
+    return None
 
+
+def test_a_resumed_run_goes_on_waiting():
     before = EarlyStopping("score", "max", 3)
-    assert run(before, [1.0, 2.0, 1.5, 1.9], 0) is None
+    assert _stops(before, [1.0, 2.0, 1.5, 1.9]) is None
     after = EarlyStopping("score", "max", 3)
     after.set_state(json.loads(json.dumps(before.get_state())))
-    assert run(after, [1.8, 9.0], 4) == 4
-    assert run(EarlyStopping("score", "max", 3), [1.8, 9.0], 4) is None
+    assert _stops(after, [1.8, 9.0], 4) == 4
+    assert _stops(EarlyStopping("score", "max", 3), [1.8, 9.0], 4) is None
+
+
+@pytest.mark.parametrize(("mode", "scores"), [("max", [1.0, 2.0, 3.0]), ("min", [3.0, 2.0, 1.0])])
+def test_any_number_is_better_than_none(mode, scores):
+    assert _stops(EarlyStopping("score", mode, 2), [float("nan"), *scores]) is None
+    assert _stops(EarlyStopping("score", mode, 2), [*scores, float("nan"), float("nan")]) == 4

@@ -21,7 +21,7 @@ from kseg.run import RunDir
 from kseg.sanity import StopOnNonFinite, WarnOfStillLoss
 
 
-def test_a_run_that_diverges(tiny_coco, tmp_path):
+def test_a_run_that_diverges(tiny_coco, tmp_path, capsys):
     run = RunDir(tmp_path / "run")
     with pytest.raises(KsegError, match=r"the loss is (nan|inf) at step \d of epoch 1.*lower --learning_rate.*nonfinite.json"):
         train.main(flags(tiny_coco, run.path, "--learning_rate=1e30", "--schedule=constant"))
@@ -30,6 +30,7 @@ def test_a_run_that_diverges(tiny_coco, tmp_path):
     dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco)), "train")
     assert content["images"] == batch_names(dataset, 3, 21, 0, content["step"] - 1)
     assert not run.best.exists()
+    assert "val_loss" not in capsys.readouterr().out  # it was not validated either
 
 
 def test_a_loss_that_is_no_number_ends_the_epoch_early(tmp_path):

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from kseg import evaluate, train
+from kseg.checkpoints import RunState, restore_model, save_checkpoint
 from kseg.errors import KsegError
 from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
-from kseg.models import build_model
+from kseg.models import MODELS, build_model, register_model
 from kseg.models.backbones import BACKBONES
+from kseg.models.layers import head
 from kseg.models.supervision import DeeplySupervised, deeply_supervised, main_head
+from kseg.models.torch_export import export_torch_weights
 from kseg.run import RunDir, load_model
 
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles a whole model; JAX's run is enough")
@@ -75,12 +78,16 @@ def test_a_checkpoint_trains_on(batch, tmp_path):
     images, label = batch
     model = compiled(two_heads(0.4))
     model.train_on_batch(images, label)
-    model.save(tmp_path / "model.keras")
-    again = load_model(tmp_path / "model.keras", compile=True)
-    assert type(again) is DeeplySupervised and again.auxiliary_weight == 0.4
-    for each in (model, again):
-        each.reset_metrics()
-    assert again.train_on_batch(images, label) == pytest.approx(model.train_on_batch(images, label), rel=1e-6)
+    path = tmp_path / "model.keras"
+    save_checkpoint(path, model, RunState(epoch=1, step=0))
+    loaded = load_model(path, compile=True)
+    assert type(loaded) is DeeplySupervised and loaded.auxiliary_weight == 0.4
+    resumed = compiled(two_heads(0.4))
+    restore_model(path, resumed)
+    model.reset_metrics()
+    expected = model.train_on_batch(images, label)
+    assert loaded.train_on_batch(images, label) == pytest.approx(expected, rel=1e-6)
+    assert resumed.train_on_batch(images, label) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_model_of_one_head_is_its_own_main_head():
@@ -89,51 +96,56 @@ def test_a_model_of_one_head_is_its_own_main_head():
 
 
 @pytest.fixture
-def small_backbones(monkeypatch):
-    """Registers two of a few convolutions, which compile quickly: with features c1 to c5, and with c5 alone."""
+def small(monkeypatch):
+    """Registers a backbone "small", one "small_c5" without other features, and a model "small": they compile quickly."""
 
     def build(levels):
         def backbone(*, output_stride, input_shape):
             x = images = keras.Input(input_shape)
             features = {}
             for level in range(1, 6):
-                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"conv{level}")(x)
+                x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_conv{level}")(x)
                 features[f"c{level}"] = x
             return keras.Model(images, {level: features[level] for level in levels}, name="backbone")
 
         return backbone
 
-    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+    for registry in (BACKBONES, MODELS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     BACKBONES.add("small", build(("c1", "c2", "c3", "c4", "c5")), output_strides=(32,))
     BACKBONES.add("small_c5", build(("c5",)), output_strides=(32,))
 
+    @register_model(backbone="small", output_stride=32, levels=("c3",))
+    def small(features, *, num_classes):
+        return head(features["c3"], num_classes)
 
-def test_any_model_can_have_the_head(small_backbones):
-    model, plain = (
-        build_model("fcn32s", num_classes=3, backbone="small", fc_filters=8, auxiliary=given) for given in (True, False)
-    )
+
+def test_any_model_can_have_the_head(small):
+    model, plain = (build_model("small", num_classes=3, auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
+    assert export_torch_weights(model).keys() == export_torch_weights(plain).keys()  # smp's model has no such head
 
 
-def test_a_backbone_without_the_features(small_backbones):
-    with pytest.raises(KsegError, match="needs the features c4, which backbone small_c5 does not have"):
-        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True, fc_filters=8)
+def test_a_backbone_without_the_features(small):
+    with pytest.raises(KsegError, match="an auxiliary head needs the features c4, which backbone small_c5 does not have"):
+        build_model("fcn32s", num_classes=2, backbone="small_c5", auxiliary=True)
 
 
 @only_jax
-def test_a_run_with_an_auxiliary_head(tiny_coco, small_backbones, tmp_path):
+def test_a_run_with_an_auxiliary_head(tiny_coco, small, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""
     run = RunDir(tmp_path / "run")
     train.main([
         "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32", "--batch_size=4",
-        "--epochs=1", "--noreport", "--model=fpn", "--backbone=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
+        "--epochs=1", "--noreport", "--model=small", "--loss=ce+0.5*dice", "--label_smoothing=0.1",
         "--auxiliary_weight=0.4",
     ])  # fmt: skip
     (row,) = csv.DictReader(run.metrics.read_text().splitlines())
-    assert row.keys() == {"epoch", "loss", "mean_iou", "val_loss", "val_mean_iou", "learning_rate", "seconds"}
-    last = load_model(run.last, compile=True)
+    assert {"loss", "mean_iou", "val_loss", "val_mean_iou"} <= row.keys()
+    assert not [name for name in row if "auxiliary" in name or "logits" in name]
+    last = load_model(run.checkpoints()[0], compile=True)
     assert set(last.output) == {"logits", "auxiliary"} and last.auxiliary_weight == 0.4
     assert last.loss.weights == [1.0, 0.5] and last.loss.losses[0].parameters == {"label_smoothing": 0.1}
     assert load_model(run.model).output.shape == (None, None, None, 4)

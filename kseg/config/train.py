@@ -38,7 +38,7 @@ class ObjectiveConfig:
     )
     auxiliary_weight: float = field(
         0.0,
-        "Weight of the same loss on an auxiliary head, on the features of stride 16, that only training has; 0: no head.",
+        "Weight of the same loss on an auxiliary head on the features c4, which only training has; 0: no head.",
         "loss",
     )
 
@@ -53,20 +53,74 @@ class OptimizationConfig:
     """How it is minimised."""
 
     optimizer: str = field(
-        "adamw", "adamw: weight decay is decoupled; adam: as PyTorch's, L2 in the gradient.", "optimization", ("adamw", "adam")
+        "adamw",
+        "adamw and lion: weight decay is decoupled; adam and sgd: as PyTorch's, L2 in the gradient.",
+        "optimization",
+        ("adamw", "adam", "sgd", "lion"),
     )
     learning_rate: float = field(1e-3, "Peak learning rate.", "optimization")
+    backbone_lr_multiplier: float = field(1.0, "The backbone's learning rate, as a part of the others'.", "optimization")
     schedule: str = field(
-        "poly", "Learning rate over the run: poly falls to 0 with power 0.9.", "optimization", ("poly", "cosine", "constant")
+        "poly",
+        "Learning rate over the run: poly falls to 0 with power 0.9; step falls at --schedule_milestones; one_cycle rises over "
+        "--warmup_epochs (0: 30% of the run), then falls.",
+        "optimization",
+        ("poly", "cosine", "step", "one_cycle", "constant"),
     )
+    schedule_milestones: tuple[str, ...] = field((), "step: epochs after which the learning rate drops.", "optimization")
+    schedule_gamma: float = field(0.1, "step: what it is multiplied by there.", "optimization")
     warmup_epochs: float = field(0.0, "Epochs over which the learning rate first rises from 0.", "optimization")
     weight_decay: float = field(1e-4, "Weight decay, of the kind that the optimizer has.", "optimization")
+    weight_decay_on: str = field(
+        "auto",
+        "What decays: all, or weights, not biases and norms' scales and offsets; auto: weights where it is decoupled, else all.",
+        "optimization",
+        ("auto", "all", "weights"),
+    )
+    momentum: float = field(0.9, "sgd: its momentum.", "optimization")
+    clip_norm: float = field(0.0, "Largest norm of all gradients together; 0: any.", "optimization")
+    accumulate_steps: int = field(1, "Steps whose gradients are averaged to one update.", "optimization")
+    ema: float = field(
+        0.0, "Momentum of averaged weights, e.g. 0.999, which are then what is validated and saved; 0: none.", "optimization"
+    )
+    freeze_backbone_epochs: int = field(
+        0, "First epochs in which the backbone, batch norm included, stays as it is.", "optimization"
+    )
+    precision: str = field(
+        "float32",
+        "What layers compute in; variables, batch norm's statistics, logits and loss are float32 always.",
+        "optimization",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    remat: bool = field(
+        False, "Recompute the backbone's activations in the backward pass: less memory, more time (JAX).", "optimization"
+    )
 
     def __post_init__(self):
         check_choices(self)
-        check_at_least(self, 0, "learning_rate", "weight_decay", "warmup_epochs")
-        if self.learning_rate == 0:
-            raise KsegError("--learning_rate=0: must be more than 0")
+        check_at_least(self, 0, "learning_rate", "backbone_lr_multiplier", "schedule_gamma", "weight_decay", "warmup_epochs")
+        check_at_least(self, 0, "clip_norm", "freeze_backbone_epochs")
+        check_at_least(self, 1, "accumulate_steps")
+        for name in ("learning_rate", "backbone_lr_multiplier"):
+            if getattr(self, name) == 0:
+                raise KsegError(f"--{name}=0: must be more than 0")
+        for name in ("momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise KsegError(f"--{name}={getattr(self, name)}: must be at least 0 and less than 1")
+        if (self.schedule == "step") != bool(self.schedule_milestones):
+            raise KsegError("--schedule=step and --schedule_milestones=EPOCH,... go together: pass both or neither")
+        self.milestones()
+
+    def milestones(self) -> list[float]:
+        """Returns schedule_milestones as numbers of epochs. Raises KsegError unless they are, and rise."""
+        try:
+            epochs = [float(text) for text in self.schedule_milestones]
+        except ValueError:
+            epochs = [0.0]
+        if any(not before < after < float("inf") for before, after in zip([0.0, *epochs], epochs, strict=False)):
+            given = ",".join(self.schedule_milestones)
+            raise KsegError(f"--schedule_milestones={given}: must be numbers of epochs, more than 0, each more than the last")
+        return epochs
 
 
 @dataclass(frozen=True)

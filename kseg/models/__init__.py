@@ -76,9 +76,11 @@ def build_model(
         mean, std = _mean_and_std(normalization, weights)
         x = Normalize(*channel_statistics(mean, std, input_shape[-1]), name="normalize")(images)
     features = encoder(x)
-    missing = [level for level in (*entry.info["levels"], *(["c4"] if auxiliary else [])) if level not in features]
+    missing = [level for level in entry.info["levels"] if level not in features]
     if missing:
         raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
+    if auxiliary and "c4" not in features:
+        raise KsegError(f"an auxiliary head needs the features c4, which backbone {backbone} does not have; train without one")
     logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
     heads = {"logits": logits}
     if auxiliary:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import ROOT, machine, write_between
-from benchmarks.steps import compiled_model, jax_step
+from benchmarks.steps import compiled_model
 
 HELP = "Overhead of fit over a bare jitted loop of the same step on the same data, and the metric's share of an evaluation pass."
 PAGE = ROOT / "docs" / "performance.md"
@@ -102,7 +102,9 @@ def _bare_loop(model: Any, batches: Any) -> Callable[[int], None]:
     """Keras's own train_step, jitted with its state donated, in a loop that does nothing else."""
     import jax
 
-    step, state = jax_step(model, *next(batches))
+    from kseg.memory import compiled_step
+
+    step, state = compiled_step(model, *next(batches))
 
     def loop(steps):
         nonlocal state

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, machine, write_between
-from benchmarks.steps import compiled_model, jax_step, planned_mb, torch_step
+from benchmarks.steps import compiled_model, planned_mb, torch_step
 
 HELP = "Peak memory of training steps; --peer: beside segmentation_models_pytorch's."
 PAGE = ROOT / "docs" / "performance.md"
@@ -125,9 +125,10 @@ def main(settings: dict[str, Any]) -> None:
         import kseg.losses
         import kseg.metrics
         import kseg.models  # noqa: F401
+        from kseg.memory import compiled_step
 
         before = held_mb()
-        compiled, state = jax_step(compiled_model(name, backbone, CLASSES), images, labels)
+        compiled, state = compiled_step(compiled_model(name, backbone, CLASSES), images, labels)
         plan = planned_mb(compiled)
 
         def step_once():

@@ -61,6 +61,7 @@ def _start(arguments: argparse.Namespace, backbone: str, cache: str) -> dict[str
     settings = {"backbone": backbone, "cache": cache, "size": arguments.image_size, "batch": arguments.batch_size}
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    environment["KERAS_BACKEND"] = "jax"
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}  # Keras imports it; nothing here uses it
     command = [sys.executable, "-m", "benchmarks.startup", json.dumps(settings)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)

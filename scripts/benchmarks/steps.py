@@ -23,22 +23,6 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
     return model
 
 
-def jax_step(model: Any, images: Any, labels: Any) -> tuple[Any, Any]:
-    """Returns (Keras's own train_step of a compiled model, compiled with its state donated; the state).
-
-    (logs, state) = step(state, (images, labels)). step.memory_analysis() is XLA's plan.
-    """
-    import jax
-
-    model.optimizer.build(model.trainable_variables)
-    predictions = model(images[:1])
-    model.compute_loss(x=images[:1], y=labels[:1], y_pred=predictions)
-    model.compute_metrics(images[:1], labels[:1], predictions)  # makes the metrics' variables
-    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
-    state = tuple([jax.numpy.array(variable.value, copy=True) for variable in group] for group in groups)
-    return jax.jit(model.train_step, donate_argnums=0).lower(state, (images, labels)).compile(), state
-
-
 def planned_mb(step: Any) -> float:
     """MB that XLA plans for a step: arguments, results that do not replace them, and all that lives in between."""
     plan = step.memory_analysis()

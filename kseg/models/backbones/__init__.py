@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kseg.errors import KsegError
+from kseg.models.backbone_model import Backbone
 from kseg.models.layers import NORMALIZATIONS
 from kseg.registry import Registry, import_modules
 
@@ -66,12 +67,12 @@ def build_backbone(
     output_stride: 8, 16 or 32, the stride of `c5`; below 32 the last stages trade their stride for dilation.
     weights: None for random weights; a tag that the family knows, such as "imagenet"; hf://owner/repo[@revision]; or a file (see
     kseg.models.pretrained). With another number of channels than three, the first convolution is adapted (adapt_kernel).
-    Returns a keras.Model from [B, H, W, C] normalised images to {"c1": ..., "c5": ...}.
+    Returns a Backbone (a keras.Model) named "backbone", from [B, H, W, C] normalised images to {"c1": ..., "c5": ...}.
     Raises KsegError for an unknown name, a stride that the family cannot be built with, or weights that cannot be had.
     """
     check_backbone(name, output_stride)
     if weights is None:
-        return BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape)
+        return _backbone(BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape))
     from kseg.models.pretrained import Pretrained, find_weights
 
     found = weights if isinstance(weights, Pretrained) else find_weights(name, weights)
@@ -79,7 +80,11 @@ def build_backbone(
     model = build(output_stride=output_stride, input_shape=input_shape)
     if found.fill is not None:
         found.fill(model)
-    return model
+    return _backbone(model)
+
+
+def _backbone(model: Any) -> Backbone:
+    return Backbone(model.inputs[0], model.output, name="backbone")
 
 
 def check_backbone(name: str, output_stride: int) -> None:

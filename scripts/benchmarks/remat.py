@@ -1,0 +1,39 @@
+"""What --remat saves: bytes of a training step with and without it, as JAX and XLA count them. Nothing is trained."""
+
+import argparse
+import os
+
+HELP = "Memory of a training step with and without --remat, as JAX and XLA count it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", default="deeplabv3plus:resnet50,deeplabv3plus:resnet101", help="MODEL:BACKBONE,...")
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=8)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    # On CPUs XLA orders a program for concurrency unless told otherwise, and recomputes everything at once.
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    os.environ["KERAS_BACKEND"] = "jax"
+    import numpy as np
+
+    from kseg.distribution import describe_devices
+    from kseg.losses import CrossEntropy
+    from kseg.memory import kept_bytes, step_memory
+    from kseg.models import build_model
+
+    size, batch = arguments.image_size, arguments.batch_size
+    images, labels = np.zeros((batch, size, size, 3), "uint8"), np.zeros((batch, size, size), "uint8")
+    print(f"{describe_devices()}, batch {batch} of {size}x{size}, MiB\n")
+    print("| model | kept for the backward pass | with --remat | XLA's temporary memory | with --remat |\n|---|---|---|---|---|")
+    for name in arguments.models.split(","):
+        model_name, backbone = name.split(":")
+        cells = []
+        for measure in (kept_bytes, step_memory):
+            for remat in (False, True):
+                model = build_model(model_name, num_classes=21, backbone=backbone)
+                model.get_layer("backbone").remat = remat
+                model.compile(optimizer="adamw", loss=CrossEntropy())
+                cells.append(f"{measure(model, images, labels) / 2**20:.0f}")
+        print(f"| {model_name} on {backbone} | {' | '.join(cells)} |", flush=True)

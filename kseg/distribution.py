@@ -66,6 +66,12 @@ def check_batch(kind: str, batch_size: int) -> None:
         raise KsegError(f"--batch_size={batch_size}: cannot be divided evenly among {devices} devices; use {choice}")
 
 
+def device_count() -> int:
+    """Devices among which a batch is divided in the scope that this is called in; 1 outside of data_parallel."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.devices.size
+
+
 def shard(batch: Sequence[Any]) -> list[Any]:
     """Puts each array [B, ...] of a batch onto the devices in force, each device its part of B; as it is without any."""
     distribution = keras.distribution.distribution()

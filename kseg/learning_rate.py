@@ -12,6 +12,7 @@ from keras import ops
 from kseg.config import FindRateConfig
 from kseg.data.pipeline import sample_errors, train_batches
 from kseg.data.workers import worker_pool
+from kseg.distribution import check_batch, data_parallel
 from kseg.errors import KsegError
 from kseg.figures import rate_chart
 from kseg.models import MODELS
@@ -104,7 +105,11 @@ def find_rate(config: FindRateConfig) -> FoundRate:
         raise KsegError(f"--output={config.output}: the folder {folder} does not exist")
     train = config.train
     train = dataclasses.replace(train, backbone=train.backbone or MODELS[train.model].info["backbone"])
-    with worker_pool(train.devices.workers) as pool, sample_errors():
+    if train.devices.coordinator is not None:
+        raise KsegError(f"--coordinator={train.devices.coordinator}: find_lr runs in one process; leave the flag out")
+    distribution = train.devices.distribution
+    check_batch(distribution, train.batch_size)
+    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, sample_errors():
         data = open_data(train)
         steps = max(len(data.train) // train.batch_size, 1)
         batches, steps = train_batches(

@@ -119,7 +119,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
             "images": self.names(epoch, step),
             "images_of_the_step_before": self.names(epoch, step - 1) if step else [],
         }
-        write_text(self.file, json.dumps(content, indent=1) + "\n")
+        if hosts.is_first():
+            write_text(self.file, json.dumps(content, indent=1) + "\n")
         raise KsegError(
             f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}: the run diverged; try a lower --learning_rate, or look "
             f"at the step's images, which {self.file} names"

@@ -10,6 +10,7 @@ from kseg.config import TrainConfig
 from kseg.data import Dataset
 from kseg.data.order import epoch_order
 from kseg.data.subset import Subset
+from kseg.distribution import device_count
 from kseg.memory import step_memory
 from kseg.summary import abbreviate
 
@@ -35,15 +36,17 @@ def first_batch(dataset: Dataset, batch_size: int) -> Dataset:
 def describe_memory(model: keras.Model, config: TrainConfig) -> str:
     """Returns what a model that has trained a step needs, in two lines: on the device, and in the processes on this machine.
 
-    Activations are what XLA says the compiled step needs besides its arguments; other backends than JAX do not say.
+    Activations are what XLA says the compiled step needs besides its arguments; other backends than JAX do not say. Of many
+    devices each needs as much, for its part of the batch.
     """
+    batch, many = config.batch_size // device_count(), " on each device" if device_count() > 1 else ""
     optimizer: Any = model.optimizer
     parts = {
         "parameters": _bytes(model.weights),
         "gradients": _bytes(model.trainable_variables),
         "optimizer": _bytes(optimizer.variables),
     }
-    if (temporary := _compiled_temporary(model, config)) is not None:
+    if (temporary := _compiled_temporary(model, batch, config.image_size)) is not None:
         parts["activations"] = max(temporary - parts["gradients"], 0)
     known = "" if temporary is not None else ", without activations, which only JAX tells"
     each = ", ".join(f"{name} {abbreviate(value)}B" for name, value in parts.items())
@@ -51,16 +54,16 @@ def describe_memory(model: keras.Model, config: TrainConfig) -> str:
     workers = process.children(recursive=True)
     ours, theirs = process.memory_info().rss, sum(worker.memory_info().rss for worker in workers)
     return (
-        f"memory  {each}: {abbreviate(sum(parts.values()))}B with batch {config.batch_size}{known}\n"
+        f"memory  {each}: {abbreviate(sum(parts.values()))}B with batch {batch}{many}{known}\n"
         f"host    this process {abbreviate(ours)}B, {len(workers)} loading processes {abbreviate(theirs)}B"
     )
 
 
-def _compiled_temporary(model, config):
+def _compiled_temporary(model, batch_size, image_size):
     """Bytes that the training step takes beside its arguments and results; None where nobody says."""
     if keras.backend.backend() != "jax":
         return None
-    shape = (config.batch_size, *config.image_size)
+    shape = (batch_size, *image_size)
     return step_memory(model, np.zeros((*shape, model.input_shape[-1]), "uint8"), np.zeros(shape, "uint8"))
 
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, run_tests_on
 
 FILES = [
+    "tests/test_devices.py",
     "tests/test_metrics.py",
     "tests/test_losses.py",
     "tests/test_supervision.py",

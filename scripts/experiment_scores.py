@@ -30,15 +30,15 @@ def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:
 
 
 def measure(run_dir: str) -> dict[str, Any]:
-    """Scores a run's model again, and reads its metrics.csv."""
+    """Scores a run's model again, and reads its metrics.csv and timing.csv."""
     from kseg.data.workers import worker_pool
+    from kseg.summary import count_flops
     from kseg.trained import open_trained
 
     with worker_pool(None) as pool:
         trained = open_trained(TrainedConfig(run_dir=run_dir), pool)
         evaluation = trained.predictor.evaluate(progress=False)
-    with trained.run.metrics.open(newline="", encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
+    epochs, timing = _rows(trained.run.metrics), _rows(trained.run.timing)
     batch_size = trained.config.batch_size
     return {
         "mean_iou": evaluation.scores.mean_iou,
@@ -48,20 +48,16 @@ def measure(run_dir: str) -> dict[str, Any]:
         "batch_size": batch_size,
         "image_size": trained.config.image_size,
         "epochs": len(epochs),
-        "epoch_seconds": median(float(epoch["seconds"]) for epoch in epochs),
+        "epoch_seconds": median(float(epoch["seconds"]) for epoch in timing),
         "val_mean_ious": [float(epoch["val_mean_iou"]) for epoch in epochs],
         "parameters": trained.model.count_params(),
-        "flops": _flops(trained.model, trained.config.image_size),
+        "flops": count_flops(trained.model, trained.config.image_size),
     }
 
 
-def _flops(model: Any, image_size: tuple[int, int]) -> int | None:
-    """Floating-point operations of an image's forward pass; None where this kseg cannot count them yet."""
-    try:
-        from kseg.summary import count_flops  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    return count_flops(model, image_size)
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -130,7 +129,7 @@ def flags_of(experiment: Experiment, arguments: argparse.Namespace, extra: Seque
 
 
 def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[str, Any]:
-    """Runs an experiment unless it is finished; returns what the table says of it.
+    """Runs an experiment unless it is finished, or goes on with it; returns what the table says of it.
 
     folder: holds runs/ID, its log ID.txt, and the result ID.json that says that it is finished. Raises KsegError if what is
     finished was run with other flags.
@@ -143,10 +142,9 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
             raise KsegError(f"--output_dir={folder}: {experiment.id} was run there with other flags; name another folder")
         return result
     run, log = RunDir(folder / "runs" / experiment.id), folder / f"{experiment.id}.txt"
-    if run.config.exists():  # stopped before its end
-        shutil.rmtree(run.path)
     log.parent.mkdir(parents=True, exist_ok=True)
-    code, memory = run_measured([sys.executable, "-m", "kseg.train", *flags, f"--run_dir={run.path.absolute()}"], log)
+    command = [sys.executable, "-m", "kseg.train", *flags, "--resume", f"--run_dir={run.path.absolute()}"]
+    code, memory = run_measured(command, log)
     result = {"flags": stated, "peak_memory_mb": memory}
     if code == 0:
         scores = folder / f"{experiment.id}-scores.json"

@@ -51,7 +51,7 @@ def describe_memory(model: keras.Model, config: TrainConfig) -> str:
     known = "" if temporary is not None else ", without activations, which only JAX tells"
     each = ", ".join(f"{name} {abbreviate(value)}B" for name, value in parts.items())
     process = psutil.Process()
-    workers = process.children(recursive=True)
+    workers = [child for child in process.children(recursive=True) if "kseg.data.worker" in child.cmdline()]
     ours, theirs = process.memory_info().rss, sum(worker.memory_info().rss for worker in workers)
     return (
         f"memory  {each}: {abbreviate(sum(parts.values()))}B with batch {batch}{many}{known}\n"

@@ -280,7 +280,7 @@ def test_the_flags_reach_a_run(tiny_coco, tmp_path, compiled):
         ]
     )  # fmt: skip
     assert [compiled.count(f"jit({step}_step)") for step in ("train", "test", "predict")] == [1, 1, 1]
-    model = load_model(run.last, compile=True)
+    model = load_model(run.checkpoints()[0], compile=True)
     backbone, config = model.get_layer("backbone"), model.optimizer.get_config()
     assert not any(value.any() for value in values(backbone.get_layer("encoder_0_1").non_trainable_variables[:1]))
     assert model.get_layer("segmentation_head_0").compute_dtype == "bfloat16"

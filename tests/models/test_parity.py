@@ -1,8 +1,11 @@
-"""Every (ours, reference) pair of parity.py: logits and features in evaluation mode, one step in training mode.
+"""Every (ours, reference) pair of parity.py: logits and features in evaluation mode, and one step in training mode for all but
+the largest of a family, which have the same blocks.
 
 On the torch backend, where nothing is compiled, all of them run (test_parity_torch.py runs this file there); on JAX those of
-ON_JAX. scripts/parity_table.py runs all of them on JAX, too.
+ON_JAX. scripts/parity_table.py runs all of them on JAX, too, at 256x256 as well, and in training mode.
 """
+
+import re
 
 import keras
 import pytest
@@ -11,6 +14,7 @@ from parity import BACKBONE_PAIRS, MODEL_PAIRS, ON_JAX, build_pair, evaluation_e
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 
 PAIRS = [pair for pair in MODEL_PAIRS + BACKBONE_PAIRS if keras.backend.backend() != "jax" or pair.name in ON_JAX]
+LARGE = re.compile(r"resne(x|)t_?(101|152)|efficientnet[-_](b[2-8]|l2)|vgg1[369]|se_resnext101|senet154")
 
 
 def test_every_pair_has_a_name_of_its_own():
@@ -22,8 +26,11 @@ def test_every_pair_has_a_name_of_its_own():
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
 def test_numbers_equal_the_references(smp, pair):  # smp's fixture makes torchvision importable
     reference, model = build_pair(pair)
-    for size in pair.sizes[:2]:  # the third is the table's
-        assert evaluation_error(pair, reference, model, size) <= 1e-4, size
+    for size in pair.sizes:
+        if size != (256, 256):  # the table's
+            assert evaluation_error(pair, reference, model, size) <= 1e-4, size
+    if LARGE.search(pair.name):
+        return
     errors = training_errors(pair, reference, model)
     assert errors.loss <= 1e-3
     assert errors.gradient <= 1e-3

@@ -102,7 +102,7 @@ def _run_source(path: str, flag: str) -> _Source:
 
 def _further_source(name: str) -> _Source:
     flag = f"--ensemble={name}"
-    if Path(name).is_file():
+    if name.endswith(".keras") or Path(name).is_file():
         return _Source(flag, Path(name))
     try:
         return _run_source(name, flag)

@@ -35,6 +35,7 @@ class SlidingWindows(keras.layers.Layer):
         number = [(spare[axis] + self.strides[axis] - 1) // self.strides[axis] + 1 for axis in (0, 1)]
         count = number[0] * number[1]
         classes = self.model.output.shape[-1]
+        weight = ops.convert_to_tensor(self.weight)
 
         def step(done, canvas):
             index = done + ops.arange(self.batch_size, dtype="int32")
@@ -44,7 +45,7 @@ class SlidingWindows(keras.layers.Layer):
             starts = [place[axis] * spare[axis] // ops.maximum(number[axis] - 1, 1) for axis in (0, 1)]
             corners = [(starts[0][i], starts[1][i], 0) for i in range(self.batch_size)]
             windows = ops.stack([ops.slice(image, corner, (*self.window, image.shape[-1])) for corner in corners])
-            scores = self.model(windows, training=False) * self.weight * ops.reshape(wanted, (-1, 1, 1, 1))
+            scores = self.model(windows, training=False) * weight * ops.reshape(wanted, (-1, 1, 1, 1))
             for i, corner in enumerate(corners):
                 before = ops.slice(canvas, corner, (*self.window, classes))
                 canvas = ops.slice_update(canvas, corner, before + scores[i])

@@ -253,6 +253,7 @@ MISUSE = [
     (["--window=64", "--distribution=data_parallel"], "--window: computes on one device"),
     (["--model_file=x.keras"], "--model_file=x.keras: is used instead of a run; leave --run_dir out"),
     (["--ensemble=/nowhere"], "--ensemble=/nowhere: no such folder"),
+    (["--ensemble=/nowhere/x.keras"], "/nowhere/x.keras: no such file"),
     (["--per_image={tmp}"], "--per_image=.*: is a folder"),
 ]
 
@@ -284,3 +285,8 @@ def test_models_that_do_not_fit_together(runs, tmp_path):
     save_model(keras.Model(images, keras.layers.GlobalMaxPooling2D()(images)), tmp_path / "classifier.keras")
     with pytest.raises(KsegError, match=r"classifier.keras: is no segmentation model"):
         evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "classifier.keras"),)))
+    code = keras.Model(images, keras.layers.Lambda(lambda x: x)(keras.layers.Conv2D(4, 1)(images)))
+    save_model(code, tmp_path / "code.keras")
+    with pytest.raises(KsegError, match=r"code.keras: Keras cannot load it \(.*Lambda.*\)$") as error:
+        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "code.keras"),)))
+    assert "\n" not in str(error.value)

@@ -170,8 +170,8 @@ def save_model(model: keras.Model, path: Path) -> None:
 def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     """Loads a .keras file, with Keras's safe mode on.
 
-    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, not a Keras model, or one that cannot
-    be loaded.
+    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, no Keras model, or cannot be
+    loaded.
     """
     import kseg.losses
     import kseg.metrics

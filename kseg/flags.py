@@ -155,6 +155,6 @@ def _kind(field, hint):
         "DIR"
         if field.name.endswith("_dir")
         else "FILE"
-        if field.name in ("output", "checkpoint", "out", "submission")
+        if field.name in ("output", "checkpoint", "out", "submission", "model_file", "per_image")
         else "NAME"
     )

@@ -98,18 +98,25 @@ class UnlabelledBatches(keras.metrics.Metric):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says. Arrays are float64 [num_classes], nan where the class is absent.
+    """What a confusion matrix says. Arrays are float64 [num_classes], nan where they are not defined.
 
     iou: intersection over union; dice: 2 * intersection / (label pixels + predicted pixels). A class absent from both labels and
-    predictions has nan and is left out of the means. pixel_accuracy: share of counted pixels that are right.
+    predictions has nan and is left out of the means. precision: the right share of the pixels predicted as the class, nan where
+    none is; recall: the found share of those labelled so, nan where none is. mean_class_accuracy: the mean recall.
+    frequency_weighted_iou: the IoU's mean by share of labelled pixels. pixel_accuracy: share of counted pixels that are right.
     constant_mean_iou: the mean IoU of predicting the most frequent class everywhere, the floor that any model must beat.
     """
 
     iou: np.ndarray
     dice: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
     pixels: np.ndarray
     mean_iou: float
     mean_dice: float
+    mean_precision: float
+    mean_class_accuracy: float
+    frequency_weighted_iou: float
     pixel_accuracy: float
     constant_mean_iou: float
 
@@ -122,19 +129,54 @@ def scores(confusion_matrix: np.ndarray) -> Scores:
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = intersection / (label + predicted - intersection)
         dice = 2 * intersection / (label + predicted)
+        precision, recall = intersection / predicted, intersection / label
     present = label > 0
     constant = label.max(initial=0) / total / present.sum() if total else float("nan")
     return Scores(
         iou=iou,
         dice=dice,
+        precision=precision,
+        recall=recall,
         pixels=label,
-        mean_iou=_mean(iou),
-        mean_dice=_mean(dice),
+        mean_iou=known_mean(iou),
+        mean_dice=known_mean(dice),
+        mean_precision=known_mean(precision),
+        mean_class_accuracy=known_mean(recall),
+        frequency_weighted_iou=float((label[present] * iou[present]).sum() / total) if total else float("nan"),
         pixel_accuracy=float(intersection.sum() / total) if total else float("nan"),
         constant_mean_iou=float(constant),
     )
 
 
-def _mean(values: np.ndarray) -> float:
+LEVEL, RESAMPLES = 0.95, 1000
+"""What share of the resampled mean IoUs an interval holds, and how many there are."""
+
+
+def mean_iou_interval(matrices: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The percentile bootstrap's confidence interval of the mean IoU (Efron 1979): how it varies with the images that were drawn.
+
+    matrices: one confusion matrix an image, integers [N, C, C]. N images are drawn with replacement, RESAMPLES times, each time
+    scored from one confusion matrix. Returns the interval that holds LEVEL of those scores, the same for the same seed; nan for
+    fewer than two images with counted pixels.
+    """
+    matrices = np.asarray(matrices, "int64")
+    if (matrices.sum((1, 2)) > 0).sum() < 2:
+        return float("nan"), float("nan")
+    intersection = np.diagonal(matrices, axis1=1, axis2=2)
+    counts = np.stack([intersection, matrices.sum(2) + matrices.sum(1) - intersection], 1)  # [N, 2, C]
+    generator, images = np.random.default_rng(seed), len(matrices)
+    drawn = np.empty((RESAMPLES, *counts.shape[1:]), "int64")
+    for sums in drawn:  # one at a time: all draws of a large split at once would fill the memory
+        times = np.bincount(generator.integers(0, images, images), minlength=images)
+        sums[:] = np.tensordot(times, counts, 1)
+    with np.errstate(invalid="ignore"):
+        iou = drawn[:, 0] / drawn[:, 1]
+    means = [mean for mean in map(known_mean, iou) if not np.isnan(mean)]
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def known_mean(values: np.ndarray) -> float:
+    """The mean of what is defined; nan if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

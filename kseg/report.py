@@ -10,12 +10,13 @@ import numpy as np
 
 from kseg.config import TrainConfig, better, flatten
 from kseg.data.dataset import Dataset, Sample
+from kseg.evaluation import Evaluation
 from kseg.figures import confusion_chart, curves_chart, iou_chart
 from kseg.metrics import scores
 from kseg.page import css_width, data_uri, encode, hex_colors, shrink, template, write_page
 from kseg.palette import IGNORED, colorize, stripes
 from kseg.run import RunDir, atomic_path
-from kseg.scoring import Evaluation, Predictor
+from kseg.scoring import Predictor
 
 _EXAMPLES = 3  # of each: best, median, worst
 _SKIPPED_SHOWN = 10

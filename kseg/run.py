@@ -170,7 +170,8 @@ def save_model(model: keras.Model, path: Path) -> None:
 def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     """Loads a .keras file, with Keras's safe mode on.
 
-    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing or not a Keras model.
+    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, no Keras model, or cannot be
+    loaded.
     """
     import kseg.losses
     import kseg.metrics
@@ -185,7 +186,11 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
         raise KsegError(f"{path}: no such file") from None
     except (OSError, KeyError, zipfile.BadZipFile):
         raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
-    return keras.saving.load_model(path, compile=compile, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, compile=compile, safe_mode=True)
+    except (TypeError, ValueError) as error:  # a layer of other code than Keras and kseg, or one that safe mode refuses
+        reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+        raise KsegError(f"{path}: Keras cannot load it ({reason})") from error
 
 
 def environment() -> dict[str, Any]:

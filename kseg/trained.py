@@ -1,12 +1,15 @@
-"""A run directory and a split of data, opened together: where evaluate and predict start."""
+"""A trained model and a split of data, opened together: where evaluate and predict start."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from kseg.config import TrainConfig, TrainedConfig
+from kseg.averaging import mean_probabilities
+from kseg.config import DataConfig, TrainConfig, TrainedConfig
 from kseg.data import Dataset
 from kseg.data.check import open_split
 from kseg.data.workers import WorkerPool
@@ -14,50 +17,162 @@ from kseg.distribution import check_batch
 from kseg.errors import KsegError
 from kseg.models.supervision import main_head
 from kseg.run import RunDir, load_model
-from kseg.scoring import Predictor
+from kseg.scoring import Predictor, Windows
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and what it is to be used on. path: the file that the model came from."""
+    """A model and what it is to be used on.
 
-    run: RunDir
+    run, config: where it was trained, and how; of a model file, None and the defaults. path: the file that the model came from.
+    model: the first of an ensemble. how: how the predictor differs from the plain one, by flag, for people to read.
+    """
+
+    run: RunDir | None
     config: TrainConfig
     split: str
     dataset: Dataset
     model: keras.Model
     path: Path
     predictor: Predictor
+    how: dict[str, Any]
 
 
-def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bool = True) -> Trained:
+@dataclass(frozen=True)
+class _Source:
+    """A model file, and if it is of a run, that run and its config. flag: what named it."""
+
+    flag: str
+    path: Path
+    run: RunDir | None = None
+    config: TrainConfig | None = None
+
+
+def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bool = True, confidence: bool = False) -> Trained:
     """Opens what the flags say, every sample checked; says which samples are left out.
 
-    pool: what loads the images (kseg.data.workers). labelled: refuses a split without annotations. Raises KsegError for whatever
-    the user can mend.
+    pool: what loads the images (kseg.data.workers). labelled: refuses a split without annotations. confidence: as for Predictor.
+    Raises KsegError for whatever the user can mend.
     """
-    assert config.run_dir is not None  # TrainedConfig requires it
-    run = RunDir(config.run_dir)
-    trained = run.read_config()
-    chosen = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(trained.data)}
-    data = dataclasses.replace(trained.data, **{name: value for name, value in chosen.items() if value is not None})
+    if config.model_file is not None:
+        first = _Source(f"--model_file={config.model_file}", Path(config.model_file))
+    else:
+        assert config.run_dir is not None  # TrainedConfig requires one
+        first = _run_source(config.run_dir, f"--run_dir={config.run_dir}")
+    sources = [first, *(_further_source(name) for name in config.ensemble)]
+    trained = first.config or TrainConfig(data=_chosen_data(config, DataConfig()))
+    data = _chosen_data(config, trained.data)
     split = config.split or trained.val_split
+    batch_size = config.batch_size or trained.batch_size
+    check_batch(config.distribution, batch_size)
+    models = [_load(source) for source in sources]
+    size = config.window or _input_size(config, sources, models)
+    for source, model in zip(sources, models, strict=True):
+        _check_size(source, model, size, config)
     dataset, skipped = open_split(data, split, labelled=labelled)
     for line in skipped:
         print(f"skipped: {line}")
-    path = run.newest_model()
-    model = main_head(load_model(path))
-    if model.output.shape[-1] != len(dataset.class_names):
+    for source, model in zip(sources, models, strict=True):
+        _check_classes(source, model, dataset, split)
+    averaged = len(models) > 1 or bool(config.tta) or config.window is not None
+    predictor = Predictor(
+        mean_probabilities(models, size, config.tta) if averaged else models[0],
+        dataset,
+        image_size=size,
+        batch_size=batch_size,
+        pool=pool,
+        probabilities=averaged,
+        windows=Windows(config.window, config.overlap) if config.window else None,
+        confidence=confidence,
+    )
+    return Trained(first.run, trained, split, dataset, models[0], first.path, predictor, _how(config))
+
+
+def _chosen_data(config: TrainedConfig, data: DataConfig) -> DataConfig:
+    """The data that were trained on, but for what the flags say."""
+    chosen = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(data)}
+    return dataclasses.replace(data, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _run_source(path: str, flag: str) -> _Source:
+    run = RunDir(path)
+    config = run.read_config()
+    return _Source(flag, run.newest_model(), run, config)
+
+
+def _further_source(name: str) -> _Source:
+    flag = f"--ensemble={name}"
+    if name.endswith(".keras") or Path(name).is_file():
+        return _Source(flag, Path(name))
+    try:
+        return _run_source(name, flag)
+    except KsegError as error:
+        raise KsegError(str(error).replace("--run_dir=", "--ensemble=", 1)) from None
+
+
+def _load(source: _Source) -> keras.Model:
+    """The model of images to logits. Raises KsegError if the file holds another kind."""
+    model = main_head(load_model(source.path))
+    shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
+    if any(len(shape) != 4 for shape in shapes) or model.input.shape[-1] != 3:
+        raise KsegError(f"{source.path}: is no segmentation model, which maps images [B, H, W, 3] to logits [B, H, W, C]")
+    return model
+
+
+def _input_size(config: TrainedConfig, sources: Sequence[_Source], models: Sequence[keras.Model]) -> tuple[int, int]:
+    """What images are resized to: the flag's size, or that which all runs were trained at, or that a model's input has."""
+    if config.image_size:
+        return config.image_size
+    sizes: list[tuple[_Source, tuple[int, int]]] = []
+    for source, model in zip(sources, models, strict=True):
+        if source.config:
+            sizes.append((source, source.config.image_size))
+        elif None not in (shape := tuple(model.input.shape[1:3])):
+            sizes.append((source, shape))
+    if not sizes:
+        raise KsegError(f"--image_size is missing: {sources[0].path} does not say at which size it was trained")
+    (first, size), *others = sizes
+    for source, other in others:
+        if other != size:
+            trained = f"{source.flag}: was trained at {_text(other)}, {first.path} at {_text(size)}"
+            raise KsegError(f"{trained}; pass --image_size, or --window, for both")
+    return size
+
+
+def _check_size(source: _Source, model: keras.Model, size: tuple[int, int], config: TrainedConfig) -> None:
+    """Raises KsegError for a model that takes one size only, if that is another, or it is to see several."""
+    shape = tuple(model.input.shape[1:3])
+    if any(side not in (None, own) for side, own in zip(shape, size, strict=True)):
+        raise KsegError(f"{source.path}: takes images of {_text(shape)} alone, not of {_text(size)}")
+    if shape != (None, None) and "scales" in config.tta:
+        raise KsegError(f"--tta=scales: {source.path} takes images of {_text(shape)} alone; leave scales out")
+
+
+def _check_classes(source: _Source, model: keras.Model, dataset: Dataset, split: str) -> None:
+    """Raises KsegError unless the model's classes are the data's."""
+    names = dataset.class_names
+    if model.output.shape[-1] != len(names):
+        raise KsegError(f"{source.path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(names)}")
+    known = source.run.read_class_names() if source.run else None
+    if source.run and known is not None and known != names:
+        ours, theirs = next((a, b) for a, b in zip(known, names, strict=True) if a != b)
         raise KsegError(
-            f"{path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(dataset.class_names)}"
+            f"split {split} of the data has a class {theirs!r} where the run {source.run.path} has {ours!r}; use the run's data"
         )
-    known = run.read_class_names()
-    if known is not None and known != dataset.class_names:
-        ours, theirs = next((a, b) for a, b in zip(known, dataset.class_names, strict=True) if a != b)
-        raise KsegError(
-            f"split {split} of the data has a class {theirs!r} where the run {run.path} has {ours!r}; use the run's data"
-        )
-    batch_size = config.batch_size or trained.batch_size
-    check_batch(config.distribution, batch_size)
-    predictor = Predictor(model, dataset, image_size=trained.image_size, batch_size=batch_size, pool=pool)
-    return Trained(run, trained, split, dataset, model, path, predictor)
+
+
+def _how(config: TrainedConfig) -> dict[str, Any]:
+    how: dict[str, Any] = {}
+    if config.ensemble:
+        how["ensemble"] = ",".join(config.ensemble)
+    if config.image_size:
+        how["image_size"] = _text(config.image_size)
+    if config.window:
+        how |= {"window": _text(config.window), "overlap": config.overlap}
+    if config.tta:
+        how["tta"] = ",".join(config.tta)
+    return how
+
+
+def _text(size: Sequence[int | None]) -> str:
+    return "x".join("any" if side is None else str(side) for side in size)

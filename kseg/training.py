@@ -24,6 +24,7 @@ from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import check_batch, data_parallel
 from kseg.early_stopping import EarlyStopping
+from kseg.evaluation import Evaluation, write_evaluation
 from kseg.interruption import Interrupted, StopRequest, deferred_signals
 from kseg.losses import build_loss
 from kseg.models import MODELS
@@ -35,7 +36,7 @@ from kseg.report import write_report
 from kseg.resume import resumed_config
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
 from kseg.sanity import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches
-from kseg.scoring import Evaluation, Predictor, write_evaluation
+from kseg.scoring import Predictor
 from kseg.summary import TimeEstimate, describe_run
 from kseg.tracking import check_trackers, tracking_callbacks
 from kseg.trial import describe_memory

@@ -78,6 +78,22 @@ def test_equal_weights_give_equal_counts(runs, tiny_coco, tmp_path):
         scores.append(json.loads(file.read_text()))
     assert scores[0] == scores[1] == json.loads(run.evaluation.read_text())
 
+    averaged = []
+    for distribution in ("none", "data_parallel"):
+        flags = [
+            "--tta=hflip",
+            "--calibration",
+            "--boundary",
+            "--workers=0",
+            f"--output={file}",
+            f"--distribution={distribution}",
+        ]
+        evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", *flags])
+        averaged.append(json.loads(file.read_text()))
+    assert averaged[0]["confusion_matrix"] == averaged[1]["confusion_matrix"] != scores[0]["confusion_matrix"]
+    assert averaged[0]["boundary"] == averaged[1]["boundary"]
+    assert averaged[0]["calibration"]["pixels"] == averaged[1]["calibration"]["pixels"]
+
 
 def test_batch_norm_and_dropout_see_the_whole_batch(rng):
     """The same statistics, and the same random numbers, as on one device."""

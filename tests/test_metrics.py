@@ -78,6 +78,11 @@ def test_scores_by_hand():
     assert found.mean_iou == pytest.approx(
         (6 / 13 + 3 / 6 + 0) / 3
     )  # class 2 is absent and left out, class 3 is missed and is not
+    np.testing.assert_allclose(found.precision, [6 / 11, 3 / 5, np.nan, np.nan])
+    np.testing.assert_allclose(found.recall, [6 / 8, 3 / 4, np.nan, 0])
+    assert found.mean_precision == pytest.approx((6 / 11 + 3 / 5) / 2)  # class 3 is never predicted, and has no precision
+    assert found.mean_class_accuracy == pytest.approx((6 / 8 + 3 / 4 + 0) / 3)
+    assert found.frequency_weighted_iou == pytest.approx((8 * 6 / 13 + 4 * 3 / 6 + 0) / 16)
     assert found.pixel_accuracy == pytest.approx(9 / 16)
     assert found.constant_mean_iou == pytest.approx(8 / 16 / 3)
 

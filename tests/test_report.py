@@ -13,11 +13,11 @@ from PIL import Image
 
 from kseg.config import DataConfig, TrainConfig
 from kseg.data.dataset import Sample
+from kseg.evaluation import Evaluation
 from kseg.metrics import scores
 from kseg.palette import IGNORED, colorize, palette
 from kseg.report import write_report
 from kseg.run import RunDir
-from kseg.scoring import Evaluation
 
 CONFIG = TrainConfig(data=DataConfig(dataset="coco", data_dir="data/streets"), backbone="keras_cv/resnet18", image_size=(96, 128))
 

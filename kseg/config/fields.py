@@ -28,16 +28,16 @@ def compilation_cache_field() -> Any:
     )
 
 
-def parse_size(value: Any) -> tuple[int, int]:
-    """Returns (height, width) from "256", "192x256", 256 or (192, 256). Both must be at least 32."""
+def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
+    """Returns (height, width) from "256", "192x256", 256 or (192, 256). Both must be at least 32. flag: for messages."""
     try:
         parts = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, (tuple, list)) else [value]
         sides = [int(part) for part in parts]
         height, width = sides * 2 if len(sides) == 1 else sides
     except ValueError:
-        raise KsegError(f"--image_size={value}: expected a size such as 256 or 192x256 (height x width)") from None
+        raise KsegError(f"--{flag}={value}: expected a size such as 256 or 192x256 (height x width)") from None
     if min(height, width) < 32:
-        raise KsegError(f"--image_size={value}: height and width must be at least 32")
+        raise KsegError(f"--{flag}={value}: height and width must be at least 32")
     return height, width
 
 

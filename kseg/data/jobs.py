@@ -59,23 +59,31 @@ class EvalJob:
 
 @dataclass(frozen=True)
 class FullSizeJob:
-    """index -> image uint8 [h, w, 3], label uint8 [H, W], size int32 [2]: the label at its own size, padded to `area`."""
+    """index -> image uint8 [h, w, 3], label uint8 [H, W], size int32 [2]: the label at its own size, padded to `area`.
+
+    resize: to the network's input size; None: the image stays at its own size, too, padded with black.
+    """
 
     dataset: Dataset
-    resize: Augmenter
+    resize: Augmenter | None
     area: tuple[int, int]
 
     @property
     def spec(self) -> Spec:
-        image, _ = _network_input(self.resize, self.dataset)
-        return image, (self.area, "uint8", self.dataset.ignore_index), ((2,), "int32", 1)
+        height, width = self.area if self.resize is None else self.resize.image_size
+        return ((height, width, 3), "uint8", 0), (self.area, "uint8", self.dataset.ignore_index), ((2,), "int32", 1)
 
     def __call__(self, index: int) -> Arrays:
         sample = self.dataset.load(index)
         rows, columns = sample.label.shape
         label = np.full(self.area, self.dataset.ignore_index, "uint8")
         label[:rows, :columns] = sample.label
-        return self.resize(sample.image, sample.label)[0], label, np.array([rows, columns], "int32")
+        if self.resize is not None:
+            image = self.resize(sample.image, sample.label)[0]
+        else:
+            image = np.zeros((*self.area, 3), "uint8")
+            image[:rows, :columns] = sample.image
+        return image, label, np.array([rows, columns], "int32")
 
 
 Job = TrainJob | EvalJob | FullSizeJob

@@ -96,7 +96,7 @@ def full_size_batches(
     indices: Sequence[int],
     *,
     area: tuple[int, int],
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     batch_size: int,
     pool: WorkerPool | None = None,
 ) -> tf.data.Dataset:
@@ -104,9 +104,10 @@ def full_size_batches(
 
     Images are resized to the network's input size, labels stay at their own: `size` is each label's (height, width), `area`
     is (H, W), at least the largest of them, and pixels beyond a label's size are ignored. The last batch is filled up with
-    ignored images. pool: as for train_batches.
+    ignored images. image_size: None leaves images at their own size, too: (h, w) is `area`, black beyond it. pool: as for
+    train_batches.
     """
-    job = FullSizeJob(dataset, Augmenter("none", image_size), area)
+    job = FullSizeJob(dataset, Augmenter("none", image_size) if image_size else None, area)
     return _batches(_padded(indices, batch_size), job, batch_size, pool)
 
 

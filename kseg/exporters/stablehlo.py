@@ -17,8 +17,8 @@ WITH_KERNEL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.D
 def write_stablehlo(model: keras.Model, spec: "Input", platforms: tuple[str, ...], path: Path) -> None:
     """Writes what jax.export.deserialize reads: images uint8 [batch, H, W, C] to what spec says. model: serving_model's.
 
-    The program holds each convolution as it is fastest on the platform it is run on (kseg.models.lowering). Where the model computes in
-    bfloat16, its kernels are stored in bfloat16.
+    The program holds each convolution as it is fastest on the platform it is run on (kseg.models.lowering). Where a layer
+    computes in bfloat16, its kernel is stored in bfloat16.
     """
     import jax
     import jax.numpy as jnp

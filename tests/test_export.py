@@ -42,9 +42,12 @@ def run_of(images, tmp_path_factory):
             keras.utils.set_random_seed(3)
             model = build_model(name, num_classes=12, backbone=backbone)
             generator = np.random.default_rng(3)
-            for variable in model.variables:  # batch norms that do something
-                if variable.name in ("gamma", "moving_mean", "moving_variance"):
-                    variable.assign(variable + generator.uniform(0, 1, variable.shape))
+            for variable in model.variables:  # batch norms that do something, and keep the signal
+                low, high = {"moving_mean": (-0.1, 0.1), "moving_variance": (0.1, 0.3), "beta": (0, 0.2)}.get(
+                    variable.name, (0, 0)
+                )
+                if high:
+                    variable.assign(generator.uniform(low, high, variable.shape))
             kernel = model.get_layer("segmentation_head_0").kernel
             kernel.assign(kernel / model.predict_on_batch(images).std())  # logits as large as a trained model's
             run = RunDir(tmp_path_factory.mktemp("runs") / name)
@@ -74,12 +77,9 @@ def load(format, images, folder, result="logits"):
     return np.load(folder / "result.npy")
 
 
-@pytest.mark.parametrize(
-    ("format", "model", "backbone"),
-    [("stablehlo", "deeplabv3plus", "resnet18"), ("saved_model", "deeplabv3plus", "resnet18"), ("onnx", "unet", "mobilenet_v2")],
-)
-def test_logits_are_the_runs_own(format, model, backbone, run_of, images, tmp_path, capsys):
-    run, expected = run_of(model, backbone)
+@pytest.mark.parametrize("format", ["stablehlo", "saved_model", "onnx"])
+def test_logits_are_the_runs_own(format, run_of, images, tmp_path, capsys):
+    run, expected = run_of("deeplabv3plus", "resnet18")
     assert expected.std((0, 1, 2)).max() > 0.1
     about = write(run, format, tmp_path / "exported")
     assert f"wrote   {tmp_path}/exported/{about['file']}, " in capsys.readouterr().out

@@ -43,7 +43,7 @@ def export_run(config: ExportConfig) -> str:
 
     Raises KsegError for whatever the user can mend.
     """
-    assert config.run_dir is not None and config.output is not None  # ExportConfig requires them
+    assert config.run_dir is not None and config.format is not None and config.output is not None  # ExportConfig requires them
     output = Path(config.output)
     _check_output(output, config.overwrite)
     _check_packages(config.format)
@@ -75,7 +75,8 @@ def export_run(config: ExportConfig) -> str:
 
 
 def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns what kseg.json holds. names: of the classes; None where the run was stopped before it wrote them down."""
+    """Returns what kseg.json holds. config: of the export that was made. names: of the classes; None where the run was stopped before it wrote them down."""
+    assert config.format is not None
     classes = model.output.shape[-1]
     shape = ["batch", spec.height, spec.width]
     logits = {"name": "logits", "shape": [*shape, classes], "dtype": "float32"}

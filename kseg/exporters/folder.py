@@ -75,7 +75,10 @@ def export_run(config: ExportConfig) -> str:
 
 
 def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns what kseg.json holds. config: of the export that was made. names: of the classes; None where the run was stopped before it wrote them down."""
+    """Returns what kseg.json holds.
+
+    config: of the export. names: of the classes; None where the run was stopped before it wrote them down.
+    """
     assert config.format is not None
     classes = model.output.shape[-1]
     shape = ["batch", spec.height, spec.width]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the folder of what can be made again."""
+"""Files and folders that appear whole or not at all, and the folder of what can be made again."""
 
 import contextlib
 import os
@@ -20,6 +20,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; when the block ends well, its files are synced and it is renamed to `path`.
+
+    replace: a folder that is there goes, at that moment.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as work:
+        temporary = Path(work) / path.name
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        if replace and path.exists():
+            path.rename(Path(work) / "replaced")
+        temporary.rename(path)
 
 
 def write_text(path: Path, text: str) -> None:

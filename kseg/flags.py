@@ -153,7 +153,7 @@ def _kind(field, hint):
         return "A,B,..."
     return (
         "DIR"
-        if field.name.endswith("_dir")
+        if field.name.endswith("_dir") or field.metadata["help"].startswith("Folder")
         else "FILE"
         if field.name in ("output", "checkpoint", "out", "submission", "model_file", "per_image")
         else "NAME"

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import fit, loader, memory, remat, startup
+from benchmarks import export, fit, loader, memory, remat, startup
 
-COMMANDS = {"fit": fit, "loader": loader, "memory": memory, "remat": remat, "startup": startup}
+COMMANDS = {"export": export, "fit": fit, "loader": loader, "memory": memory, "remat": remat, "startup": startup}
 
 
 def parser() -> argparse.ArgumentParser:

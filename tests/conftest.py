@@ -29,6 +29,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONGEST = ("test_experiments.py", "test_parity_torch.py", "test_contract.py")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The files that take minutes begin first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def declare_torchvision_ops() -> None:
     """Lets `import torchvision` succeed beside a CPU-only torch, where its compiled operators cannot load.
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from kseg.config import ConvertConfig, EvaluateConfig, FindRateConfig, InspectConfig, PredictConfig, ShardsConfig, TrainConfig
+from kseg.config import (
+    ConvertConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FindRateConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardsConfig,
+    TrainConfig,
+)
 from kseg.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +26,7 @@ COMMANDS = {
     "kseg.predict": PredictConfig,
     "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
+    "kseg.export": ExportConfig,
     "kseg.convert": ConvertConfig,
     "kseg.write_shards": ShardsConfig,
 }

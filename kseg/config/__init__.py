@@ -18,7 +18,7 @@ from kseg.config.train import (
     TrialConfig,
     better,
 )
-from kseg.config.use import EvaluateConfig, PredictConfig, TrainedConfig
+from kseg.config.use import EvaluateConfig, ExportConfig, PredictConfig, TrainedConfig
 
 __all__ = [
     "MAX_PIXELS",
@@ -29,6 +29,7 @@ __all__ = [
     "DataOverrides",
     "DeviceConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FindRateConfig",
     "InspectConfig",
     "ObjectiveConfig",

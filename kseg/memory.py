@@ -16,7 +16,7 @@ def step_memory(model: keras.Model, images: Any, labels: Any) -> int:
     concurrency, whatever that takes, unless XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false.
     Raises KsegError on another backend than JAX.
     """
-    return compiled_step(model, images, labels)[0].memory_analysis().temp_size_in_bytes
+    return _compiled(model, images, labels).memory_analysis().temp_size_in_bytes
 
 
 def compiled_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tuple[list[Any], ...]]:
@@ -26,10 +26,8 @@ def compiled_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tu
     """
     import jax
 
-    _build(model, images, labels)
-    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables)
-    state = tuple([jax.numpy.array(variable.value, copy=True) for variable in group] for group in groups)
-    return jax.jit(model.train_step, donate_argnums=0).lower(state, (images, labels)).compile(), state
+    step = _compiled(model, images, labels)
+    return step, tuple([jax.numpy.array(variable.value, copy=True) for variable in group] for group in _state(model))
 
 
 def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
@@ -52,6 +50,19 @@ def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
 
     kept = jax.eval_shape(backward, [variable.value for variable in model.trainable_variables])
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+def _compiled(model: keras.Model, images: Any, labels: Any) -> Any:
+    import jax
+
+    _build(model, images, labels)
+    state = tuple([variable.value for variable in group] for group in _state(model))
+    return jax.jit(model.train_step, donate_argnums=0).lower(state, (images, labels)).compile()
+
+
+def _state(model: keras.Model) -> tuple[list[Any], ...]:
+    """What Keras's training step takes and returns, in its order."""
+    return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
 
 
 def _build(model: keras.Model, images: Any, labels: Any) -> None:

@@ -60,11 +60,14 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Resumed:
-    """A run directory that exists already, and the checkpoint in it to go on from, if there is one, with its state."""
+class _Beginning:
+    """Where fit begins. resuming: in a run directory that exists already. path: the checkpoint to go on from, if there is one, of
+    this state.
+    """
 
-    path: Path | None = None
-    state: RunState = dataclasses.field(default_factory=lambda: RunState(epoch=0, step=0))
+    resuming: bool
+    path: Path | None
+    state: RunState
 
     @property
     def checkpoint(self) -> tuple[Path, RunState] | None:
@@ -119,8 +122,7 @@ def _train(
     hosts.check_same("flags or data", f"{_common(config)} {data.summary()}")
     with hosts.shared_file(newest and newest[0]) as path, data_parallel(distribution):
         state = newest[1] if newest else RunState(epoch=0, step=0) if path is None else read_state(path)
-        resumed = _Resumed(path, state) if resuming else None
-        stopped, best_epoch, data = _fit(config, run, transforms, data, pool, resumed)
+        stopped, best_epoch, data = _fit(config, run, transforms, data, pool, _Beginning(resuming, path, state))
     with data_parallel(distribution, local=True):
         model = _best_model(run, stopped is None)
         own = config.batch_size // hosts.rank()[1]  # what this process's devices had of a batch in training
@@ -141,7 +143,7 @@ def _fit(
     transforms: dict[str, Any],
     data: RunData,
     pool: WorkerPool | None,
-    resumed: _Resumed | None,
+    beginning: _Beginning,
 ) -> tuple[int | None, int, RunData]:
     """Makes the run directory, or opens it again, and trains.
 
@@ -151,7 +153,7 @@ def _fit(
     images, num_classes = (len(data.train), len(data.val)), len(data.train.class_names)
     if config.trial.dry_run:
         data, config = data.first_batch(config.batch_size), dataclasses.replace(config, epochs=1)
-    checkpoint, state = (resumed or _Resumed()).checkpoint, (resumed or _Resumed()).state
+    checkpoint, state = beginning.path, beginning.state
     common: dict[str, Any] = {
         "image_size": config.image_size,
         "batch_size": config.batch_size,
@@ -170,22 +172,22 @@ def _fit(
         )
     model = compiled_model(config, data, steps)
     if checkpoint:
-        restore_model(checkpoint[0], model)
+        restore_model(checkpoint, model)
     with hosts.together():
         if first:
-            run.create(config, data.skipped) if resumed is None else run.reopen(config, state.metrics_csv)
+            run.reopen(config, state.metrics_csv) if beginning.resuming else run.create(config, data.skipped)
             write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
     where = (config.run_dir or default_run_dir(config)) if config.trial.dry_run else run.path
     print(describe_run(whole, model, images, num_classes, where), flush=True)
     if checkpoint:
-        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {checkpoint[0]}", flush=True)
+        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {checkpoint}", flush=True)
 
     position = Position(steps=steps, epoch=state.epoch, step=state.step)
     progress = Progress(
         position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if first else None, quiet=not first
     )
     with deferred_signals() as request:
-        callbacks = _callbacks(config, run, data, position, progress, request, resumed)
+        callbacks = _callbacks(config, run, data, position, progress, request, beginning)
         saver = callbacks[-1]
         if state.epoch < config.epochs and not EarlyStopping.ended(state.callbacks, config.selection.early_stopping):
             with contextlib.ExitStack() as stack:
@@ -219,7 +221,7 @@ def _callbacks(
     position: Position,
     progress: Progress,
     request: StopRequest,
-    resumed: _Resumed | None,
+    beginning: _Beginning,
 ) -> list[Any]:
     """What accompanies fit, in the order that it takes: what adds to the logs before what reads them, the checkpoint last."""
     selection = config.selection
@@ -234,7 +236,7 @@ def _callbacks(
         WarnOfStillLoss(),
     ]
     if hosts.is_first():
-        callbacks.append(MetricsLog(run.metrics, append=resumed is not None))
+        callbacks.append(MetricsLog(run.metrics, append=beginning.resuming))
         callbacks += tracking_callbacks(config, run, data.val, progress)
     if selection.early_stopping:
         callbacks.append(EarlyStopping(selection.monitor, mode, selection.early_stopping))
@@ -247,7 +249,7 @@ def _callbacks(
         mode=mode,
         every=config.tracking.checkpoint_steps,
         keep=config.tracking.keep_checkpoints,
-        resumed=(resumed or _Resumed()).checkpoint,
+        resumed=beginning.checkpoint,
     )
     return [*callbacks, saver]
 

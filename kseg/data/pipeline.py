@@ -66,6 +66,7 @@ def train_batches(
     def order(epoch):
         return _share(epoch_order(count, batch_size, seed=seed, epoch=int(epoch)), batch_size, share)
 
+    @tf.autograph.experimental.do_not_convert
     def epoch_indices(epoch):
         indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [steps * part])
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps * part], epoch), indices))
@@ -141,10 +142,12 @@ def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPo
                 _failures.append(error)
             raise
 
+    @tf.autograph.experimental.do_not_convert
     def call(*arguments):
         values = tf.numpy_function(guarded, arguments, dtypes, stateful=False)
         return tuple(tf.ensure_shape(value, (chunk, *shape)) for value, shape in zip(values, shapes, strict=True))
 
+    @tf.autograph.experimental.do_not_convert
     def join(*values):
         return tuple(tf.reshape(value, (batch_size, *shape)) for value, shape in zip(values, shapes, strict=True))
 

@@ -30,6 +30,12 @@ def machine(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def in_words(facts: dict[str, Any]) -> str:
+    """Returns what `machine` found out, in a line that a table can begin with."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {versions}"
+
+
 def write_between(page: Path, name: str, text: str) -> None:
     """Replaces what stands between <!-- NAME --> and <!-- /NAME --> in a page."""
     from kseg.run import write_text

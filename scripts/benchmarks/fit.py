@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, write_between
 from benchmarks.steps import compiled_model
 
 HELP = "Overhead of fit over a bare jitted loop of the same step on the same data, and the metric's share of an evaluation pass."
@@ -134,14 +134,13 @@ def _metric(arguments: argparse.Namespace) -> dict[str, list[float]]:
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     settings, here = result["settings"], result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     fit, metric = result["fit"], result["metric"]
     rows = [
         ("training step", "fit, with the callbacks of a run", "bare jitted loop", fit["fit"], fit["bare"]),
         ("evaluation step", "with the confusion matrix", "without", metric["with"], metric["without"]),
     ]
     lines = [
-        f"{here['date']}, {here['cpu']}, {here['cores']} cores, Python {here['python']}, {versions}. {settings['model']} on "
+        f"{in_words(here)}. {settings['model']} on "
         f"{settings['backbone']}, {settings['num_classes']} classes, {settings['image_size']}x{settings['image_size']}, batch "
         f"{settings['batch_size']}, float32; medians of {settings['rounds']} turns of {settings['steps']} steps; load average "
         f"before the run {here['load_before']}.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, Side, machine, write_between
+from benchmarks.common import ROOT, Side, in_words, machine, write_between
 
 HELP = "Images/s of the data loader, its scaling, memory over 20 epochs and start-up; --peer: against torch's DataLoader."
 PAGE = ROOT / "docs" / "performance.md"
@@ -131,9 +131,8 @@ def _memory(arguments: argparse.Namespace) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     settings, here = result["settings"], result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     lines = [
-        f"{here['date']}, {here['cpu']}, {here['cores']} cores, Python {here['python']}, {versions}. Batch "
+        f"{in_words(here)}. Batch "
         f"{settings['batch_size']}, {settings['workers']} workers on either side, medians of {settings['rounds']} turns of "
         f"{settings['images']} images, sides taking turns; load average before the run {here['load_before']}.",
         "",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, write_between
 from benchmarks.steps import compiled_model, planned_mb, torch_step
 
 HELP = "Peak memory of training steps; --peer: beside segmentation_models_pytorch's."
@@ -62,9 +62,8 @@ def _measure(settings: dict[str, Any]) -> dict[str, float]:
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     settings, here = result["settings"], result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     lines = [
-        f"{here['date']}, {here['cpu']}, {here['cores']} cores, Python {here['python']}, {versions}. Batch "
+        f"{in_words(here)}. Batch "
         f"{settings['batch_size']} at {settings['image_size']}x{settings['image_size']}, float32, AdamW. MB that the process "
         "held at most during steps after the first, over what it held with its libraries imported.",
         "",

@@ -54,6 +54,17 @@ def write_between(page: Path, name: str, text: str) -> None:
     write_text(page, f"{before}\n{text.rstrip()}\n{after}")
 
 
+def read_numbers(path: Path, kind: str) -> dict[str, Any]:
+    """Numbers that a command's --json wrote. Raises KsegError if they are not of this kind."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KsegError(f"--from_json={path}: cannot be read ({error}); name a file that --json wrote") from None
+    if not isinstance(result, dict) or result.get("kind") != kind:
+        raise KsegError(f"--from_json={path}: holds no numbers of {kind}; name a file that its --json wrote")
+    return result
+
+
 def _parts(page: Path, name: str) -> tuple[str, str, str]:
     """A page up to the first mark of a place, what is between, and the rest from its last mark on."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -106,12 +106,12 @@ def main(settings: dict[str, Any]) -> None:
     import jax
     import numpy as np
 
-    from benchmarks.speed_side import Refuse
+    from benchmarks.speed_side import do_without
     from benchmarks.steps import compiled_model
     from kseg.memory import jitted_step
     from kseg.models import MODELS
 
-    sys.meta_path.insert(0, Refuse(("tensorflow", "keras_cv", "torch")))
+    do_without("tensorflow", "keras_cv", "torch")
     jax.devices()  # starting the device is no model's
     name, _, backbone = settings["network"].partition("/")
     try:

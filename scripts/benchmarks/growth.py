@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, read_numbers, write_between
 from benchmarks.speed import PACKAGES, peers
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, seconds
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.from_json:
-        result = json.loads(arguments.from_json.read_text(encoding="utf-8"))
+        result = read_numbers(arguments.from_json, "curves")
     else:
         result = _measure(arguments)
     _publish(result, arguments)
@@ -63,7 +63,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     base = Work("step", arguments.model, batch, size, classes, arguments.precision)
     settings = {"model": arguments.model, "at": arguments.at, "precision": arguments.precision, "turns": arguments.turns}
     settings |= {"steps": arguments.steps, "xla_flags": arguments.xla_flags, "peers": peers(arguments)}
-    result: dict[str, Any] = {"machine": machine(PACKAGES), "settings": settings, "axes": {}}
+    result: dict[str, Any] = {"kind": "curves", "machine": machine(PACKAGES), "settings": settings, "axes": {}}
     for name, chosen in values.items():
         for value in sorted(set(chosen)):
             sides = measure(

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, read_numbers, write_between
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
@@ -67,7 +67,7 @@ class Speed:
 
     def run(self, arguments: argparse.Namespace) -> None:
         if arguments.from_json:
-            result = self.read(arguments.from_json)
+            result = read_numbers(arguments.from_json, self.kind)
             self.publish(result, write=arguments.write, file=None)
         else:
             result = self.measure(arguments)
@@ -103,16 +103,6 @@ class Speed:
         for network in arguments.models:
             if self.kind == "step" and peers(arguments) and arguments.batch_size == 1 and network.startswith("deeplab"):
                 raise KsegError(f"--batch_size=1: torch cannot train {network} on one image (batch norm of one pixel); use 2")
-
-    def read(self, path: Path) -> dict[str, Any]:
-        """Numbers that --json wrote. Raises KsegError if they are not of this command."""
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise KsegError(f"--from_json={path}: cannot be read ({error}); name a file that --json wrote") from None
-        if not isinstance(result, dict) or result.get("kind") != self.kind or not result.get("rows"):
-            raise KsegError(f"--from_json={path}: holds no numbers of {self.kind}; name a file that its --json wrote")
-        return result
 
     def publish(self, result: dict[str, Any], *, write: bool, file: Path | None) -> None:
         """Writes what there is so far: a run that is stopped leaves what it measured."""

@@ -1,5 +1,6 @@
 """Training and inference steps to measure: kseg's on JAX, and the same model's of segmentation_models_pytorch on torch."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,10 @@ def kseg_step(work: Work) -> Step:
     images, labels = work.batch()
     name, backbone = work.network.split("/", 1)
     model = compiled_model(name, backbone, work.num_classes)
-    facts = {"flops": count_flops(model, images.shape[1:3]), "parameters": model.count_params()}
+    facts = {
+        "flops": count_flops(model, images.shape[1:3]),
+        "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
+    }
     if work.kind == "step":
         step, (state, _) = jitted_step(model, images, labels)
         compiled = step.lower(state, (images, labels)).compile()

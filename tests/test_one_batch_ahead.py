@@ -6,6 +6,8 @@ import pytest
 if keras.backend.backend() != "jax":
     pytest.skip("how Keras feeds JAX", allow_module_level=True)
 
+import itertools
+
 import jax
 import tiny_model
 from keras.src.backend.jax import trainer
@@ -57,5 +59,5 @@ def test_the_next_batch_is_sent_before_a_step_begins(tiny_coco, tmp_path, events
     train.main(tiny_model.flags(tiny_coco, tmp_path / "run", "--epochs=1", "--batch_size=2"))
     steps = [batch for kind, batch in events if kind == "step"]
     assert len(steps) == 4
-    for batch, following in zip(steps, steps[1:], strict=False):
+    for batch, following in itertools.pairwise(steps):
         assert events.index(("sent", following)) < events.index(("step", batch))

@@ -60,9 +60,9 @@ NO_DOWNLOAD = ("--backbone_weights=none",)
 SCALES = {
     "smoke": Scale("64x64 inputs, one epoch, batches of at most 4, from scratch", (64, 64), 1, 4, (*NO_DOWNLOAD, "--noreport")),
     "small": Scale(
-        "128x160 inputs (64x80 for Resize 256), at most 8 epochs, batches of at most 8, from scratch",
-        (128, 160),
-        8,
+        "64x80 inputs (32x40 for Resize 256), at most 4 epochs, batches of at most 8, from scratch",
+        (64, 80),
+        4,
         8,
         NO_DOWNLOAD,
     ),

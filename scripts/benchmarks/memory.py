@@ -61,7 +61,7 @@ def table(result: dict[str, Any]) -> str:
         f"{in_words(here)}, {result['rows'][0]['kseg']['device']}. Batch {settings['batch_size']} at "
         f"{settings['image_size']}x{settings['image_size']}, float32, Adam, one turn of {settings['steps']} steps; load average "
         f"before the run {here['load_before']}. On a CPU: MB that the process held at most during steps after the first, over "
-        "what it held with its libraries imported. On a GPU: MB of its memory that arrays took at most.",
+        "what it held when its libraries had computed something small. On a GPU: MB of its memory that arrays took at most.",
         "",
         "| | MB | XLA's plan, MB | s a step | MB, / smp |",
         "|---|---|---|---|---|",

@@ -55,14 +55,18 @@ def _answer(value: Any) -> None:
 
 
 def _import_all(side: str, work: Work) -> float:
-    """Imports what the side needs; returns the MB that the process then holds."""
+    """Imports what the side needs and lets it compute something; returns the MB that the process then holds."""
     if side == "kseg":
+        import jax
+
         import kseg.functional
         import kseg.losses
         import kseg.memory
         import kseg.metrics
         import kseg.models
         import kseg.summary  # noqa: F401
+
+        jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8))).block_until_ready()  # starts the device and the compiler
     else:  # torch and timm import more as they go
         step = torch_step(Work(work.kind, work.network, min(2, work.batch_size), 64, work.num_classes, work.precision))
         step.launch()

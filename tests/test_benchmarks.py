@@ -15,7 +15,7 @@ from kseg.errors import KsegError
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import benchmark
-from benchmarks import check, everything, growth, speed
+from benchmarks import check, compile_times, everything, growth, speed
 from benchmarks.common import read_between, write_between
 from benchmarks.goals import peak_tflops
 from benchmarks.steps import Work
@@ -191,6 +191,7 @@ def test_plots_are_pictures():
         (["curves", "--batch_sizes", "4"], "batch_size: one value, 4, has no growth"),
         (["curves", "--from_json=nowhere.json"], "--from_json=nowhere.json: cannot be read"),
         (["memory", "--peer", "--models", "fcn8s/vgg11"], "fcn8s/vgg11: segmentation_models_pytorch has no such model"),
+        (["compile", "--from_json=nowhere.json"], "--from_json=nowhere.json: cannot be read"),
         (["compile", "--models", "unett"], "unknown model 'unett'; did you mean unet"),
     ],
 )
@@ -217,7 +218,7 @@ def test_all_runs_every_command_that_measures():
     assert benchmark.parser().parse_args(["metric"]).run is benchmark.COMMANDS["fit"].run
 
 
-@pytest.mark.parametrize("name", ["step", "infer", "step-gpu", "infer-gpu", "curves"])
+@pytest.mark.parametrize("name", ["step", "infer", "step-gpu", "infer-gpu", "curves", "curves-gpu", "compile", "compile-gpu"])
 def test_the_page_says_what_was_measured(name):
     """What stands in the page is the table of the numbers kept beside it."""
     path = ROOT / "docs" / "performance" / f"{name}.json"
@@ -226,4 +227,5 @@ def test_the_page_says_what_was_measured(name):
         assert text.startswith("Not measured")
         return
     result = json.loads(path.read_text())
-    assert text.startswith((growth.text if name == "curves" else speed.table)(result))
+    kind = name.removesuffix("-gpu")
+    assert text.startswith({"curves": growth.text, "compile": compile_times.table}.get(kind, speed.table)(result))

@@ -65,6 +65,11 @@ def read_numbers(path: Path, kind: str) -> dict[str, Any]:
     return result
 
 
+def place(kind: str, platform: str) -> str:
+    """Where numbers of a kind stand in the page, and the name of their files: a GPU's have their own, such as "step-gpu"."""
+    return kind if platform == "cpu" else f"{kind}-{platform}"
+
+
 def _parts(page: Path, name: str) -> tuple[str, str, str]:
     """A page up to the first mark of a place, what is between, and the rest from its last mark on."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, write_between
+from benchmarks.common import ROOT, Side, in_words, machine, place, read_numbers, write_between
 from kseg.errors import KsegError
 from kseg.files import write_text
 
 HELP = (
-    "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 10 minutes on two "
+    "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 8 minutes on two "
     "idle cores."
 )
 PAGE = ROOT / "docs" / "performance.md"
-NUMBERS = ROOT / "docs" / "performance" / "compile.json"
+FOLDER = ROOT / "docs" / "performance"
 PACKAGES = ("jax", "jaxlib", "keras")
 SMALLEST = {"keras_cv/resnet18": "resnet18", "resnet34": "resnet18", "vgg16": "vgg11", "vgg16_bn": "vgg11_bn"}
 """For a model's default backbone, the smallest of its family. A default that is not here is itself taken."""
@@ -38,23 +38,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_classes", type=int, default=12)
     parser.add_argument("--xla_flags", default="", help="XLA_FLAGS beside those of the environment")
     parser.add_argument("--json", type=Path, help="write the numbers into this file, too")
+    parser.add_argument("--from_json", type=Path, help="measure nothing: show, or --write, what --json kept on another machine")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md and the numbers beside it")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.from_json:
+        result = read_numbers(arguments.from_json, "compile")
+        _publish(result, write=arguments.write, file=None)
+        print(table(result))
+        return
     settings = {name: getattr(arguments, name) for name in ("image_size", "batch_size", "num_classes", "xla_flags")}
-    result: dict[str, Any] = {"machine": machine(PACKAGES), "settings": settings, "rows": []}
+    result = {"kind": "compile", "machine": machine(PACKAGES), "settings": settings, "rows": []}
     for network in arguments.models or registered():
         row = _measure(network, arguments)
         result["rows"].append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-        numbers = json.dumps(result, indent=1) + "\n"
-        if arguments.json:
-            write_text(arguments.json, numbers)
-        if arguments.write:
-            write_between(PAGE, "compile", table(result))
-            write_text(NUMBERS, numbers)
+        _publish(result, write=arguments.write, file=arguments.json)
     print(table(result))
+
+
+def _publish(result: dict[str, Any], *, write: bool, file: Path | None) -> None:
+    """Writes what there is so far: a run that is stopped leaves what it measured."""
+    numbers = json.dumps(result, indent=1) + "\n"
+    if file:
+        write_text(file, numbers)
+    if write:
+        name = place("compile", result["rows"][0]["platform"])
+        write_between(PAGE, name, table(result))
+        write_text(FOLDER / f"{name}.json", numbers)
 
 
 def registered() -> list[str]:
@@ -106,13 +118,13 @@ def main(settings: dict[str, Any]) -> None:
     import jax
     import numpy as np
 
-    from benchmarks.speed_side import do_without
+    from benchmarks.speed_side import device_facts, do_without
     from benchmarks.steps import compiled_model
     from kseg.memory import jitted_step
     from kseg.models import MODELS
 
     do_without("tensorflow", "keras_cv", "torch")
-    jax.devices()  # starting the device is no model's
+    device = device_facts("kseg")  # starts the device, which is no model's work
     name, _, backbone = settings["network"].partition("/")
     try:
         default = MODELS[name].info["backbone"]
@@ -137,7 +149,7 @@ def main(settings: dict[str, Any]) -> None:
         _, state = compiled(state, batch)
         jax.block_until_ready(state)
         seconds[stage] = clock.lap()
-    facts = {"network": f"{name}/{backbone}", "parameters": model.count_params(), "device": jax.devices()[0].device_kind}
+    facts = {"network": f"{name}/{backbone}", "parameters": model.count_params(), **device}
     print(json.dumps({**facts, **seconds}), flush=True)
 
 

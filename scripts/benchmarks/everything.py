@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.common import ROOT
 
-HELP = "Every command that measures, with its defaults, against its peer where it has one. About 3 hours on two idle cores."
+HELP = "Every command that measures, with its defaults, against its peer where it has one. About 2 hours on two idle cores."
 COMMANDS: dict[str, Sequence[str]] = {
     "step": ("--peer",),
     "infer": ("--peer",),

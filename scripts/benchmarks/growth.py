@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, read_numbers, write_between
+from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between
 from benchmarks.speed import PACKAGES, peers
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, seconds
@@ -16,7 +16,7 @@ from kseg.files import atomic_path, write_text
 
 HELP = (
     "Time and memory of a training step against image size, batch and classes, with fitted exponents; --peer: smp's, too. "
-    "About 40 minutes on two idle cores with --peer."
+    "About 20 minutes on two idle cores with --peer eager."
 )
 PAGE = ROOT / "docs" / "performance.md"
 FOLDER = ROOT / "docs" / "performance"
@@ -74,8 +74,8 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 xla_flags=arguments.xla_flags,
             )
             result["axes"].setdefault(name, {})[str(value)] = sides
+            _publish(result, arguments)
             print(f"{name} {value}: " + ", ".join(f"{k} {seconds(v):.3f} s" for k, v in sides.items() if v["turns"]), flush=True)
-        _publish(result, arguments)
     return result
 
 
@@ -86,11 +86,12 @@ def _publish(result: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.write and result["axes"]:
         from benchmarks.charts import growth_chart
 
-        with atomic_path(FOLDER / "curves.png") as temporary:
-            temporary.write_bytes(growth_chart({AXES[name]: points(result, name) for name in result["axes"]}, NAMES))
-        picture = "![Time and memory of a training step as size, batch and classes grow](performance/curves.png)"
-        write_between(PAGE, "curves", f"{text(result)}\n\n{picture}")
-        write_text(FOLDER / "curves.json", json.dumps(result, indent=1) + "\n")
+        name = place("curves", next(iter(next(iter(result["axes"].values())).values()))["kseg"]["ready"]["platform"])
+        with atomic_path(FOLDER / f"{name}.png") as temporary:
+            temporary.write_bytes(growth_chart({AXES[axis]: points(result, axis) for axis in result["axes"]}, NAMES))
+        picture = f"![Time and memory of a training step as size, batch and classes grow](performance/{name}.png)"
+        write_between(PAGE, name, f"{text(result)}\n\n{picture}")
+        write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def points(result: dict[str, Any], name: str) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, read_numbers, write_between
+from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
@@ -122,8 +122,8 @@ class Speed:
             write_text(NUMBERS / f"{name}.json", numbers)
 
 
-STEP = Speed("step", "a training step", "About 25 minutes on two idle cores with --peer.")
-INFER = Speed("infer", "inference", "About 12 minutes on two idle cores with --peer.")
+STEP = Speed("step", "a training step", "About 20 minutes on two idle cores with --peer.")
+INFER = Speed("infer", "inference", "About 10 minutes on two idle cores with --peer.")
 
 
 def peers(arguments: argparse.Namespace) -> list[str]:
@@ -140,7 +140,7 @@ def platform(result: dict[str, Any]) -> str:
 
 def section(result: dict[str, Any]) -> str:
     """Where a result stands in the page, and the name of its files: step, infer, step-gpu, infer-gpu."""
-    return result["kind"] + ("-gpu" if platform(result) == "gpu" else "")
+    return place(result["kind"], platform(result))
 
 
 def command(result: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def main(settings: dict[str, Any]) -> None:
             raise
         _answer({"failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"})  # no C compiler, most often
         return
-    answer = {**step.facts, **_device(side), "first_s": time.perf_counter() - start}
+    answer = {**step.facts, **device_facts(side), "first_s": time.perf_counter() - start}
     on_cpu = answer["platform"] == "cpu"
     _forget_peak(side, on_cpu)
     _answer(answer)
@@ -89,7 +89,7 @@ def _run(step: Step, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def _device(side: str) -> dict[str, str]:
+def device_facts(side: str) -> dict[str, str]:
     """platform: "cpu" or "gpu", and the device's name."""
     if side == "kseg":
         import jax

@@ -64,11 +64,16 @@ def _say(what: str) -> None:
 
 
 def check_networks(networks: Sequence[str], *, peer: bool) -> None:
-    """Raises KsegError for a word that is not MODEL/BACKBONE, or a model that the peer does not have."""
+    """Raises KsegError for a word that is not MODEL/BACKBONE, a name that is not known, or a model that the peer does not have."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    from kseg.models import MODELS
+    from kseg.models.backbones import check_backbone
+
     for network in networks:
         model, slash, backbone = network.partition("/")
         if not (model and slash and backbone):
             raise KsegError(f"{network!r}: is not MODEL/BACKBONE, such as deeplabv3plus/resnet50")
+        check_backbone(backbone, MODELS[model].info["output_stride"])
         if peer and model not in PEERS:
             raise KsegError(
                 f"{network}: segmentation_models_pytorch has no such model{nearest(model, PEERS)} Or leave out --peer"

@@ -187,6 +187,7 @@ def test_plots_are_pictures():
         (["step", "--peer", "--models", "segnet/vgg16_bn"], "segnet/vgg16_bn: segmentation_models_pytorch has no such model"),
         (["step", "--peer", "eager", "--batch_size=1"], "--batch_size=1: torch cannot train deeplabv3plus/resnet50 on one image"),
         (["infer", "--models", "unet/resnet18", "unet/resnt18"], "unknown backbone 'resnt18'; did you mean resnet18"),
+        (["infer", "--models", "unet/keras_cv/resnet18"], "unet/keras_cv/resnet18: keras-cv needs TensorFlow"),
         (["infer", "--turns=0"], "--turns=0: must be at least 1"),
         (["infer", "--from_json=nowhere.json"], "--from_json=nowhere.json: cannot be read"),
         (["curves", "--batch_sizes", "4"], "batch_size: one value, 4, has no growth"),

@@ -64,7 +64,7 @@ def _say(what: str) -> None:
 
 
 def check_networks(networks: Sequence[str], *, peer: bool) -> None:
-    """Raises KsegError for a word that is not MODEL/BACKBONE, a name that is not known, or a model that the peer does not have."""
+    """Raises KsegError for a word that is not MODEL/BACKBONE, an unknown name, or what one of the sides does not have."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     from kseg.models import MODELS
     from kseg.models.backbones import check_backbone
@@ -73,6 +73,10 @@ def check_networks(networks: Sequence[str], *, peer: bool) -> None:
         model, slash, backbone = network.partition("/")
         if not (model and slash and backbone):
             raise KsegError(f"{network!r}: is not MODEL/BACKBONE, such as deeplabv3plus/resnet50")
+        if backbone.startswith("keras_cv/"):
+            raise KsegError(
+                f"{network}: keras-cv needs TensorFlow, which is kept out of here; name another backbone, such as resnet18"
+            )
         check_backbone(backbone, MODELS[model].info["output_stride"])
         if peer and model not in PEERS:
             raise KsegError(

@@ -74,9 +74,7 @@ def check_networks(networks: Sequence[str], *, peer: bool) -> None:
         if not (model and slash and backbone):
             raise KsegError(f"{network!r}: is not MODEL/BACKBONE, such as deeplabv3plus/resnet50")
         if backbone.startswith("keras_cv/"):
-            raise KsegError(
-                f"{network}: keras-cv needs TensorFlow, which is kept out of here; name another backbone, such as resnet18"
-            )
+            raise KsegError(f"{network}: keras-cv needs TensorFlow, which is kept out of here; name another, such as resnet18")
         check_backbone(backbone, MODELS[model].info["output_stride"])
         if peer and model not in PEERS:
             raise KsegError(

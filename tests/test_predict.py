@@ -15,6 +15,7 @@ from kseg.data.check import open_split
 from kseg.data.submission import read_submission, resize_prediction
 from kseg.errors import KsegError
 from kseg.palette import palette
+from kseg.prediction_files import picture_files
 from kseg.run import RunDir, save_model
 from kseg.scoring import Predictor
 
@@ -77,8 +78,10 @@ def test_every_output_shows_the_predictions_of_every_image(run, data, tmp_path, 
 
 
 def test_names_that_differ_in_their_suffix_alone_keep_it():
-    paths = [str(path) for path in predict._picture_files(["a/1.jpg", "a/1.png", "b/1.png"])]
+    paths = [str(path) for path in picture_files(["a/1.jpg", "a/1.png", "b/1.png"])]
     assert paths == ["a/1.jpg", "a/1.png", "b/1"]
+    paths = [str(path) for path in picture_files(["1.jpg", "1.png", "1.png.gif"])]
+    assert paths == ["1.jpg", "1.png", "1.png.gif"]
 
 
 def test_a_split_without_annotations_neither_trains_nor_is_scored(run, data):

@@ -30,7 +30,8 @@ def explained_exhaustion(config: TrainConfig) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         batch, steps = config.batch_size, config.optimization.accumulate_steps
-        smaller = f"--batch_size={batch // 2} (with --accumulate_steps={2 * steps} an update still sees as many images), "
+        fewer = max(1, batch // 2)
+        smaller = f"--batch_size={fewer} (with --accumulate_steps={steps * batch // fewer} an update sees as many images), "
         raise KsegError(
             f"memory ran out while training with --batch_size={batch}, --image_size={'x'.join(map(str, config.image_size))}; try "
             f"{smaller if batch > 1 else ''}a smaller --image_size, --remat or --precision=mixed_bfloat16"

@@ -236,8 +236,7 @@ class Predictor:
             ) from error
         print(f"memory ran out with {self._step_size} {what} a step; going on with {fewer}", file=sys.stderr, flush=True)
         self._step_size = fewer
-        if self._windows:
-            self._model, self._step = self._build()
+        self._model, self._step = self._build()  # TensorFlow would make one program for any batch of the second size that it sees
 
     def evaluate(self, progress: bool = True, boundary: bool = False) -> Evaluation:
         """Scores every image of the data set. The processes of a run each score a share of them; all return the whole.

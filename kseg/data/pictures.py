@@ -147,16 +147,19 @@ def size_groups(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
 
     A program computes as much for a small picture as for the largest, and compiling one takes long: so one serves all pictures
     of more than 1/ALIKE of its area, and a folder of photos, upright ones among them, is one group. Returns indices, the
-    group of the largest pictures first, in the pictures' order within.
+    largest picture's group first, in the pictures' order within.
     """
     groups: list[list[int]] = []
-    area = [0, 0]
+    areas: list[tuple[int, int]] = []
     for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index][0] * sizes[index][1], index)):
         height, width = sizes[index]
-        larger = [max(area[0], height), max(area[1], width)]
-        if not groups or ALIKE * height * width < larger[0] * larger[1]:
-            groups.append([])
-            larger = [height, width]
-        groups[-1].append(index)
-        area = larger
+        for place, area in enumerate(areas):
+            larger = max(area[0], height), max(area[1], width)
+            if larger[0] * larger[1] < ALIKE * height * width:  # and so less still for those before, which are larger
+                groups[place].append(index)
+                areas[place] = larger
+                break
+        else:
+            groups.append([index])
+            areas.append((height, width))
     return [sorted(group) for group in groups]

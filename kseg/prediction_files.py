@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kseg.config import PredictConfig
-from kseg.data.dataset import Dataset
+from kseg.data.dataset import BadSample, Dataset
 from kseg.data.submission import submission_file
 from kseg.errors import KsegError
 from kseg.files import atomic_path, write_text
@@ -107,8 +107,11 @@ class PredictionFiles:
         return self._stack.__exit__(*error)
 
     def add(self, index: int, found: Predicted) -> None:
-        """Writes picture `index`."""
-        image = self._dataset.load(index).image if self._config.overlays_dir else None
+        """Writes picture `index`. Raises KsegError if it can no longer be read."""
+        try:
+            image = self._dataset.load(index).image if self._config.overlays_dir else None
+        except BadSample as error:
+            raise KsegError(f"{error} It was in order when the run started.") from error
         write_picture(self._config, self._paths[index], found, image)
         if self._submit:
             self._submit(self._names[index], found.prediction)

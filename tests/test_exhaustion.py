@@ -83,6 +83,8 @@ def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
     for (matrix, _), (expected, _) in zip(many([0, 1]), few([0, 1]), strict=True):
         np.testing.assert_array_equal(matrix, expected)
     assert "with 4 windows a step; going on with 2" in capsys.readouterr().err
+    [array], [file] = many.predict_arrays(arrays[:1]), few.predict([0])
+    np.testing.assert_array_equal(array.prediction, file.prediction)
 
 
 def test_one_image_that_is_too_much_is_one_line(data):

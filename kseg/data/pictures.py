@@ -36,8 +36,11 @@ def find_pictures(inputs: Sequence[str]) -> list[PictureFile]:
     """
     found: dict[str, PictureFile] = {}
     for given in inputs:
-        for file in _files(given):
-            found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100  (links stay as they are)
+        try:
+            for file in _files(given):
+                found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100  (links stay as they are)
+        except OSError as error:
+            raise KsegError(f"--input={given}: cannot be read ({error.strerror})") from None
     if len({file.name for file in found.values()}) == len(found):
         return list(found.values())
     common = Path(os.path.commonpath([os.path.dirname(path) for path in found]))  # noqa: PTH120
@@ -102,7 +105,7 @@ class Pictures:
         return self._files[index].name
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header. Raises BadSample if it cannot be read."""
+        """(height, width), from the header unless it was read. Raises BadSample if it cannot be read."""
         if index not in self._sizes:
             path = self._files[index].path
             self._sizes[index] = read_size(path, printable(str(path)), self._max_pixels, oriented=True)
@@ -112,6 +115,7 @@ class Pictures:
         """Reads picture `index`. Raises BadSample if it cannot be used."""
         path = self._files[index].path
         image = read_image(path, printable(str(path)), max_pixels=self._max_pixels)
+        self._sizes[index] = image.shape[:2]
         return _unlabelled(image, self.name(index))
 
 

@@ -56,6 +56,7 @@ def test_absolute_and_relative_paths_are_called_alike(folder):
         ("bare", r"--input=bare: the folder has no images \(.bmp, "),
         ("in/*.gif", r"--input=in/\*.gif: no file fits this pattern"),
         ("bare/**", r"--input=bare/\*\*: no image fits this pattern"),
+        ("x" * 5000, "cannot be read|no such file"),
         ("", "--input: one of its paths is empty"),
     ],
 )

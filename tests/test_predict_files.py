@@ -124,6 +124,7 @@ def test_sizes_compile_nothing_anew(run, photos):
             compiled.append(fun_name)
 
     pictures = Pictures([PictureFile(photos / name, name) for name in SIZES], NAMES)
+    assert [pictures.size(index) for index in range(4)] == list(SIZES.values())  # of the headers, turned as EXIF says
     found = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=1).predict(range(4))
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

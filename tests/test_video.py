@@ -58,6 +58,16 @@ def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["labels", f"out{suffix}"]
 
 
+def test_no_more_than_a_batch_of_frames_is_held(run, clip):
+    _, frames = clip
+    predictor = Predictor(load_model(run.model), ArrayPictures(frames, NAMES), image_size=(32, 40), batch_size=2)
+    taken = []
+    found = predictor.predict_arrays(taken.append(frame) or frame for frame in frames)
+    for given, _ in enumerate(found, 1):
+        assert given <= len(taken) <= given + 1
+    assert given == 7
+
+
 def test_some_frames_and_odd_sides(run, clip, tmp_path):
     _, frames = clip
     odd = tmp_path / "odd.avi"

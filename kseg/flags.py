@@ -15,6 +15,7 @@ from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
 BACKENDS = ("jax", "tensorflow", "torch")
+_FILES = ("output", "checkpoint", "out", "submission", "model_file", "per_image", "results", "video", "overlay_video")
 
 
 def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
@@ -155,6 +156,6 @@ def _kind(field, hint):
         "DIR"
         if field.name.endswith("_dir") or field.metadata["help"].startswith("Folder")
         else "FILE"
-        if field.name in ("output", "checkpoint", "out", "submission", "model_file", "per_image")
+        if field.name in _FILES
         else "NAME"
     )

@@ -14,6 +14,7 @@ from kseg.data.pipeline import sample_errors, train_batches
 from kseg.data.workers import worker_pool
 from kseg.distribution import check_batch, data_parallel
 from kseg.errors import KsegError
+from kseg.exhaustion import explained_exhaustion
 from kseg.figures import rate_chart
 from kseg.models import MODELS
 from kseg.preparation import compiled_model, open_data
@@ -109,7 +110,7 @@ def find_rate(config: FindRateConfig) -> FoundRate:
         raise KsegError(f"--coordinator={train.devices.coordinator}: find_lr runs in one process; leave the flag out")
     distribution = train.devices.distribution
     check_batch(distribution, train.batch_size)
-    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, sample_errors():
+    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, explained_exhaustion(train), sample_errors():
         data = open_data(train)
         steps = max(len(data.train) // train.batch_size, 1)
         batches, steps = train_batches(

@@ -1,127 +1,172 @@
 """Predicts label maps: python -m kseg.predict --run_dir=R --split=test --submission=FILE [--help]."""
 
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from kseg.config import PredictConfig
 from kseg.errors import KsegError
 from kseg.flags import parse, run_main
 
 if TYPE_CHECKING:
-    from kseg.trained import Trained
+    from kseg.data import Dataset
+    from kseg.scoring import Predictor
 
 DESCRIPTION = """
-Predicts every image of a split with the model of a run directory.
+Predicts every image of a split, of files and folders, or of a video, with the model of a run directory or of a .keras file.
 
   python -m kseg.predict --run_dir=runs/NAME --split=test --submission=submission.csv
-  python -m kseg.predict --run_dir=runs/NAME --split=test --labels_dir=labels --overlays_dir=overlays
+  python -m kseg.predict --run_dir=runs/NAME --input=photos,more/*.png --labels_dir=labels --overlays_dir=overlays
+  python -m kseg.predict --run_dir=runs/NAME --video=drive.mp4 --overlay_video=overlay.mp4
 
-The split needs no annotations: a COCO file whose list of annotations is empty will do.
+A split needs no annotations: a COCO file whose list of annotations is empty will do. Exit code: 0; 1 if files of --input were
+left out, and all others are done; 2 if nothing could be done. docs/prediction.md says more.
 """
 
 
-def predict(config: PredictConfig) -> tuple[int, str]:
-    """Writes what the flags name; returns (images, split). Raises KsegError for whatever the user can mend."""
+@dataclass(frozen=True)
+class Done:
+    """How many images, of what, were predicted; a line for each file of --input that was left out."""
+
+    count: int
+    what: str
+    skipped: Sequence[str] = ()
+
+
+def predict(config: PredictConfig) -> Done:
+    """Writes what the flags name. Raises KsegError for whatever the user can mend."""
     from kseg.compilation_cache import keep_compiled_programs
-    from kseg.data.workers import worker_pool
     from kseg.distribution import data_parallel
-    from kseg.trained import open_trained
+    from kseg.prediction_files import check_outputs
 
-    _check_outputs(config)
+    check_outputs(config)
     keep_compiled_programs(config.compilation_cache)
-    with data_parallel(config.distribution), worker_pool(config.workers) as pool:
-        trained = open_trained(config, pool, labelled=False)
-        _write_predictions(config, trained)
-    return len(trained.dataset), trained.split
-
-
-def _write_predictions(config: PredictConfig, trained: "Trained") -> None:
-    from kseg.data.submission import write_submission
-    from kseg.progress import progress_bar
-    from kseg.run import atomic_path
-
-    dataset = trained.dataset
-    images = range(len(dataset))
-    names = [dataset.name(index) for index in images]
-    pictures = _picture_files(names)
-
-    def predictions() -> Iterator[tuple[str, np.ndarray]]:
-        with progress_bar(len(images), "predict") as bar:
-            for index, (_, prediction) in zip(images, trained.predictor(images), strict=True):
-                if config.labels_dir:
-                    _write_label(Path(config.labels_dir, f"{pictures[index]}.png"), prediction)
-                if config.overlays_dir:
-                    _write_overlay(Path(config.overlays_dir, f"{pictures[index]}.jpg"), dataset.load(index).image, prediction)
-                yield names[index], prediction
-                bar.update()
-
     try:
-        if config.submission:
-            with atomic_path(Path(config.submission)) as temporary:
-                write_submission(temporary, predictions())
-        else:
-            deque(predictions(), maxlen=0)
+        with data_parallel(config.distribution):
+            if config.video is not None:
+                return _predict_video(config, Path(config.video))
+            return _predict_files(config) if config.input else _predict_split(config)
     except OSError as error:
         raise KsegError(f"cannot write {error.filename or 'the predictions'}: {error.strerror or error}") from None
 
 
-def _check_outputs(config: PredictConfig) -> None:
-    """Raises KsegError, before anything is predicted, for outputs that cannot be written."""
-    if config.submission and Path(config.submission).is_dir():
-        raise KsegError(f"--submission={config.submission}: is a folder; name a file")
-    folders = {"labels_dir": config.labels_dir, "overlays_dir": config.overlays_dir}
-    if config.submission:
-        folders["submission"] = str(Path(config.submission).parent)
-    for flag, folder in folders.items():
-        if folder:
-            try:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise KsegError(f"--{flag}={getattr(config, flag)}: cannot be written ({error.strerror})") from None
+def _predict_split(config: PredictConfig) -> Done:
+    from kseg.data.workers import worker_pool
+    from kseg.trained import open_trained
+
+    with worker_pool(config.workers) as pool:
+        keep = config.probabilities_dir is not None
+        trained = open_trained(config, pool, labelled=False, confidence=config.results is not None, keep=keep)
+        _write(config, trained.dataset, [(range(len(trained.dataset)), trained.predictor)])
+    return Done(len(trained.dataset), f"images of split {trained.split}")
 
 
-def _picture_files(names: Sequence[str]) -> list[Path]:
-    """Where each image's outputs go, without suffix: folders are kept, suffixes only where two names differ in nothing else."""
-    stems = [Path(name).with_suffix("") for name in names]
-    count = Counter(stems)
-    paths = [stem if count[stem] == 1 else Path(name) for name, stem in zip(names, stems, strict=True)]
-    for path in paths:
-        if path.is_absolute() or ".." in path.parts:
-            raise KsegError(f"image {str(path)!r}: its name leaves the folder of the outputs; rename the file")
-    return paths
+def _predict_files(config: PredictConfig) -> Done:
+    """The pictures that can be read, in one program or, where their sizes differ much, a few."""
+    from kseg.data.check import check_samples
+    from kseg.data.pictures import Pictures, find_pictures, size_groups
+    from kseg.data.subset import Subset
+    from kseg.data.workers import worker_pool
+    from kseg.prediction_files import check_inputs_stay, write_skipped
+    from kseg.trained import open_model
+
+    files = find_pictures(config.input)
+    check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
+    opened = open_model(config)
+    pictures, skipped = check_samples(Pictures(files, opened.class_names, opened.data.max_pixels), "skip")
+    with worker_pool(config.workers) as pool:
+
+        def parts() -> Iterator[tuple[Sequence[int], "Predictor"]]:
+            for group in size_groups([pictures.size(index) for index in range(len(pictures))]):
+                yield (
+                    group,
+                    opened.predictor(
+                        Subset(pictures, group),
+                        "--input",
+                        pool,
+                        confidence=config.results is not None,
+                        keep=config.probabilities_dir is not None,
+                    ),
+                )
+
+        _write(config, pictures, parts())
+    write_skipped(config, skipped)
+    return Done(len(pictures), "images", skipped)
 
 
-def _write_label(path: Path, prediction: np.ndarray) -> None:
-    from PIL import Image
+def _write(config: PredictConfig, dataset: "Dataset", parts: "Iterable[tuple[Sequence[int], Predictor]]") -> None:
+    """parts: the indices of some images, and what predicts them, counting from 0."""
+    from kseg.prediction_files import PredictionFiles
+    from kseg.progress import progress_bar
 
-    from kseg.palette import IGNORED, palette
-    from kseg.run import atomic_path
-
-    picture = Image.fromarray(prediction.astype("uint8"), "L")
-    picture.putpalette([*palette(255).ravel().tolist(), *IGNORED])
-    with atomic_path(path) as temporary:
-        picture.save(temporary, optimize=True)
+    with PredictionFiles(config, dataset) as files, progress_bar(len(dataset), "predict") as bar:
+        for indices, predictor in parts:
+            for index, found in zip(indices, predictor.predict(range(len(indices))), strict=True):
+                files.add(index, found)
+                bar.update()
 
 
-def _write_overlay(path: Path, image: np.ndarray, prediction: np.ndarray) -> None:
-    from PIL import Image
+def _predict_video(config: PredictConfig, path: Path) -> Done:
+    """Frame by frame: a batch of them is held at a time."""
+    import numpy as np
 
+    from kseg.data.pictures import ArrayPictures
+    from kseg.files import atomic_path
     from kseg.palette import overlay
-    from kseg.run import atomic_path
+    from kseg.prediction_files import check_inputs_stay, write_picture
+    from kseg.progress import progress_bar
+    from kseg.trained import open_model
+    from kseg.video import Video, video_file
 
-    with atomic_path(path) as temporary:
-        Image.fromarray(overlay(image, prediction)).save(temporary, quality=90)
+    check_inputs_stay(config, [], [path])
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(contextlib.closing(Video(path, config.max_pixels)))
+        opened = open_model(config)
+        add = None
+        if config.overlay_video:
+            temporary = stack.enter_context(atomic_path(Path(config.overlay_video)))
+            add = stack.enter_context(video_file(temporary, video.size, video.frames_a_second / config.every))
+        total = None if video.expected is None else -(-video.expected // config.every)
+        bar = stack.enter_context(progress_bar(total, "predict", unit="frame"))
+        blank = ArrayPictures([np.zeros((*video.size, 3), "uint8")], opened.class_names)
+        predictor = opened.predictor(blank, "--video", keep=config.probabilities_dir is not None)
+        waiting: deque[tuple[int, np.ndarray]] = deque()  # what the predictor has taken and not yet given back
+
+        def frames() -> Iterator[np.ndarray]:
+            for number, frame in video.frames(config.every):
+                waiting.append((number, frame))
+                yield frame
+
+        count = 0
+        for found in predictor.predict_arrays(frames()):
+            count += 1
+            number, frame = waiting.popleft()
+            write_picture(config, Path(f"frame_{number:06d}"), found, frame)
+            if add:
+                add(overlay(frame, found.prediction))
+            bar.update()
+        if not count:
+            raise KsegError(f"--video={path}: has not one frame that can be read")
+    if total is not None and count < total:
+        print(f"warning: --video={path}: ended after {count} of {total} frames; it may be damaged", file=sys.stderr)
+    return Done(count, f"frames of {path}")
 
 
 def main(argv: Sequence[str]) -> None:
+    from kseg.prediction_files import outputs
+
     config = parse(PredictConfig, argv, DESCRIPTION)
-    count, split = predict(config)
-    written = [path for path in (config.submission, config.labels_dir, config.overlays_dir) if path]
-    print(f"predicted {count} images of split {split}: {', '.join(written)}")
+    done = predict(config)
+    for line in done.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    left = f", {len(done.skipped)} left out" if done.skipped else ""
+    print(f"predicted {done.count} {done.what}{left}: {', '.join(outputs(config))}")
+    if done.skipped:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

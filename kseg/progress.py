@@ -6,17 +6,17 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(total: int, description: str, *, delay: float = 0.0, disable: bool = False) -> Any:
+def progress_bar(total: int | None, description: str, *, delay: float = 0.0, disable: bool = False, unit: str = "img") -> Any:
     """Returns a tqdm bar over images on stderr that vanishes when done, to be advanced by update(); in a log file it says
     little, every 10 seconds.
 
-    delay: seconds before it shows at all.
+    total: None where nobody knows. delay: seconds before it shows at all. unit: what is counted.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         desc=description,
-        unit="img",
+        unit=unit,
         leave=False,
         delay=delay,
         disable=disable,

@@ -32,6 +32,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
+_INFLATED, _SMALL = 50, 2**28  # A .keras file may unpack to so many times its size, or to so many bytes.
+
+
 class RunDir:
     """Paths of a run directory and what is written there."""
 
@@ -129,23 +132,34 @@ class RunDir:
             self._lock = None
 
     def read_config(self) -> TrainConfig:
-        """Raises KsegError if this is not a run directory."""
+        """Raises KsegError if this is not a run directory, or one of a kseg that knew more."""
         if not self.path.is_dir():
             raise KsegError(f"--run_dir={self.path}: no such folder")
         try:
-            return TrainConfig.from_json(self.config.read_text())
+            return TrainConfig.from_json(self.config.read_text(encoding="utf-8"))
         except OSError:
             raise KsegError(f"--run_dir={self.path}: not a run directory of kseg (it has no config.json)") from None
+        except UnicodeDecodeError:
+            raise KsegError(f"{self.config}: not a kseg configuration: is no text in UTF-8") from None
         except KsegError as error:
-            raise KsegError(f"{self.config}: {error}") from None
+            raise KsegError(f"{self.config}: {error}{self._written_by()}") from None
+
+    def _written_by(self) -> str:
+        """For messages: the kseg that made the run, if it is another one than this."""
+        own = importlib.metadata.version("kseg")
+        try:
+            theirs = json.loads(self.environment.read_text(encoding="utf-8"))["versions"]["kseg"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return ""
+        return "" if theirs == own else f" (the run is of kseg {str(theirs)[:40]!r}, this is {own})"
 
     def read_class_names(self) -> tuple[str, ...] | None:
         """The classes the run was trained on, from evaluation.json; None if the run did not get that far."""
         try:
             names = json.loads(self.evaluation.read_text(encoding="utf-8"))["class_names"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return tuple(names)
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
     def newest_model(self) -> Path:
         """Returns model.keras, or, in a run that was stopped, the best or the newest checkpoint."""
@@ -170,8 +184,8 @@ def save_model(model: keras.Model, path: Path) -> None:
 def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     """Loads a .keras file, with Keras's safe mode on.
 
-    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, no Keras model, or cannot be
-    loaded.
+    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, no Keras model, cannot be
+    loaded, or holds paths that lead out of it or more than it can have room for.
     """
     import kseg.losses
     import kseg.metrics
@@ -182,13 +196,21 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo("config.json")
+            members = archive.infolist()
+            unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
     except FileNotFoundError:
         raise KsegError(f"{path}: no such file") from None
     except (OSError, KeyError, zipfile.BadZipFile):
         raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
+    if leaving := [member.filename for member in members if Path(member.filename).is_absolute() or ".." in member.filename]:
+        raise KsegError(f"{path}: holds a file {leaving[0][:80]!r}, which leads out of it; do not trust where it is from")
+    if unpacked > max(_INFLATED * packed, _SMALL):  # Keras does not compress, and weights hardly can be
+        raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust where it is from")
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
-    except (TypeError, ValueError) as error:  # a layer of other code than Keras and kseg, or one that safe mode refuses
+    except MemoryError:
+        raise
+    except Exception as error:  # a layer of other code than Keras and kseg, one that safe mode refuses, weights that do not fit
         reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
         raise KsegError(f"{path}: Keras cannot load it ({reason})") from error
 

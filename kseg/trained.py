@@ -21,6 +21,63 @@ from kseg.scoring import Predictor, Windows
 
 
 @dataclass(frozen=True)
+class _Source:
+    """A model file, and if it is of a run, that run and its config. flag: what named it."""
+
+    flag: str
+    path: Path
+    run: RunDir | None = None
+    config: TrainConfig | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained model, or an ensemble, without data yet.
+
+    flags: what asked for it. config: how it was trained; of a model file, the defaults. data: that config's, but for what the
+    flags say. size: the network's input. sources, models: of an ensemble, all.
+    """
+
+    flags: TrainedConfig
+    config: TrainConfig
+    data: DataConfig
+    size: tuple[int, int]
+    sources: tuple[_Source, ...]
+    models: tuple[keras.Model, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As the run has noted them, else "class 0" and so on."""
+        run, count = self.sources[0].run, self.models[0].output.shape[-1]
+        known = run.read_class_names() if run else None
+        return known or tuple(f"class {number}" for number in range(count))
+
+    def predictor(
+        self, dataset: Dataset, what: str, pool: WorkerPool | None = None, *, confidence: bool = False, keep: bool = False
+    ) -> Predictor:
+        """Returns what predicts a data set as the flags say.
+
+        what: the data, for messages. confidence, keep: as Predictor's confidence and keep_probabilities. Raises KsegError if the
+        classes are others.
+        """
+        for source, model in zip(self.sources, self.models, strict=True):
+            _check_classes(source, model, dataset, what)
+        flags = self.flags
+        averaged = len(self.models) > 1 or bool(flags.tta) or flags.window is not None
+        return Predictor(
+            mean_probabilities(self.models, self.size, flags.tta) if averaged else self.models[0],
+            dataset,
+            image_size=self.size,
+            batch_size=flags.batch_size or self.config.batch_size,
+            pool=pool,
+            probabilities=averaged,
+            windows=Windows(flags.window, flags.overlap) if flags.window else None,
+            confidence=confidence,
+            keep_probabilities=keep,
+        )
+
+
+@dataclass(frozen=True)
 class Trained:
     """A model and what it is to be used on.
 
@@ -38,54 +95,39 @@ class Trained:
     how: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A model file, and if it is of a run, that run and its config. flag: what named it."""
-
-    flag: str
-    path: Path
-    run: RunDir | None = None
-    config: TrainConfig | None = None
-
-
-def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, labelled: bool = True, confidence: bool = False) -> Trained:
-    """Opens what the flags say, every sample checked; says which samples are left out.
-
-    pool: what loads the images (kseg.data.workers). labelled: refuses a split without annotations. confidence: as for Predictor.
-    Raises KsegError for whatever the user can mend.
-    """
+def open_model(config: TrainedConfig) -> TrainedModel:
+    """Opens what the flags say, without data. Raises KsegError for whatever the user can mend."""
     if config.model_file is not None:
         first = _Source(f"--model_file={config.model_file}", Path(config.model_file))
     else:
         assert config.run_dir is not None  # TrainedConfig requires one
         first = _run_source(config.run_dir, f"--run_dir={config.run_dir}")
-    sources = [first, *(_further_source(name) for name in config.ensemble)]
+    sources = (first, *(_further_source(name) for name in config.ensemble))
     trained = first.config or TrainConfig(data=_chosen_data(config, DataConfig()))
-    data = _chosen_data(config, trained.data)
-    split = config.split or trained.val_split
-    batch_size = config.batch_size or trained.batch_size
-    check_batch(config.distribution, batch_size)
-    models = [_load(source) for source in sources]
+    check_batch(config.distribution, config.batch_size or trained.batch_size)
+    models = tuple(_load(source) for source in sources)
     size = config.window or _input_size(config, sources, models)
     for source, model in zip(sources, models, strict=True):
         _check_size(source, model, size, config)
-    dataset, skipped = open_split(data, split, labelled=labelled)
+    return TrainedModel(config, trained, _chosen_data(config, trained.data), size, sources, models)
+
+
+def open_trained(
+    config: TrainedConfig, pool: WorkerPool | None, *, labelled: bool = True, confidence: bool = False, keep: bool = False
+) -> Trained:
+    """Opens what the flags say, every sample checked; says which samples are left out.
+
+    pool: what loads the images (kseg.data.workers). labelled: refuses a split without annotations. confidence, keep: as for
+    TrainedModel.predictor. Raises KsegError for whatever the user can mend.
+    """
+    opened = open_model(config)
+    split = config.split or opened.config.val_split
+    dataset, skipped = open_split(opened.data, split, labelled=labelled)
     for line in skipped:
         print(f"skipped: {line}")
-    for source, model in zip(sources, models, strict=True):
-        _check_classes(source, model, dataset, split)
-    averaged = len(models) > 1 or bool(config.tta) or config.window is not None
-    predictor = Predictor(
-        mean_probabilities(models, size, config.tta) if averaged else models[0],
-        dataset,
-        image_size=size,
-        batch_size=batch_size,
-        pool=pool,
-        probabilities=averaged,
-        windows=Windows(config.window, config.overlap) if config.window else None,
-        confidence=confidence,
-    )
-    return Trained(first.run, trained, split, dataset, models[0], first.path, predictor, _how(config))
+    predictor = opened.predictor(dataset, f"split {split} of the data", pool, confidence=confidence, keep=keep)
+    first = opened.sources[0]
+    return Trained(first.run, opened.config, split, dataset, opened.models[0], first.path, predictor, _how(config))
 
 
 def _chosen_data(config: TrainedConfig, data: DataConfig) -> DataConfig:
@@ -148,17 +190,15 @@ def _check_size(source: _Source, model: keras.Model, size: tuple[int, int], conf
         raise KsegError(f"--tta=scales: {source.path} takes images of {_text(shape)} alone; leave scales out")
 
 
-def _check_classes(source: _Source, model: keras.Model, dataset: Dataset, split: str) -> None:
-    """Raises KsegError unless the model's classes are the data's."""
+def _check_classes(source: _Source, model: keras.Model, dataset: Dataset, what: str) -> None:
+    """Raises KsegError unless the model's classes are the data's. what: the data."""
     names = dataset.class_names
     if model.output.shape[-1] != len(names):
-        raise KsegError(f"{source.path} has {model.output.shape[-1]} classes, but split {split} of the data has {len(names)}")
+        raise KsegError(f"{source.path} has {model.output.shape[-1]} classes, but {what} has {len(names)}")
     known = source.run.read_class_names() if source.run else None
     if source.run and known is not None and known != names:
         ours, theirs = next((a, b) for a, b in zip(known, names, strict=True) if a != b)
-        raise KsegError(
-            f"split {split} of the data has a class {theirs!r} where the run {source.run.path} has {ours!r}; use the run's data"
-        )
+        raise KsegError(f"{what} has a class {theirs!r} where the run {source.run.path} has {ours!r}; use the run's data")
 
 
 def _how(config: TrainedConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import check_batch, data_parallel
 from kseg.early_stopping import EarlyStopping
 from kseg.evaluation import Evaluation, write_evaluation
+from kseg.exhaustion import explained_exhaustion
 from kseg.interruption import Interrupted, StopRequest, deferred_signals
 from kseg.losses import build_loss
 from kseg.models import MODELS
@@ -195,6 +196,7 @@ def _fit(
                     if hasattr(callback, "close"):
                         stack.callback(callback.close)
                 stack.enter_context(contextlib.suppress(Interrupted))
+                stack.enter_context(explained_exhaustion(config))
                 stack.enter_context(sample_errors())
                 model.fit(
                     batches,

@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--batch_size", type=int, default=8)
     result.add_argument("--steps", type=int, default=100)
     result.add_argument("--learning_rate", type=float, default=1e-4)
+    result.add_argument("--schedule", default="poly", choices=("constant", "poly", "cosine", "one_cycle"), help="as kseg.train's")
+    result.add_argument("--warmup_steps", type=int, default=10, help="over which the learning rate rises from 0")
     result.add_argument("--window", type=int, default=10, help="steps over which the losses are averaged")
     result.add_argument("--val_images", type=int, default=0, help="validation images; 0: all")
     result.add_argument("--seed", type=int, default=21)
@@ -122,6 +124,13 @@ def in_the_last_digit(state: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def learning_rate(arguments: argparse.Namespace) -> Any:
+    """The schedule of both sides, or a number."""
+    from kseg.schedules import build_schedule
+
+    return build_schedule(arguments.schedule, arguments.learning_rate, steps=arguments.steps, warmup_steps=arguments.warmup_steps)
+
+
 def smp_model(arguments: argparse.Namespace, num_classes: int) -> Any:
     """smp's network, without dropout."""
     import segmentation_models_pytorch as smp
@@ -143,13 +152,15 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
     model = smp_model(arguments, num_classes).train()
     model.load_state_dict(state)
     optimizer = torch.optim.Adam(model.parameters(), lr=arguments.learning_rate, weight_decay=1e-6)
+    schedule = learning_rate(arguments)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALIZATIONS["imagenet"])
 
     def forward(images):
         return model((torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std)
 
     losses = []
-    for images, labels in train:
+    for step, (images, labels) in enumerate(train):
+        optimizer.param_groups[0]["lr"] = float(schedule(step)) if callable(schedule) else schedule
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(forward(images), torch.from_numpy(labels.astype("int64")), ignore_index=255)
         loss.backward()
@@ -170,7 +181,7 @@ def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], 
 
     model = build_model("deeplabv3plus", num_classes=num_classes, backbone=arguments.backbone, dropout=0.0)
     load_torch_weights(model, state)
-    model.compile(optimizer=TorchAdam(arguments.learning_rate, l2=1e-6), loss=CrossEntropy())
+    model.compile(optimizer=TorchAdam(learning_rate(arguments), l2=1e-6), loss=CrossEntropy())
     losses = []
     for images, labels in train:
         losses.append(float(model.train_on_batch(images, labels)))
@@ -213,8 +224,9 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{here['date']}, {here['cpu']}, {here['cores']} cores, {versions}; kseg on {os.environ['KERAS_BACKEND']}. DeepLabV3+ on "
         f"{settings['backbone']}, {settings['image_size']}, batch {settings['batch_size']}, {settings['steps']} steps of Adam at "
-        f"{settings['learning_rate']:g}, `{settings['augment']}`, no dropout, seed {settings['seed']}; mIoU on "
-        f"{result['val_images']} validation images at the input's size.",
+        f"{settings['learning_rate']:g} ({settings['schedule']}, {settings['warmup_steps']} steps of warm-up), "
+        f"`{settings['augment']}`, no dropout, seed {settings['seed']}; mIoU on {result['val_images']} "
+        "validation images at the input's size.",
         "",
         f"| | last {settings['window']} losses | mIoU | first loss differs by | smoothed loss by at most | mIoU by |",
         "|---|---|---|---|---|---|",

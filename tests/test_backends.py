@@ -5,6 +5,7 @@ from conftest import run_tests_on
 
 FILES = [
     "tests/test_devices.py",
+    "tests/test_exhaustion.py",
     "tests/test_metrics.py",
     "tests/test_losses.py",
     "tests/test_supervision.py",

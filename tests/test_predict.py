@@ -7,15 +7,16 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from random_run import random_run
 
 from kseg import evaluate, predict
-from kseg.config import DataConfig, TrainConfig
+from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.check import open_split
 from kseg.data.submission import read_submission, resize_prediction
 from kseg.errors import KsegError
 from kseg.palette import palette
-from kseg.run import RunDir, save_model
+from kseg.prediction_files import picture_files
 from kseg.scoring import Predictor
 
 
@@ -37,15 +38,7 @@ def data(tiny_coco, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    keras.utils.set_random_seed(3)
-    images = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(8, 5, padding="same", activation="relu")(keras.layers.Rescaling(1 / 64)(images))
-    run = RunDir(tmp_path_factory.mktemp("runs") / "run")
-    run.create(TrainConfig(data=DataConfig(dataset="coco", data_dir=str(data)), image_size=(32, 40), batch_size=2), [])
-    save_model(keras.Model(images, keras.layers.Conv2D(4, 1)(x)), run.model)
-    names = ["background", "red", "green", "blue"]
-    run.evaluation.write_text(json.dumps({"class_names": names}))
-    return run
+    return random_run(tmp_path_factory.mktemp("runs") / "run", data)
 
 
 def test_every_output_shows_the_predictions_of_every_image(run, data, tmp_path, capsys):
@@ -77,8 +70,10 @@ def test_every_output_shows_the_predictions_of_every_image(run, data, tmp_path, 
 
 
 def test_names_that_differ_in_their_suffix_alone_keep_it():
-    paths = [str(path) for path in predict._picture_files(["a/1.jpg", "a/1.png", "b/1.png"])]
+    paths = [str(path) for path in picture_files(["a/1.jpg", "a/1.png", "b/1.png"])]
     assert paths == ["a/1.jpg", "a/1.png", "b/1"]
+    paths = [str(path) for path in picture_files(["1.jpg", "1.png", "1.png.gif"])]
+    assert paths == ["1.jpg", "1.png", "1.png.gif"]
 
 
 def test_a_split_without_annotations_neither_trains_nor_is_scored(run, data):

@@ -14,6 +14,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tiny_model
 
 from kseg import train
 from kseg.checkpoints import newest_checkpoint, read_state
@@ -42,8 +43,8 @@ def start():
     """Starts a process that does not outlive its test."""
     processes = []
 
-    def start(arguments):
-        command = [sys.executable, "-m", *arguments]
+    def start(arguments, program=("-m",)):
+        command = [sys.executable, *program, *arguments]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         return processes[-1]
 
@@ -113,6 +114,20 @@ def test_stopped_and_killed_and_resumed_is_never_stopped(whole, start, tiny_coco
         seeds, expected = (zipfile.ZipFile(path).read("kseg_state.safetensors") for path in (ours, theirs))
         assert seeds == expected and b"seed/0" in seeds
     assert len(run.checkpoints()) == 2
+
+
+def test_ctrl_c_stops_a_run_that_can_be_resumed(start, tiny_coco, tmp_path):
+    run = RunDir(tmp_path / "run")
+    _, *arguments = tiny_model.flags(tiny_coco, run.path, "--epochs=1000", "--checkpoint_steps=1")
+    process = start(arguments, program=[tiny_model.__file__])
+    wait_for(lambda: any(path >= run.checkpoint(1) for path in run.checkpoints()), process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGINT, out
+    assert f"to go on: python -m kseg.train --resume --run_dir={run.path}" in out
+    assert "Traceback" not in out
+    _, state = newest_checkpoint(run.checkpoints())
+    assert (state.epoch, state.step) > (0, 0)
 
 
 def assert_same_weights(ours, theirs):

@@ -7,6 +7,7 @@ stand beside its own.
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.fields import flatten, leaves
 from kseg.config.find_rate import FindRateConfig
+from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
     DeviceConfig,
@@ -18,12 +19,13 @@ from kseg.config.train import (
     TrialConfig,
     better,
 )
-from kseg.config.use import EvaluateConfig, ExportConfig, PredictConfig, TrainedConfig
+from kseg.config.use import EvaluateConfig, ExportConfig, TrainedConfig
 
 __all__ = [
     "MAX_PIXELS",
     "TRAIN_PART",
     "VAL_PART",
+    "VIDEO_CODECS",
     "ConvertConfig",
     "DataConfig",
     "DataOverrides",

@@ -78,15 +78,25 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     return config_class(**arguments)
 
 
+FORMAT = 2
+"""Of the JSON that to_json writes. Raise it where a reader of before would misunderstand: a flag's meaning, not a new flag,
+which earlier versions refuse by its name. 1, which had no number: groups nested or not.
+"""
+_FORMAT_KEY = "config_format"
+
+
 def to_json(config: Any) -> str:
     """Returns a config as indented JSON, one member a flag."""
-    return json.dumps(flatten(config), indent=2) + "\n"
+    return json.dumps({_FORMAT_KEY: FORMAT} | flatten(config), indent=2) + "\n"
 
 
 def from_json(config_class: type[Config], text: str) -> Config:
-    """Reads what to_json wrote, or an earlier version's, whose groups were nested. Raises KsegError if it is neither."""
+    """Reads what to_json wrote, in this version or an earlier one. Raises KsegError if it is neither."""
     try:
         content = json.loads(text)
+        number = content.pop(_FORMAT_KEY, 1) if isinstance(content, dict) else 1
+        if type(number) is not int or not 1 <= number <= FORMAT:
+            raise KsegError(f"its format is {number!r}, and this kseg reads up to {FORMAT}: it is a later kseg's; use that one")
         values: dict[str, Any] = {}
         for name, value in content.items():
             values |= value if isinstance(value, dict) else {name: value}
@@ -95,7 +105,7 @@ def from_json(config_class: type[Config], text: str) -> Config:
         if not values:
             raise KsegError("not a kseg configuration: it is empty")
         return build(config_class, values)
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+    except (json.JSONDecodeError, AttributeError, TypeError, RecursionError) as error:
         raise KsegError(f"not a kseg configuration: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""What evaluate, predict and export are told: a trained model, the data to use it on, what to write."""
+"""What evaluate and export are told, and predict partly (predict.py): a trained model, the data to use it on, what to write."""
 
 from dataclasses import dataclass
 
@@ -76,20 +76,6 @@ class EvaluateConfig(TrainedConfig):
     per_image: str | None = field(None, "Also write every image's scores to this CSV file.", "output")
     boundary: bool = field(False, "Also score the classes' outlines: boundary IoU. Takes time.", "output")
     calibration: bool = field(False, "Also score the probabilities: expected calibration error. Takes time.", "output")
-
-
-@dataclass(frozen=True)
-class PredictConfig(TrainedConfig):
-    """What to predict, and what to write."""
-
-    submission: str | None = field(None, "Write the leaderboard's CSV to this file: 256x256 class ids an image.", "output")
-    labels_dir: str | None = field(None, "Write label maps here: palette PNGs at each picture's own size.", "output")
-    overlays_dir: str | None = field(None, "Write pictures with the classes' colours over them here: JPEG.", "output")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not (self.submission or self.labels_dir or self.overlays_dir):
-            raise KsegError("nothing to write: pass --submission=FILE, --labels_dir=DIR or --overlays_dir=DIR")
 
 
 EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx")

@@ -37,6 +37,7 @@ class CachedLabels:
         self.class_names, self.ignore_index = dataset.class_names, dataset.ignore_index
         self.warnings = getattr(dataset, "warnings", ())
         self.labelled = getattr(dataset, "labelled", True)
+        self.image_ids, self.category_ids = (getattr(dataset, name, None) for name in ("image_ids", "category_ids"))
         self._folder = folder
         self._kept: dict[int, bytes] = {}
 

@@ -56,6 +56,7 @@ class CocoDataset:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
         ignore_index: 255.
         labelled: False if the file has no annotations at all; the label maps are then empty.
+        image_ids, category_ids: the file's id of each image, and of each class; None for the background.
         warnings: lines to show the user.
 
     Raises:
@@ -86,6 +87,8 @@ class CocoDataset:
         content, self._digest = _read_json(file, self._shown_file)
         categories = _by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = _classes(categories, background, ignore_categories, self._shown_file)
+        ids = {value: id_ for id_, value in self._values.items()}
+        self.category_ids = tuple(ids.get(value) for value in range(len(self.class_names)))
         self.labelled = bool(content["annotations"])
         self._bad: dict[int, str] = {}
         self._index_images(content["images"])
@@ -169,6 +172,7 @@ class CocoDataset:
         if not images:
             raise KsegError(f"{self._shown_file}: lists no images; choose another split or file.")
         self._places = {id_: place for place, id_ in enumerate(images)}
+        self.image_ids = tuple(images)
         self._names = [entry["file_name"] for entry in images.values()]
         self._sizes = [(entry["height"], entry["width"]) for entry in images.values()]
         for place, (id_, entry) in enumerate(images.items()):

@@ -13,7 +13,7 @@ from kseg.data.image_file import read_image, read_size, read_values
 from kseg.data.label_map import LabelMap
 from kseg.errors import KsegError, nearest
 
-_IMAGES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LABELS = (".bmp", ".gif", ".png", ".tif", ".tiff")
 
 
@@ -55,7 +55,7 @@ class FolderDataset:
         self._root = Path(data_dir).expanduser()
         if not self._root.is_dir():
             raise KsegError(f"data_dir {data_dir} is no folder; pass --data_dir=DIR, the folder that holds the data set.")
-        found = _find(self._root, fill_in(images, split, "images"), _IMAGES, "images")
+        found = _find(self._root, fill_in(images, split, "images"), IMAGE_SUFFIXES, "images")
         maps = _find(self._root, fill_in(labels, split, "labels"), _LABELS, "labels")
         keys: Iterable[str] = sorted(found)
         if split_list is not None:

@@ -89,9 +89,14 @@ def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None)
     return _open(source, shown, LOSSLESS, max_pixels, decode)
 
 
-def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None) -> tuple[int, int]:
-    """(height, width) as stored, from the header alone. Raises BadSample as read_image does."""
-    return _open(source, shown, FORMATS, max_pixels, lambda image: (image.height, image.width))
+def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None, oriented: bool = False) -> tuple[int, int]:
+    """(height, width) from the header alone: as stored, or with `oriented` as EXIF says. Raises BadSample as read_image does."""
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        turned = oriented and _orientation(image) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+    return _open(source, shown, FORMATS, max_pixels, size)
 
 
 def _open(
@@ -134,12 +139,18 @@ def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, 
         raise BadSample(_too_large(shown, max_pixels))
 
 
-def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """2 to 8 for an image that is to be turned, else 1."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # A damaged EXIF block is ignored, as viewers do.
-        orientation = 1
-    if orientation not in _TRANSPOSE:
+        return 1
+    return orientation if orientation in _TRANSPOSE else 1
+
+
+def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    orientation = _orientation(image)
+    if orientation == 1:
         return image
     width, height = image.size
     turned = (width, height) if orientation >= 5 else (height, width)  # As (height, width).

@@ -4,8 +4,9 @@ image_id is the image's file_name; PredictionString is the 65536 class ids, sepa
 256x256, row by row.
 """
 
+import contextlib
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -27,21 +28,32 @@ def resize_prediction(prediction: np.ndarray) -> np.ndarray:
     return cv2.resize(prediction.astype("uint8"), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def write_submission(path: Path, predictions: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes (image_id, class ids [H, W]) as they come, a line each; only one is held in memory.
+@contextlib.contextmanager
+def submission_file(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Yields what writes a line of (image_id, class ids [H, W]).
 
-    To be called within kseg.run.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
+    To be used within kseg.run.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
     break.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         file.write(HEADER + "\n")
-        for image_id, prediction in predictions:
+
+        def add(image_id: str, prediction: np.ndarray) -> None:
             if image_id.splitlines() != [image_id]:
                 raise KsegError(
                     f"image {image_id!r}: a file name with a line break cannot stand in a submission; rename the file"
                 )
             writer.writerow([image_id, " ".join([_IDS[value] for value in resize_prediction(prediction).ravel().tolist()])])
+
+        yield add
+
+
+def write_submission(path: Path, predictions: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Writes (image_id, class ids [H, W]) as they come, a line each; only one is held in memory. See submission_file."""
+    with submission_file(path) as add:
+        for image_id, prediction in predictions:
+            add(image_id, prediction)
 
 
 def read_submission(path: Path) -> Iterator[tuple[str, np.ndarray]]:

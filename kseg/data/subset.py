@@ -29,6 +29,9 @@ class Subset:
         self.ignore_index = dataset.ignore_index
         self.warnings = getattr(dataset, "warnings", ())
         self.labelled = getattr(dataset, "labelled", True)
+        self.category_ids = getattr(dataset, "category_ids", None)  # of COCO's data sets, as image_ids
+        ids = getattr(dataset, "image_ids", None)
+        self.image_ids = None if ids is None else tuple(ids[index] for index in self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

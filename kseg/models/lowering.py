@@ -7,10 +7,13 @@ serves every platform). On the other Keras backends the library's convolution is
 library's by float32 rounding only.
 """
 
+import functools
+import operator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 
 def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
@@ -49,51 +52,72 @@ def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), pad
     inputs: [B, H, W, C]. kernel: [kh, kw, C / groups, D]. strides, dilation_rate: (rows, columns). padding: "valid" or "same".
     Returns [B, H', W', D] of inputs' dtype.
     """
+    strides, dilation_rate = tuple(strides), tuple(dilation_rate)
     if keras.backend.backend() != "jax":
         return keras.ops.conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
-    import jax
-    import jax.numpy as jnp
-
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
-
-    def shifts(x, kernel):
-        kh, kw, channels, filters = kernel.shape
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        size = _output_size(x.shape[1:3], (kh, kw), strides, dilation_rate)
-        kernel = kernel.reshape(kh, kw, channels, groups, filters // groups)
-        total = jnp.zeros((), "float32")
-        for (i, j), window in _windows(x, size, (kh, kw), strides, dilation_rate):
-            window = window.reshape(-1, groups, channels)
-            total = total + jnp.einsum("ngc,cgo->ngo", window, kernel[i, j], preferred_element_type="float32")
-        return total.reshape(x.shape[0], *size, filters).astype(x.dtype)
-
-    def library(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, pads, rhs_dilation=dilation_rate, dimension_numbers=_NHWC, feature_group_count=groups
-        )
-
-    return jax.lax.platform_dependent(inputs, kernel, cpu=shifts, default=library)
+    return _jax_grouped(groups, strides, pads, dilation_rate)(inputs, kernel)
 
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _output_size(size, kernel_size, strides, dilation_rate):
-    """Rows and columns that come out of an input whose padding is already there."""
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, dilation_rate, strict=True)]
-    return [(n - span) // s + 1 for n, span, s in zip(size, spans, strides, strict=True)]
+class _Geometry(NamedTuple):
+    """Where a convolution's taps lie. pads: ((top, bottom), (left, right))."""
+
+    strides: tuple[int, int]
+    pads: tuple[tuple[int, int], tuple[int, int]]
+    dilation_rate: tuple[int, int]
+
+    def output_size(self, size, kernel_size):
+        """Rows and columns that come out of an input of `size`."""
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, self.dilation_rate, strict=True)]
+        padded = [n + sum(pads) for n, pads in zip(size, self.pads, strict=True)]
+        return [(n - span) // s + 1 for n, span, s in zip(padded, spans, self.strides, strict=True)]
+
+    def met(self, x, kernel_size):
+        """Yields ((i, j), the pixels of x [B, H, W, C] that tap (i, j) meets [B, H', W', C]), zeros where it meets padding."""
+        starts = [
+            [i * d - before for i in range(k)]
+            for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
+        ]
+        return _shifted(x, starts, self.output_size(x.shape[1:3], kernel_size), self.strides)
+
+    def met_by(self, y, kernel_size, size):
+        """Yields ((i, j), the results y [B, H', W', D] that met a pixel by tap (i, j) [B, *size, D]), zeros where none did."""
+        from jax import lax
+
+        spread = [(0, 0, 0), *((0, 0, stride - 1) for stride in self.strides), (0, 0, 0)]
+        y = lax.pad(y, y.dtype.type(0), spread) if max(self.strides) > 1 else y
+        starts = [
+            [before - i * d for i in range(k)]
+            for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
+        ]
+        return _shifted(y, starts, size, (1, 1))
 
 
-def _windows(x, size, kernel_size, strides, dilation_rate):
-    """Yields ((i, j), the pixels of the padded input x [B, H, W, C] that tap (i, j) meets [B, *size, C])."""
+def _shifted(x, starts, size, strides):
+    """Yields ((i, j), rows starts[0][i] + n * strides[0] and columns starts[1][j] + n * strides[1] of x [B, H, W, C], as many as
+    size says), zeros beyond x's edges. Left out are those that would be all zeros: many of a dilation wider than x.
+    """
     from jax import lax
 
-    for i in range(kernel_size[0]):
-        for j in range(kernel_size[1]):
-            start = (i * dilation_rate[0], j * dilation_rate[1])
-            stop = [s + (n - 1) * step + 1 for s, n, step in zip(start, size, strides, strict=True)]
-            yield (i, j), lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[3]), (1, *strides, 1))
+    spans = [(n - 1) * stride for n, stride in zip(size, strides, strict=True)]
+    inside = [
+        [(i, start) for i, start in enumerate(starts[axis]) if -spans[axis] <= start < x.shape[axis + 1]] for axis in (0, 1)
+    ]
+    pads = [(0, 0)] * 4
+    for axis in (0, 1):
+        places = [start for _, start in inside[axis]] or [0]
+        pads[axis + 1] = max(0, -min(places)), max(0, max(places) + spans[axis] + 1 - x.shape[axis + 1])
+    if any(map(any, pads)):
+        x = lax.pad(x, x.dtype.type(0), [(*pad, 0) for pad in pads])
+    for i, row in inside[0]:
+        for j, column in inside[1]:
+            top, left = row + pads[1][0], column + pads[2][0]
+            limits = (x.shape[0], top + spans[0] + 1, left + spans[1] + 1, x.shape[3])
+            yield (i, j), lax.slice(x, (0, top, left, 0), limits, (1, *strides, 1))
 
 
 def _pads(size, kernel_size, strides, padding, dilation_rate):
@@ -109,57 +133,91 @@ def _pads(size, kernel_size, strides, padding, dilation_rate):
 
 @cache
 def _jax_depthwise(strides, pads, dilation_rate):
-    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]) with a gradient of its own; one object per geometry, so that jit
-    caches hit.
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]); one object for each geometry, so that jit's caches hit."""
+    import jax.numpy as jnp
+
+    geometry = _Geometry(strides, pads, dilation_rate)
+
+    def convolve(x, kernel):
+        taps = geometry.met(x, kernel.shape[:2])
+        return _total(window.astype("float32") * kernel[i, j, :, 0] for (i, j), window in taps).astype(x.dtype)
+
+    def for_input(x, kernel, dy):
+        taps = geometry.met_by(dy.astype("float32"), kernel.shape[:2], x.shape[1:3])
+        return _total(window * kernel[i, j, :, 0] for (i, j), window in taps)
+
+    def for_tap(window, dy, kernel):
+        return jnp.sum(window.astype("float32") * dy.astype("float32"), axis=(0, 1, 2))[:, None]
+
+    return _differentiable(geometry, convolve, for_input, for_tap, lambda x, kernel: kernel.shape[2])
+
+
+@cache
+def _jax_grouped(groups, strides, pads, dilation_rate):
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C / groups, D]); one object for each geometry, so that jit's caches hit."""
+    import jax.numpy as jnp
+
+    geometry = _Geometry(strides, pads, dilation_rate)
+
+    def apart(x):
+        """[B, H, W, C] as [pixels, groups, C / groups]."""
+        return x.reshape(-1, groups, x.shape[-1] // groups)
+
+    def product(pattern, a, b):
+        return jnp.einsum(pattern, a, b, preferred_element_type="float32")
+
+    def convolve(x, kernel):
+        taps = geometry.met(x, kernel.shape[:2])
+        split = kernel.reshape(*kernel.shape[:3], groups, -1)
+        total = _total(product("ngc,cgo->ngo", apart(window), split[i, j]) for (i, j), window in taps)
+        size = geometry.output_size(x.shape[1:3], kernel.shape[:2])
+        return total.reshape(x.shape[0], *size, kernel.shape[3]).astype(x.dtype)
+
+    def for_input(x, kernel, dy):
+        split = kernel.reshape(*kernel.shape[:3], groups, -1)
+        taps = geometry.met_by(dy, kernel.shape[:2], x.shape[1:3])
+        return _total(product("ngo,cgo->ngc", apart(window), split[i, j]) for (i, j), window in taps).reshape(x.shape)
+
+    def for_tap(window, dy, kernel):
+        return product("ngc,ngo->cgo", apart(window), apart(dy)).reshape(kernel.shape[2:])
+
+    return _differentiable(geometry, convolve, for_input, for_tap, lambda x, kernel: groups)
+
+
+def _differentiable(geometry, convolve, for_input, for_tap, count_groups):
+    """Returns a convolution f(x, kernel): `convolve` on CPUs, the library's elsewhere.
+
+    Its gradient on CPUs keeps x and kernel alone. for_input(x, kernel, dy) is the gradient of x, for_tap(window, dy, kernel) that
+    of one tap of the kernel, from the pixels which it met. count_groups(x, kernel): as the library's own groups.
     """
     import jax
     import jax.numpy as jnp
-    from jax import lax
-
-    def padded(x):
-        return jnp.pad(x, ((0, 0), *pads, (0, 0)))
-
-    @jax.custom_vjp
-    def shifts(x, kernel):
-        xp = padded(x)
-        size = _output_size(xp.shape[1:3], kernel.shape[:2], strides, dilation_rate)
-        taps = _windows(xp, size, kernel.shape[:2], strides, dilation_rate)
-        return sum(window.astype("float32") * kernel[i, j, :, 0] for (i, j), window in taps).astype(x.dtype)
-
-    def forward(x, kernel):
-        return shifts(x, kernel), (x, kernel)
 
     def backward(saved, dy):
         x, kernel = saved
-        kh, kw = kernel.shape[:2]
-        xp = padded(x)
-        dy32 = dy.astype("float32")
-        taps = _windows(xp, dy.shape[1:3], (kh, kw), strides, dilation_rate)
-        dk = jnp.stack([jnp.sum(window.astype("float32") * dy32, axis=(0, 1, 2)) for _, window in taps])
-        # The gradient of the input is the transposed convolution: dy, spread out by the stride, meets the flipped kernel.
-        spans = [(k - 1) * d for k, d in zip((kh, kw), dilation_rate, strict=True)]
-        spread = [(n - 1) * s + 1 for n, s in zip(dy.shape[1:3], strides, strict=True)]
-        tail = [xp.shape[a + 1] - spread[a] for a in (0, 1)]  # >= spans[a]: rows that no window reaches get zeros
-        config = [(0, 0, 0), *((spans[a], tail[a], strides[a] - 1) for a in (0, 1)), (0, 0, 0)]
-        around = lax.pad(dy32, jnp.zeros((), "float32"), config)
-        back = _windows(around, xp.shape[1:3], (kh, kw), (1, 1), dilation_rate)
-        dx = sum(window * kernel[kh - 1 - i, kw - 1 - j, :, 0] for (i, j), window in back)
-        (top, _), (left, _) = pads
-        dx = dx[:, top : top + x.shape[1], left : left + x.shape[2]]
-        return dx.astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
+        taps = {tap: for_tap(window, dy, kernel) for tap, window in geometry.met(x, kernel.shape[:2])}
+        nothing = jnp.zeros(kernel.shape[2:], "float32")
+        dk = jnp.stack([taps.get(tap, nothing) for tap in np.ndindex(*kernel.shape[:2])])
+        return for_input(x, kernel, dy).astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
 
-    shifts.defvjp(forward, backward)
+    on_cpu = jax.custom_vjp(convolve)
+    on_cpu.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), backward)
 
     def library(x, kernel):
-        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-        return lax.conv_general_dilated(
+        groups = count_groups(x, kernel)
+        return jax.lax.conv_general_dilated(
             x,
-            kernel,
-            strides,
-            pads,
-            rhs_dilation=dilation_rate,
+            kernel.reshape(*kernel.shape[:2], x.shape[3] // groups, -1),
+            geometry.strides,
+            geometry.pads,
+            rhs_dilation=geometry.dilation_rate,
             dimension_numbers=_NHWC,
-            feature_group_count=x.shape[3],
+            feature_group_count=groups,
         )
 
-    return lambda x, kernel: lax.platform_dependent(x, kernel, cpu=shifts, default=library)
+    return lambda x, kernel: jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=library)
+
+
+def _total(terms):
+    """Their sum; there is one at least."""
+    return functools.reduce(operator.add, terms)

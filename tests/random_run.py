@@ -1,0 +1,30 @@
+"""A run directory with a little random network in it, for tests of what is done with a run: nothing is trained."""
+
+import json
+
+import keras
+
+from kseg.config import DataConfig, TrainConfig
+from kseg.run import RunDir, save_model
+
+NAMES = ("background", "red", "green", "blue")
+"""The classes of the fixture tiny_coco."""
+
+
+def random_network(seed=3, classes=4):
+    """Two convolutions, whose predictions vary: images [B, H, W, 3] to logits [B, H, W, classes]."""
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 5, padding="same", activation="relu")(keras.layers.Rescaling(1 / 64)(images))
+    return keras.Model(images, keras.layers.Conv2D(classes, 1)(x))
+
+
+def random_run(path, data_dir):
+    """A RunDir at `path` of that network on a COCO data set: inputs of 32x40, batches of 2."""
+    run = RunDir(path)
+    data = DataConfig(dataset="coco", data_dir=str(data_dir))
+    run.create(TrainConfig(data=data, image_size=(32, 40), batch_size=2), [])
+    run.unlock()
+    save_model(random_network(), run.model)
+    run.evaluation.write_text(json.dumps({"class_names": NAMES}))
+    return run

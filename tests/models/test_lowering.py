@@ -1,6 +1,5 @@
 """The CPU forms against the library's convolution, forward and both gradients."""
 
-
 import keras
 import numpy as np
 import pytest

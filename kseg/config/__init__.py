@@ -5,8 +5,9 @@ stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
-from kseg.config.fields import flatten, leaves
+from kseg.config.fields import flag_lines, flatten, leaves
 from kseg.config.find_rate import FindRateConfig
+from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
     DeviceConfig,
@@ -27,10 +28,12 @@ __all__ = [
     "ConvertConfig",
     "DataConfig",
     "DataOverrides",
+    "DemoConfig",
     "DeviceConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FindRateConfig",
+    "HubConfig",
     "InspectConfig",
     "ObjectiveConfig",
     "OptimizationConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "TrainedConfig",
     "TrialConfig",
     "better",
+    "flag_lines",
     "flatten",
     "leaves",
 ]

@@ -112,7 +112,10 @@ def push(folder: str | os.PathLike, repository: str, *, private: bool = True) ->
         raise
     except Exception as error:  # network and protocol errors of huggingface_hub and what it is built on
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        reason = cause(error)
+        told = (
+            error.server_message if isinstance(error, HfHubHTTPError) else str(error) if isinstance(error, ValueError) else None
+        )
+        reason = " ".join((told or cause(error)).split())
         if token := get_token():  # a server may put it into what it answers
             reason = reason.replace(token, "***")
         login = "; log in with `hf auth login`, or set HF_TOKEN to a token that may write there" if status in (401, 403) else ""

@@ -133,8 +133,8 @@ def parse_info(path: Path, shown: object) -> ModelInfo:
         return _parse(json.loads(text))
     except KsegError as error:
         raise KsegError(f"{shown}: {error}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise KsegError(f"{shown}: cannot be read as JSON ({cause(error)})") from None
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise KsegError(f"{shown}: cannot be read ({cause(error)})") from None
 
 
 def _parse(content: Any) -> ModelInfo:

@@ -1,4 +1,4 @@
-"""kseg.hub: a folder gives the same model again to the bit, on this machine or by way of the Hub, and a hostile one gives a line."""
+"""kseg.hub: a folder gives the same model again to the bit, on this machine or by way of the Hub; a hostile one gives a line."""
 
 import json
 import os
@@ -27,6 +27,8 @@ from kseg.models import build_model
 from kseg.optimization import precision
 from kseg.run import RunDir, save_model
 
+# huggingface_hub uploads in a way that httpx2 no longer wants.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 NAMES = ("back|ground", "<script>alert(1)</script>", "[a](b) *c* `d` _e_ & ~~f~~")
 ATTACK = "pretty --- name: 'x' \"y\" <img src=x onerror=alert(1)>"
 
@@ -241,7 +243,7 @@ def test_what_the_hub_refuses_is_one_line_without_the_token(server, folder, monk
         hub.push(folder, "owner/name")
     assert "\n" not in str(error.value)
     server.refusal, server.invalid = None, '"license" must be one of'
-    with pytest.raises(KsegError, match="cannot push to owner/name: "):
+    with pytest.raises(KsegError, match='cannot push to owner/name: Invalid metadata in README.md. - "license" must be one of'):
         hub.push(folder, "owner/name")
     assert not server.commits
     monkeypatch.setenv("HF_TOKEN", "another")
@@ -292,7 +294,7 @@ def copy(folder, tmp_path):
         ({"input_shape": [10**6, None, 3]}, "input_shape: expected"),
         ({"normalization": {"mean": [0.5], "std": [0.5]}}, "normalization: expected a mean and a positive std for each"),
         ({"normalization": {"mean": [0, 0, 0], "std": [1, 1, float("nan")]}}, "normalization: expected a mean and a positive"),
-        ({"normalization": {"mean": [10**400, 0, 0], "std": [1, 1, 1]}}, "normalization"),
+        ({"normalization": {"mean": [10**400, 0, 0], "std": [1, 1, 1]}}, "cannot be read"),
         ({"normalization": "imagenet"}, "normalization: expected a mean and a std, or null"),
         ({"precision": "float64"}, "precision 'float64': expected one of float32"),
         ({"image_size": [32, 10**6]}, "more than 16384 pixels a side"),
@@ -302,8 +304,8 @@ def copy(folder, tmp_path):
         ({"class_names": ["a", 1]}, "class_names: expected a list of str"),
         ({"class_names": ["a", "b", "\x1b[2J"]}, r"class name '\\x1b\[2J': expected 1 to 200 characters that can be printed"),
         ({"custom_objects": "x"}, "unknown member 'custom_objects'"),
-        ({"class_names": ["a", "b"]}, r"is not of the model that config.json describes: 'segmentation_head_0/bias' is F32 \[3\] in"),
-        ({"backbone": "test_conv", "model": "test_conv"}, r"'decoder_0/kernel' is not there in the file and F32 \[3, 3, 16, 24\]"),
+        ({"class_names": ["a", "b"]}, r"is not of the model that config.json describes: 'segmentation_head_0/bias' is F32 \[3\]"),
+        ({"backbone": "test_conv", "model": "test_conv"}, r"'decoder_0/kernel' is not there in the file and F32 \[3, 3, 16"),
     ],
 )  # fmt: skip
 def test_configs_that_lie(copy, change, says):
@@ -318,9 +320,9 @@ def test_configs_that_lie(copy, change, says):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "cannot be read as JSON"),
-        (b"\xff\xfe", "cannot be read as JSON"),
-        (b"[" * 10**5, "cannot be read as JSON"),
+        (b"", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[" * 10**5, "cannot be read"),
         (b"[1]", "does not say that this is a model of kseg"),
         (b'{"format": "kseg", "format_version": 1}', "lacks the member 'backbone'"),
         (b" " * (2**20 + 1), "has more than 1048576 bytes"),

@@ -46,6 +46,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             repo = "/".join(parts[2:4])
+            if len(parts) == 4 and repo not in self.server.private:
+                return self.answer(404, {"X-Error-Code": "RepoNotFound"}, b"")
             if len(parts) == 4:
                 return self.json(200, {"id": repo, "sha": COMMIT, "private": self.server.private[repo]})
             found = [

@@ -243,12 +243,12 @@ def test_what_the_hub_refuses_is_one_line_without_the_token(server, folder, monk
         hub.push(folder, "owner/name")
     assert "\n" not in str(error.value)
     server.refusal, server.invalid = None, '"license" must be one of'
-    with pytest.raises(KsegError, match='cannot push to owner/name: Invalid metadata in README.md. - "license" must be one of'):
+    with pytest.raises(KsegError, match=r'cannot push to owner/name: Invalid metadata in README.md. - "license" must be one of'):
         hub.push(folder, "owner/name")
     assert not server.commits
     monkeypatch.setenv("HF_TOKEN", "another")
     with pytest.raises(KsegError, match=r"log in with `hf auth login`, or set HF_TOKEN") as error:
-        hub.push(folder, "owner/name")
+        hub.push(folder, "owner/other")
     assert "another" not in str(error.value)
     assert TOKEN not in "".join(capsys.readouterr())
 

@@ -34,8 +34,8 @@ class DemoModel:
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (the picture as it is shown, uint8 [h, w, 3], its label map, uint8 [h, w]), at most LONGEST pixels a side.
 
-        image: uint8 [H, W, 3]. As everywhere in kseg, the network sees it resized to image_size, and its logits are resized to the
-        picture (bilinear, half-pixel centres).
+        image: uint8 [H, W, 3]. As everywhere in kseg, the network sees it resized to image_size, and its logits are resized
+        to the picture (bilinear, half-pixel centres).
         """
         height, width = self.image_size
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -69,7 +69,7 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
         assert config.model_file is not None  # DemoConfig requires one
         model, names, trained_size = main_head(load_model(config.model_file)), None, None
         shown, figures = config.model_file, None
-    shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
+    shapes: list[Any] = [getattr(value, "shape", ()) for value in (model.input, model.output)]
     if any(len(shape) != 4 for shape in shapes) or shapes[0][-1] != 3 or not 1 <= shapes[1][-1] <= 255:
         raise KsegError(f"{shown}: is no model of RGB images [B, H, W, 3] to logits [B, H, W, C] of at most 255 classes")
     fixed = tuple(shapes[0][1:3])
@@ -80,8 +80,8 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
         raise KsegError(f"--image_size={size[0]}x{size[1]}: {shown} takes images of {fixed[0]}x{fixed[1]} alone")
     if names is None or len(names) != shapes[1][-1]:
         names = tuple(f"class {index}" for index in range(shapes[1][-1]))
-    title = f"{model.name}, {Path(shown).name or shown}"
-    demo = DemoModel(model, names, size, title, figures and _example(figures))
+    title = f"{model.name} ({Path(shown).name or shown})"
+    demo = DemoModel(model, names, size, title, None if figures is None else _example(figures))
     demo.predict(np.zeros((64, 64, 3), "uint8"))
     return demo
 
@@ -96,7 +96,7 @@ def _example(figures: Path) -> np.ndarray | None:
             triple = read_image(figures / f"{name}.png", name, max_pixels=2**24)
         except BadSample:
             continue
-        height, total = triple.shape[:2]
+        total = triple.shape[1]
         gaps = side_by_side([np.zeros((1, 1, 3), "uint8")] * 3).shape[1] - 3
         return triple[:, : max(1, (total - gaps) // 3)]
     return None

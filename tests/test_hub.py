@@ -113,6 +113,15 @@ def test_a_model_of_python_in_sixteen_bits_and_five_channels(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_an_auxiliary_head_stays_at_home(images, tmp_path):
+    main = random_model("test_conv", normalization=None)
+    auxiliary = keras.layers.Conv2D(3, 1, name="aux_classifier_4")(main.output)
+    model = keras.Model(main.input, {"logits": main.output, "auxiliary": auxiliary})
+    hub.save_folder(model, tmp_path / "folder", info=ModelInfo("test_conv", ("a", "b", "c"), (32, 32)))
+    shared = hub.load_folder(tmp_path / "folder").model
+    np.testing.assert_array_equal(shared.predict_on_batch(images), main.predict_on_batch(images))
+
+
 def test_a_model_that_is_not_as_described_is_not_saved(tmp_path):
     model = random_model("test_conv")
     for info, says in (

@@ -1,0 +1,68 @@
+"""examples/first_model.ipynb: every cell runs, and what is committed was run.
+
+As a program it runs the notebook in full and writes its outputs into it: python tests/test_notebook.py
+"""
+
+import os
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "examples" / "first_model.ipynb"
+
+
+def execute(notebook, folder: Path) -> None:
+    """Runs all cells in a kernel of their own, in a folder; raises if one does."""
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata = {}  # times
+        if cell.cell_type == "code":  # progress bars and warnings are not worth keeping
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+
+
+def outputs(notebook) -> tuple[str, list[str]]:
+    """What the cells printed, and the kind of each picture."""
+    found = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    text = "".join(output.text for output in found if output.output_type == "stream")
+    kinds = [kind for output in found for kind in output.get("data", {}) if kind.startswith("image/")]
+    return text, kinds
+
+
+def check(notebook) -> None:
+    text, kinds = outputs(notebook)
+    assert "training images of 12 classes: background, " in text
+    assert "mIoU 0." in text
+    assert kinds == ["image/jpeg", "image/png", "image/png", "image/png", "image/jpeg"]
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_every_cell_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("KSEG_NOTEBOOK_SMALL", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(NOTEBOOK.parent.parent), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(NOTEBOOK, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    execute(notebook, tmp_path)
+    check(notebook)
+    assert "4 training images" in outputs(notebook)[0]
+
+
+def test_what_is_committed_was_run_and_is_small():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    check(notebook)
+    assert "96 training images" in outputs(notebook)[0]
+    content = NOTEBOOK.read_text()
+    assert len(content) < 400_000
+    for place in ("/home", "/root", "/tmp", "/work", "/Users", "site-packages"):
+        assert place not in content.replace("docs/", ""), place
+
+
+if __name__ == "__main__":
+    notebook = nbformat.read(NOTEBOOK, 4)
+    execute(notebook, NOTEBOOK.parent)
+    nbformat.write(notebook, NOTEBOOK)

@@ -75,7 +75,7 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
 def markdown(text: object) -> Markup:
     """Text as it is, whatever Markdown or HTML would make of it, on one line."""
     line = "".join(c if c.isprintable() else " " for c in str(text).encode("utf-8", "replace").decode())
-    return Markup(re.sub(r"([\\`*_{}\[\]!|~$:])", r"\\\1", escape(line).replace("&#", "&\0")).replace("&\0", "&#"))
+    return Markup(re.sub(r"([\\`*_{}\[\]!|~$:])", r"\\\1", str(escape(line))))
 
 
 def training_command(config: TrainConfig) -> str:

@@ -12,6 +12,7 @@ import pytest
 import tiny_model  # noqa: F401  (registers test_tiny and test_conv)
 import yaml
 from hub_server import COMMIT, TOKEN, serve
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -179,6 +180,8 @@ def test_the_card(run, folder):
         "mean_iou": scores["mean_iou"], "accuracy": scores["pixel_accuracy"],
     }  # fmt: skip
     assert (result["dataset"]["name"], result["dataset"]["split"]) == (ATTACK, "val")
+    read = ModelCard(text).data.eval_results[0]  # as huggingface_hub reads it
+    assert (read.metric_type, read.metric_value, read.dataset_split) == ("mean_iou", scores["mean_iou"], "val")
     interval = scores["mean_iou_interval"]
     assert (
         f"| mIoU | {scores['mean_iou']:.4f} (95% interval over images {interval['low']:.4f} to {interval['high']:.4f}) |" in body

@@ -12,36 +12,23 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
-import keras
 import numpy as np
 import pytest
-from devtools import Page
+from browser import browser, visit
 from PIL import Image
+from small_model import strongest_channel
 
 from kseg import demo
-from kseg.config import DemoConfig, TrainConfig
-from kseg.demo_model import LONGEST, DemoModel, open_demo_model
-from kseg.demo_server import MAX_UPLOAD, DemoServer, describe
+from kseg.config import TrainConfig
+from kseg.demo_model import DemoModel
+from kseg.demo_server import MAX_UPLOAD, DemoServer
 from kseg.errors import KsegError
-from kseg.models.layers import resize_bilinear
 from kseg.page import hex_colors
 from kseg.palette import palette
 from kseg.report import side_by_side
 from kseg.run import RunDir, save_model
 
 NAMES = ("back & ground", "<b>red</b>", "green", "blue")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """The class of a pixel is its strongest channel; 0 where all are dark. Plain Keras: any process can load it."""
-    images = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(images)
-    layer = keras.layers.Conv2D(4, 1, name="logits")
-    model = keras.Model(images, layer(x), name="strongest")
-    layer.set_weights([np.hstack([np.zeros((3, 1)), np.eye(3)])[None, None], np.array([0.3, 0, 0, 0])])
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +40,10 @@ def scene():
 
 
 @pytest.fixture(scope="module")
-def run(model, scene, tmp_path_factory):
+def run(scene, tmp_path_factory):
     run = RunDir(tmp_path_factory.mktemp("runs") / "my run")
     run.create(TrainConfig(image_size=(120, 160)), [])
-    save_model(model, run.model)
+    save_model(strongest_channel(), run.model)
     run.evaluation.write_text(json.dumps({"class_names": NAMES}))
     run.figures.mkdir()
     Image.fromarray(side_by_side([scene, scene // 2, scene // 3])).save(run.figures / "median_1.png")
@@ -100,33 +87,6 @@ def file(picture, kind="PNG", **options):
 
 def decode(uri):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-
-
-# --- The model ------------------------------------------------------------------------------------------------------------------
-
-
-def test_labels_are_those_of_the_resized_logits(model):
-    picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype="uint8")
-    for size in ((45, 70), (20, 90)):
-        tried = DemoModel(model, NAMES, size, "title")
-        shown, label = tried.predict(picture)
-        logits = model.predict_on_batch(cv2.resize(picture, size[::-1])[None])
-        expected = np.asarray(resize_bilinear(np.asarray(logits), (45, 70), align_corners=False))[0].argmax(-1)
-        assert (label == expected).mean() > 0.999  # a tie may fall either way
-        assert len(np.unique(label)) == 4
-        np.testing.assert_array_equal(shown, picture)
-
-
-def test_a_large_picture_is_made_smaller_to_be_shown(model, scene):
-    picture = scene.repeat(40, 0).repeat(40, 1)
-    answer = describe(DemoModel(model, NAMES, (60, 80), "title"), picture)
-    assert answer["size"] == [3200, 2400]
-    label = decode(answer["label"])
-    assert label.shape == decode(answer["image"]).shape[:2] == (LONGEST * 3 // 4, LONGEST)
-    areas = {entry["index"]: entry["area"] for entry in answer["classes"]}
-    assert sum(areas.values()) == pytest.approx(100)
-    assert areas[1] == pytest.approx(100 * 800 / 4800, abs=0.7)
-    assert answer["classes"][0]["index"] == 0
 
 
 # --- Over HTTP ------------------------------------------------------------------------------------------------------------------
@@ -244,79 +204,89 @@ def test_a_browser_that_goes_away_disturbs_nobody(url, scene):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    page = Page(tmp_path_factory.mktemp("browser") / "profile")
-    yield page
-    page.close()
+def chromium():
+    with browser() as opened:
+        yield opened
 
 
-DONE = "document.body.dataset.state === 'done'"
-OVERLAY = """(() => {{
+DONE, FAILED = "body[data-state=done]", "body[data-state=error]"
+OVERLAY = """([x, y]) => {
   const canvas = document.createElement("canvas"), overlay = document.getElementById("overlay");
   [canvas.width, canvas.height] = [overlay.width, overlay.height];
   const context = canvas.getContext("2d");
   context.drawImage(overlay, 0, 0);
-  return Array.from(context.getImageData({x}, {y}, 1, 1).data);
-}})()"""
+  return Array.from(context.getImageData(x, y, 1, 1).data);
+}"""
 
 
 def legend(page):
     return page.evaluate("Array.from(document.querySelectorAll('#legend tr'), row => row.innerText.split(/\\s*\\n\\s*|\\t/))")
 
 
-def test_a_person_tries_the_example_and_a_picture_of_their_own(url, page, scene, tmp_path):
-    page.open(url)
-    assert page.evaluate("document.title") == "strongest (my run)"
-    assert page.evaluate("document.getElementById('result').hidden")
-    page.click("#example")
-    page.wait(DONE)
-    assert [row[0] for row in legend(page)] == list(NAMES)
-    for (x, y), index in {(2, 2): 0, (15, 30): 1, (40, 30): 2}.items():
-        assert page.evaluate(OVERLAY.format(x=x, y=y)) == [*palette(4)[index].tolist(), 255]
-    page.click("#legend tr:nth-child(2) input")
-    assert page.evaluate(OVERLAY.format(x=15, y=30)) == [0, 0, 0, 0]
-    assert page.evaluate(OVERLAY.format(x=40, y=30))[3] == 255
-    page.evaluate("(o => (o.value = 20, o.dispatchEvent(new Event('input'))))(document.getElementById('opacity'))")
-    assert page.evaluate("document.getElementById('overlay').style.opacity") == "0.2"
-    page.click("#all")
-    page.click("#all")
-    assert page.evaluate("Array.from(document.querySelectorAll('#legend input'), box => box.checked)") == [True] * 4
-
-    Image.fromarray(np.full((50, 90, 3), (10, 10, 250), "uint8")).save(tmp_path / "blue.png")
-    page.drop(300, 180, tmp_path / "blue.png")
-    page.wait(f"{DONE} && document.getElementById('status').textContent.startsWith('90x50')")
-    assert legend(page) == [["blue", "100.0%"]]
-    page.evaluate("document.getElementById('save').click()")
-    label = page.evaluate("document.getElementById('save').href")
-    assert (decode(label) == 3).all()
-    assert not page.errors
-    page.screenshot(tmp_path / "page.png")
-    shot = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
-    assert (np.abs(shot - (8, 31, 241)).max(-1) < 40).sum() > 10**5  # a fifth of the class's colour over the picture's
+def drop(page, file):
+    """As a person who drags a file from a folder's window."""
+    box = page.locator("#drop").bounding_box()
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 20, "y": box["y"] + 20, "data": data})
 
 
-def test_a_file_that_is_no_picture_is_said_on_the_page(url, page, tmp_path):
-    page.open(f"{url}#example")
-    page.wait(DONE)
+def test_a_person_tries_the_example_and_a_picture_of_their_own(url, chromium, tmp_path):
+    with visit(chromium, url) as seen:
+        page = seen.page
+        assert page.title() == "strongest (my run)"
+        assert page.locator("#result").is_hidden()
+        page.click("#example")
+        page.wait_for_selector(DONE)
+        assert [row[0] for row in legend(page)] == list(NAMES)
+        for place, index in {(2, 2): 0, (15, 30): 1, (40, 30): 2}.items():
+            assert page.evaluate(OVERLAY, place) == [*palette(4)[index].tolist(), 255]
+        page.click("#legend tr:nth-child(2) input")
+        assert page.evaluate(OVERLAY, (15, 30)) == [0, 0, 0, 0]
+        assert page.evaluate(OVERLAY, (40, 30))[3] == 255
+        page.click("#all")
+        page.click("#all")
+        assert page.locator("#legend input:checked").count() == 4
+        page.locator("#opacity").fill("20")
+        assert page.evaluate("document.getElementById('overlay').style.opacity") == "0.2"
+
+        Image.fromarray(np.full((50, 90, 3), (10, 10, 250), "uint8")).save(tmp_path / "blue.png")
+        drop(page, tmp_path / "blue.png")
+        page.wait_for_selector(f"{DONE} #status:has-text('90x50')")
+        assert legend(page) == [["blue", "100.0%"]]
+        page.hover("#stage")
+        assert page.inner_text("#under") == "Under the pointer: blue"
+        with page.expect_download() as download:
+            page.click("#save")
+        assert (np.asarray(Image.open(download.value.path())) == 3).all()
+        mixed = np.array((10, 10, 250)) * 0.8 + palette(4)[3] * 0.2
+        assert (np.abs(seen.screenshot() - mixed).max(-1) < 12).sum() > 10**5
+        assert not seen.problems
+
+
+def test_what_goes_wrong_is_said_on_the_page(url, chromium, tmp_path):
     (tmp_path / "notes.txt").write_text("<b>not a picture</b>")
-    page.choose("#file", tmp_path / "notes.txt")
-    page.wait("document.body.dataset.state === 'error'")
-    assert page.evaluate("document.getElementById('error').innerText").startswith("this file: is not an image file")
-    assert page.evaluate("document.getElementById('result').hidden")
-    page.errors.clear()  # the browser notes the 422
-    page.evaluate(f"send(new Blob([new Uint8Array({MAX_UPLOAD + 1})]))")
-    assert page.evaluate("document.getElementById('error').innerText") == "The picture has 33 MB, more than 32 MB."
-    assert not page.errors
+    with visit(chromium, f"{url}#example") as seen:
+        page = seen.page
+        page.wait_for_selector(DONE)
+        page.set_input_files("#file", tmp_path / "notes.txt")
+        page.wait_for_selector(FAILED)
+        assert page.inner_text("#error").startswith("this file: is not an image file")
+        assert page.locator("#result").is_hidden()
+        assert len(seen.problems) == 1  # the browser notes the status
+        page.evaluate(f"void send(new Blob([new Uint8Array({MAX_UPLOAD + 1})]))")
+        assert page.inner_text("#error") == "The picture has 33 MB, more than 32 MB."
+        assert len(seen.problems) == 1
 
 
-def test_the_page_fits_a_phone(url, page):
-    page.resize(360, 740, 2, mobile=True)
-    page.open(f"{url}#example")
-    page.wait(DONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    narrow = page.evaluate("document.getElementById('stage').getBoundingClientRect().width")
-    assert 300 < narrow <= 360
-    assert page.evaluate("document.getElementById('all').getBoundingClientRect().height") >= 36  # for a thumb
+def test_the_page_fits_a_phone(url, chromium):
+    with visit(chromium, f"{url}#example", phone=True) as seen:
+        seen.page.wait_for_selector(DONE)
+        assert seen.overflow() == 0
+        assert seen.page.locator("#stage").bounding_box()["width"] > 330
+        assert seen.page.locator("#all").bounding_box()["height"] >= 36  # for a thumb
+        assert not seen.problems
 
 
 # --- Mistakes -------------------------------------------------------------------------------------------------------------------
@@ -342,21 +312,8 @@ def test_mistakes_are_one_line(flags, says, run):
     assert "\n" not in str(error.value)
 
 
-def test_models_that_cannot_be_shown(run, tmp_path):
-    images = keras.Input((32, 48, 1))
-    save_model(keras.Model(images, keras.layers.Conv2D(2, 1)(images)), tmp_path / "grey.keras")
-    with pytest.raises(KsegError, match="is no model of RGB images"):
-        open_demo_model(DemoConfig(model_file=str(tmp_path / "grey.keras")))
-    images = keras.Input((32, 48, 3))
-    save_model(keras.Model(images, keras.layers.Conv2D(2, 1)(images)), tmp_path / "fixed.keras")
-    with pytest.raises(KsegError, match=r"--image_size=64x64: .*fixed.keras takes images of 32x48 alone"):
-        open_demo_model(DemoConfig(model_file=str(tmp_path / "fixed.keras"), image_size="64"))
-    opened = open_demo_model(DemoConfig(model_file=str(tmp_path / "fixed.keras")))
-    assert (opened.image_size, opened.class_names, opened.example) == ((32, 48), ("class 0", "class 1"), None)
-
-
-def test_an_address_for_others_answers_to_any_name(model):
-    server = DemoServer(DemoModel(model, NAMES, (32, 32), "title"), "0.0.0.0", 0)
+def test_an_address_for_others_answers_to_any_name():
+    server = DemoServer(DemoModel(strongest_channel(), NAMES, (32, 32), "title"), "0.0.0.0", 0)
     try:
         assert not server.local
         assert server.url.startswith("http://127.0.0.1:")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kseg.config import TrainConfig, better, flatten
+from kseg.config import TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset, Sample
 from kseg.evaluation import Evaluation
 from kseg.figures import confusion_chart, curves_chart, iou_chart
@@ -49,7 +49,7 @@ def write_report(
     keys = ("name", "color", "iou", "dice", "share", "absent", "unlabelled")
     page = template("report.html.jinja").render(
         config=config,
-        flags=_flags(config),
+        flags=flag_lines(config),
         environment=_read_environment(run),
         command=f"python -m kseg.evaluate --run_dir={shlex.quote(str(run.path))}",
         scores=total,
@@ -104,18 +104,6 @@ def _read_environment(run: RunDir) -> dict[str, str]:
 
 def _read_skipped(run: RunDir) -> list[str]:
     return run.skipped.read_text(encoding="utf-8", errors="replace").splitlines() if run.skipped.exists() else []
-
-
-def _flags(config: TrainConfig) -> list[str]:
-    """The configuration as the lines of a flagfile; what is None is left to its default."""
-    lines = []
-    for name, value in flatten(config).items():
-        if isinstance(value, bool):
-            lines.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
-            sides = name == "image_size"
-            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
-    return lines
 
 
 def _examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:

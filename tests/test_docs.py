@@ -8,9 +8,11 @@ import pytest
 
 from kseg.config import (
     ConvertConfig,
+    DemoConfig,
     EvaluateConfig,
     ExportConfig,
     FindRateConfig,
+    HubConfig,
     InspectConfig,
     PredictConfig,
     ShardsConfig,
@@ -29,6 +31,8 @@ COMMANDS = {
     "kseg.export": ExportConfig,
     "kseg.convert": ConvertConfig,
     "kseg.write_shards": ShardsConfig,
+    "kseg.hub": HubConfig,
+    "kseg.demo": DemoConfig,
 }
 
 

@@ -65,6 +65,18 @@ def flatten(config: Any) -> dict[str, Any]:
     return values
 
 
+def flag_lines(config: Any) -> list[str]:
+    """Returns the configuration as the lines of a flagfile; what is None is left to its default."""
+    lines = []
+    for name, value in flatten(config).items():
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        elif value is not None:
+            sides = name == "image_size"
+            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
+    return lines
+
+
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """The inverse of flatten; what is missing has its default, and a list stands for a tuple."""
     arguments: dict[str, Any] = {}

@@ -52,12 +52,21 @@ def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
-def _compiled(model: keras.Model, images: Any, labels: Any) -> Any:
+def jitted_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tuple[Any, Any]]:
+    """Returns (Keras's own training step of a compiled model as jax.jit makes it, neither traced nor compiled; the arguments to
+    call it with: state, which it is donated, and batch). The state is the model's own: after a step the model has no values.
+    Arguments and errors as step_memory's.
+    """
     import jax
 
     _build(model, images, labels)
     state = tuple([variable.value for variable in group] for group in _state(model))
-    return jax.jit(model.train_step, donate_argnums=0).lower(state, (images, labels)).compile()
+    return jax.jit(model.train_step, donate_argnums=0), (state, (images, labels))
+
+
+def _compiled(model: keras.Model, images: Any, labels: Any) -> Any:
+    step, arguments = jitted_step(model, images, labels)
+    return step.lower(*arguments).compile()
 
 
 def _state(model: keras.Model) -> tuple[list[Any], ...]:

@@ -1,16 +1,35 @@
 """Benchmarks, each against a peer in the same run: python scripts/benchmark.py COMMAND [--help].
 
-A command is a module in scripts/benchmarks with `HELP`, `add_arguments(parser)` and `run(arguments)`.
+A command is a module in scripts/benchmarks (or an object) with `HELP`, `add_arguments(parser)` and `run(arguments)`.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import export, fit, loader, memory, remat, startup
+from benchmarks import check, compile_times, everything, export, fit, growth, loader, memory, remat, speed, startup
 
-COMMANDS = {"export": export, "fit": fit, "loader": loader, "memory": memory, "remat": remat, "startup": startup}
+from kseg.flags import run_main
+
+COMMANDS: dict[str, Any] = {
+    "step": speed.STEP,
+    "infer": speed.INFER,
+    "memory": memory,
+    "compile": compile_times,
+    "curves": growth,
+    "fit": fit,
+    "loader": loader,
+    "startup": startup,
+    "export": export,
+    "remat": remat,
+    "all": everything,
+    "check": check,
+}
+ALIASES = {"fit": ["metric"]}
+"""What a confusion matrix costs is measured beside what fit costs."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,15 +37,16 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = result.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        command = commands.add_parser(name, aliases=ALIASES.get(name, []), help=module.HELP, description=module.HELP)
         module.add_arguments(command)
+        command.set_defaults(run=module.run)
     return result
 
 
-def main() -> None:
-    arguments = parser().parse_args()
-    COMMANDS[arguments.command].run(arguments)
+def main(words: Sequence[str]) -> None:
+    arguments = parser().parse_args(words[1:])
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

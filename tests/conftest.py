@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision_ops import declare_torchvision_ops
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,22 +36,6 @@ LONGEST = ("test_experiments.py", "test_parity_torch.py", "test_contract.py")
 def pytest_collection_modifyitems(items) -> None:
     """The files that take minutes begin first, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
-def declare_torchvision_ops() -> None:
-    """Lets `import torchvision` succeed beside a CPU-only torch, where its compiled operators cannot load.
-
-    timm and segmentation_models_pytorch import torchvision and call none of these operators.
-    """
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        declare_torchvision_ops.library = library  # the declarations live as long as this object
 
 
 def run_tests_on(backend: str, files: list[str]) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kseg.models import register_model
-from kseg.models.layers import Conv2D, Resize, register
+from kseg.models.layers import Conv2D, MaxPooling2D, Resize, register
 
 
 @register_model(backbone="vgg16", output_stride=32, levels=("c5",), align_corners=False)
@@ -74,7 +74,7 @@ def _pool(features: dict[str, Any], level: int) -> Any:
     """The paper's pool3 or pool4. Levels of a family that has c0 (VGG) are taken before the pool of their stage."""
     if "c0" not in features:
         return features[f"c{level}"]
-    return keras.layers.MaxPooling2D(2, name=f"decoder_pool{level}")(features[f"c{level - 1}"])
+    return MaxPooling2D(2, name=f"decoder_pool{level}")(features[f"c{level - 1}"])
 
 
 def _add_skip(x: Any, skip: Any, *, upsample: str, score: str) -> Any:

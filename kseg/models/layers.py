@@ -72,9 +72,19 @@ class Conv2D(keras.layers.Conv2D):
                     padding=self.padding,
                     dilation_rate=self.dilation_rate,
                 )
-            if self.kernel_size == (1, 1) and self.strides == (1, 1):
-                return lowering.pointwise_conv2d(inputs, kernel)
+            if self.kernel_size == (1, 1):
+                return lowering.pointwise_conv2d(inputs, kernel, strides=self.strides)
         return super().convolution_op(inputs, kernel)
+
+
+@register
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """keras.layers.MaxPooling2D, computed by kseg.models.lowering where it pads nothing. Same arguments, same results."""
+
+    def call(self, inputs):
+        if self.data_format != "channels_last" or self.padding != "valid":
+            return super().call(inputs)
+        return lowering.max_pool2d(inputs, self.pool_size, self.strides)
 
 
 @register

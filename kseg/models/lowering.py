@@ -1,10 +1,10 @@
-"""How a grouped, depthwise or pointwise convolution is computed on each platform.
+"""How a grouped, depthwise or pointwise convolution, and the gradient of a max pool, are computed on each platform.
 
 XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is grouped or depthwise, and 2 to 7 times when
-it is 1x1. On JAX these functions compute it as sums of shifted products, or as one matrix product, when the program is lowered
-for a CPU, and leave GPU and TPU to the library (`jax.lax.platform_dependent` chooses while lowering, so one jitted function
-serves every platform). On the other Keras backends the library's convolution is used everywhere. Results differ from the
-library's by float32 rounding only.
+it is 1x1; the gradient of its max pool, 7 times. On JAX these functions compute them as sums of shifted products, as one matrix
+product, or as a choice among shifted windows, when the program is lowered for a CPU, and leave GPU and TPU to the library
+(`jax.lax.platform_dependent` chooses while lowering, so one jitted function serves every platform). On the other Keras backends
+the library's operation is used everywhere. Results differ from the library's by float32 rounding only.
 """
 
 import functools
@@ -30,17 +30,19 @@ def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid
     return _jax_depthwise(strides, pads, dilation_rate)(inputs, kernel)
 
 
-def pointwise_conv2d(inputs: Any, kernel: Any) -> Any:
-    """1x1 convolution with stride 1. inputs: [B, H, W, C], kernel: [1, 1, C, D]. Returns [B, H, W, D]."""
+def pointwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1)) -> Any:
+    """1x1 convolution. inputs: [B, H, W, C], kernel: [1, 1, C, D]. strides: (rows, columns). Returns [B, H', W', D]."""
+    strides = tuple(strides)
     if keras.backend.backend() != "jax":
-        return keras.ops.conv(inputs, kernel, padding="valid")
+        return keras.ops.conv(inputs, kernel, strides=strides, padding="valid")
     import jax
 
     def product(x, k):
+        x = x[:, :: strides[0], :: strides[1]]
         return jax.numpy.dot(x.reshape(-1, x.shape[-1]), k[0, 0]).reshape(*x.shape[:-1], k.shape[-1])
 
     def library(x, k):
-        return jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=_NHWC)
+        return jax.lax.conv_general_dilated(x, k, strides, "VALID", dimension_numbers=_NHWC)
 
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     return jax.lax.platform_dependent(inputs, kernel, cpu=product, default=library)
@@ -58,6 +60,13 @@ def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), pad
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_grouped(groups, strides, pads, dilation_rate)(inputs, kernel)
+
+
+def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]) -> Any:
+    """Max pool without padding. inputs: [B, H, W, C]. Returns [B, H', W', C]. Of equal values the first is given the gradient."""
+    if keras.backend.backend() != "jax":
+        return keras.ops.max_pool(inputs, pool_size, strides, padding="valid")
+    return _jax_max_pool(tuple(pool_size), tuple(strides))(keras.ops.convert_to_tensor(inputs))
 
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -129,6 +138,28 @@ def _pads(size, kernel_size, strides, padding, dilation_rate):
         total = max((-(-length // s) - 1) * s + (k - 1) * d + 1 - length, 0)
         pads.append((total // 2, total - total // 2))
     return tuple(pads)
+
+
+@cache
+def _jax_max_pool(pool_size, strides):
+    """Returns f(x [B, H, W, C]); one object for each geometry, so that jit's caches hit."""
+    import jax
+    import jax.numpy as jnp
+
+    geometry = _Geometry(strides, ((0, 0), (0, 0)), (1, 1))
+
+    def library(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *pool_size, 1), (1, *strides, 1), "VALID")
+
+    def choose(best, window):
+        return jnp.where((window > best) | (window != window), window, best)  # a nan is the largest, as in the library
+
+    def shifts(x):
+        return functools.reduce(choose, (window for _, window in geometry.met(x, pool_size)))
+
+    on_cpu = jax.custom_vjp(library)  # forward the library is the faster one
+    on_cpu.defvjp(lambda x: (library(x), x), lambda x, dy: jax.vjp(shifts, x)[1](dy))
+    return lambda x: jax.lax.platform_dependent(x, cpu=on_cpu, default=library)
 
 
 @cache

@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine in words, tables in documentation, sides that take turns."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -10,16 +11,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kseg.errors import KsegError
+from kseg.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def machine(packages: tuple[str, ...]) -> dict[str, Any]:
-    """Returns date, processor, cores, the load of other programs and versions."""
+    """Returns date, processor, cores, the load of other programs and the versions of those packages that are installed."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu)
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu,
@@ -36,15 +43,41 @@ def in_words(facts: dict[str, Any]) -> str:
     return f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {versions}"
 
 
-def write_between(page: Path, name: str, text: str) -> None:
-    """Replaces what stands between <!-- NAME --> and <!-- /NAME --> in a page."""
-    from kseg.run import write_text
+def read_between(page: Path, name: str) -> str:
+    """Returns what stands between <!-- NAME --> and <!-- /NAME --> in a page. Raises KsegError if it has no such place."""
+    return _parts(page, name)[1].strip()
 
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Replaces what stands between <!-- NAME --> and <!-- /NAME --> in a page. Raises KsegError if it has no such place."""
+    before, _, after = _parts(page, name)
+    write_text(page, f"{before}\n{text.rstrip()}\n{after}")
+
+
+def read_numbers(path: Path, kind: str) -> dict[str, Any]:
+    """Numbers that a command's --json wrote. Raises KsegError if they are not of this kind."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KsegError(f"--from_json={path}: cannot be read ({error}); name a file that --json wrote") from None
+    if not isinstance(result, dict) or result.get("kind") != kind:
+        raise KsegError(f"--from_json={path}: holds no numbers of {kind}; name a file that its --json wrote")
+    return result
+
+
+def place(kind: str, platform: str) -> str:
+    """Where numbers of a kind stand in the page, and the name of their files: a GPU's have their own, such as "step-gpu"."""
+    return kind if platform == "cpu" else f"{kind}-{platform}"
+
+
+def _parts(page: Path, name: str) -> tuple[str, str, str]:
+    """A page up to the first mark of a place, what is between, and the rest from its last mark on."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(start)
     if not found or end not in rest:
-        raise SystemExit(f"{page}: has no place marked {start} ... {end}")
-    write_text(page, f"{before}{start}\n{text.rstrip()}\n{end}{rest.partition(end)[2]}")
+        raise KsegError(f"{page}: has no place marked {start} ... {end}")
+    inside, _, after = rest.partition(end)
+    return before + start, inside, end + after
 
 
 class Side:

@@ -1,33 +1,27 @@
-"""Memory: peak of a training step, kseg on JAX and segmentation_models_pytorch on torch, each in a process of its own."""
+"""Memory: what a training step holds at most, kseg's on JAX beside segmentation_models_pytorch's on torch."""
 
 import argparse
-import ctypes
-import gc
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, in_words, machine, write_between
-from benchmarks.steps import compiled_model, planned_mb, torch_step
+from benchmarks.goals import NETWORKS
+from benchmarks.speed import PACKAGES
+from benchmarks.steps import Work
+from benchmarks.turns import SEQUENTIAL, check_networks, measure, memory, seconds
+from kseg.files import write_text
 
-HELP = "Peak memory of training steps; --peer: beside segmentation_models_pytorch's."
+HELP = (
+    "Peak memory of training steps, on a CPU with either of XLA's orders of a program; --peer: beside "
+    "segmentation_models_pytorch's. About 8 minutes on two idle cores."
+)
 PAGE = ROOT / "docs" / "performance.md"
 NUMBERS = ROOT / "docs" / "performance" / "memory.json"
-PACKAGES = ("jax", "keras", "torch", "segmentation-models-pytorch")
-PAIRS = (
-    ("deeplabv3plus", "resnet50"),
-    ("deeplabv3plus", "resnext50_32x4d"),
-    ("unet", "tf_efficientnet_b0"),
-)
-CLASSES = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", action="store_true", help="measure segmentation_models_pytorch too (needs torch)")
-    parser.add_argument("--pairs", nargs="+", default=["/".join(pair) for pair in PAIRS], help="MODEL/BACKBONE ...")
+    parser.add_argument("--models", nargs="+", default=list(NETWORKS), help="MODEL/BACKBONE ...")
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
@@ -35,113 +29,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    result: dict[str, Any] = {"machine": machine(PACKAGES), "settings": vars(arguments), "rows": []}
-    for pair in arguments.pairs:
-        row = {"pair": pair}
-        for side in ("kseg", "torch") if arguments.peer else ("kseg",):
-            row[side] = _measure({**vars(arguments), "pair": pair, "side": side})
-        print(row, flush=True)
+    check_networks(arguments.models, peer=arguments.peer)
+    settings = {name: getattr(arguments, name) for name in ("image_size", "batch_size", "steps", "peer")}
+    result: dict[str, Any] = {"machine": machine(PACKAGES), "settings": settings, "rows": []}
+    for network in arguments.models:
+        work = Work("step", network, arguments.batch_size, arguments.image_size)
+        row: dict[str, Any] = {"network": network, "kseg": _measure(work, "kseg", arguments.steps)}
+        if row["kseg"]["platform"] == "cpu":  # the flag is the CPU's
+            row["sequential"] = _measure(work, "kseg", arguments.steps, SEQUENTIAL)
+        if arguments.peer:
+            row["torch"] = _measure(work, "eager", arguments.steps)
         result["rows"].append(row)
-    text = table(result)
-    print(text)
-    if arguments.write:
-        sys.path.insert(0, str(ROOT))
-        from kseg.files import write_text
-
-        write_between(PAGE, "memory", text)
-        write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+        if arguments.write:
+            write_between(PAGE, "memory", table(result))
+            write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+    print(table(result))
 
 
-def _measure(settings: dict[str, Any]) -> dict[str, float]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]), "KERAS_BACKEND": "jax"}
-    command = [sys.executable, "-m", "benchmarks.memory", json.dumps(settings)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def _measure(work: Work, side: str, steps: int, xla_flags: str = "") -> dict[str, Any]:
+    """One side by itself: the others' processes would take memory, and the machine's time."""
+    found = measure(work, [side], turns=1, steps=steps, xla_flags=xla_flags)[side]
+    ready = found["ready"]
+    measured = {"steps_mb": memory(found), "seconds": seconds(found), "plan_mb": ready.get("plan_mb")}
+    return {**measured, "platform": ready["platform"], "device": ready["device"]}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     settings, here = result["settings"], result["machine"]
     lines = [
-        f"{in_words(here)}. Batch "
-        f"{settings['batch_size']} at {settings['image_size']}x{settings['image_size']}, float32, AdamW. MB that the process "
-        "held at most during steps after the first, over what it held with its libraries imported.",
+        f"{in_words(here)}, {result['rows'][0]['kseg']['device']}. Batch {settings['batch_size']} at "
+        f"{settings['image_size']}x{settings['image_size']}, float32, Adam, one turn of {settings['steps']} steps; load average "
+        f"before the run {here['load_before']}. On a CPU: MB that the process held at most during steps after the first, over "
+        "what it held when its libraries had computed something small. On a GPU: MB of its memory that arrays took at most.",
         "",
-        "| | kseg on JAX | XLA's plan of the step | smp on torch | kseg / smp |",
+        "| | MB | XLA's plan, MB | s a step | MB, / smp |",
         "|---|---|---|---|---|",
     ]
+    names = {"kseg": "kseg on JAX", "sequential": f"kseg on JAX, `XLA_FLAGS={SEQUENTIAL}`", "torch": "smp on torch, eager"}
     for row in result["rows"]:
-        ours, theirs = row["kseg"], row.get("torch")
-        cells = [row["pair"].replace("/", " on "), f"{ours['steps_mb']:.0f}", f"{ours['plan_mb']:.0f}"]
-        cells += [f"{theirs['steps_mb']:.0f}", f"{ours['steps_mb'] / theirs['steps_mb']:.2f}"] if theirs else ["", ""]
-        lines.append("| " + " | ".join(cells) + " |")
+        theirs = row.get("torch")
+        for side, name in names.items():
+            if side in row:
+                ours = row[side]
+                cells = [f"{row['network'].replace('/', ' on ')}, {name}", f"{ours['steps_mb']:.0f}"]
+                cells += ["" if ours["plan_mb"] is None else f"{ours['plan_mb']:.0f}", f"{ours['seconds']:.2f}"]
+                cells.append(f"{ours['steps_mb'] / theirs['steps_mb']:.2f}" if theirs and side != "torch" else "")
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def peak_mb() -> float:
-    """MB that this process has held at most since the last reset."""
-    return _status("VmHWM:")
-
-
-def held_mb() -> float:
-    """MB that this process holds."""
-    return _status("VmRSS:")
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name))) / 1024
-
-
-def reset_peak() -> None:
-    """Starts the peak anew at what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def release() -> None:
-    """Gives what the allocator keeps for later back to the system, so that it does not count."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def main(settings: dict[str, Any]) -> None:
-    """Prints MB that the steps after the first held at most, over what the process held before the model was made."""
-    import numpy as np
-
-    name, backbone = settings["pair"].split("/")
-    rng = np.random.default_rng(0)
-    side, batch = settings["image_size"], settings["batch_size"]
-    images = rng.integers(0, 256, (batch, side, side, 3)).astype("uint8")
-    labels = rng.integers(0, CLASSES, (batch, side, side)).astype("uint8")
-    plan = None
-    if settings["side"] == "torch":
-        step_once = torch_step(name, backbone, CLASSES, images[:1], labels[:1])  # imports what it needs
-        del step_once
-        release()
-        before = held_mb()
-        step_once = torch_step(name, backbone, CLASSES, images, labels)
-    else:
-        import kseg.losses
-        import kseg.metrics
-        import kseg.models  # noqa: F401
-        from kseg.memory import compiled_step
-
-        before = held_mb()
-        compiled, state = compiled_step(compiled_model(name, backbone, CLASSES), images, labels)
-        plan = planned_mb(compiled)
-
-        def step_once():
-            nonlocal state
-            logs, state = compiled(state, (images, labels))
-            float(logs["loss"])
-
-    step_once()  # what compiling and the first step take is not the step's
-    release()
-    reset_peak()
-    for _ in range(settings["steps"]):
-        step_once()
-    print(json.dumps({"steps_mb": peak_mb() - before, "plan_mb": plan}))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

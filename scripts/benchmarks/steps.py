@@ -1,16 +1,48 @@
-"""Training steps to measure: kseg's on JAX, and the same model's of segmentation_models_pytorch on torch."""
+"""Training and inference steps to measure: kseg's on JAX, and the same model's of segmentation_models_pytorch on torch."""
 
+import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.common import ROOT
 
 PEERS = {"deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "fpn": "FPN"}
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do. kind: "step" (of training) or "infer"; network: MODEL/BACKBONE; precision: "float32" or "bfloat16"."""
+
+    kind: str
+    network: str
+    batch_size: int
+    image_size: int
+    num_classes: int = 12
+    precision: str = "float32"
+
+    def batch(self) -> tuple[Any, Any]:
+        """Random images uint8 [B, H, W, 3] and labels uint8 [B, H, W], in the machine's memory."""
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        shape = (self.batch_size, self.image_size, self.image_size)
+        return rng.integers(0, 256, (*shape, 3), dtype="uint8"), rng.integers(0, self.num_classes, shape, dtype="uint8")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step ready to run: `launch` begins one, `wait` returns when all that were begun are done; facts: what is known of it."""
+
+    launch: Callable[[], None]
+    wait: Callable[[], None]
+    facts: dict[str, Any]
 
 
 def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool = True) -> Any:
-    """Returns kseg's model, compiled as a run's is: AdamW, cross entropy, the confusion matrix."""
+    """Returns kseg's model, compiled as a run's is: Adam, cross entropy, the confusion matrix."""
     import keras
 
     import kseg
@@ -19,39 +51,117 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
     keras.utils.set_random_seed(0)
     model = kseg.build_model(name, num_classes=num_classes, backbone=backbone)
     metrics = [kseg.ConfusionMatrix(num_classes)] if metric else []
-    model.compile(build_optimizer("adamw", learning_rate=1e-3, weight_decay=1e-4), loss=kseg.CrossEntropy(), metrics=metrics)
+    model.compile(
+        build_optimizer("adam", learning_rate=LEARNING_RATE, weight_decay=0.0), loss=kseg.CrossEntropy(), metrics=metrics
+    )
     return model
 
 
-def planned_mb(step: Any) -> float:
-    """MB that XLA plans for a step: arguments, results that do not replace them, and all that lives in between."""
+def planned_mb(step: Any) -> float | None:
+    """MB that XLA plans for a compiled step: arguments, results that do not replace them, and all that lives in between; None
+    where it does not say.
+    """
     plan = step.memory_analysis()
+    if plan is None:
+        return None
     total = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes
     return total / 2**20
 
 
-def torch_step(name: str, backbone: str, num_classes: int, images: Any, labels: Any) -> Callable[[], None]:
-    """Returns a function that trains smp's model for a step: channels_last, AdamW, cross entropy, normalised images."""
+def kseg_step(work: Work) -> Step:
+    """kseg's model on JAX: Keras's own training step with its state donated, or the jitted forward pass to logits."""
+    import jax
+    import keras
+
+    import kseg
+    from kseg.memory import jitted_step
+    from kseg.summary import count_flops
+
+    keras.config.set_dtype_policy("mixed_bfloat16" if work.precision == "bfloat16" else "float32")
+    images, labels = work.batch()
+    name, backbone = work.network.split("/", 1)
+    model = compiled_model(name, backbone, work.num_classes)
+    facts = {
+        "flops": count_flops(model, images.shape[1:3]),
+        "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
+    }
+    if work.kind == "step":
+        step, (state, _) = jitted_step(model, images, labels)
+        compiled = step.lower(state, (images, labels)).compile()
+
+        def launch():
+            nonlocal state
+            _, state = compiled(state, (images, labels))
+
+        facts["plan_mb"] = planned_mb(compiled)
+        return Step(launch, lambda: jax.block_until_ready(state), facts)
+    apply, params, variables = kseg.functionalize(model)
+    for variable in model.variables:  # functionalize copied them, and two of each would count as the step's memory
+        variable.value.delete()
+    compiled = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(params, variables, images).compile()
+    logits = None
+
+    def predict():
+        nonlocal logits
+        logits = compiled(params, variables, images)
+
+    facts["plan_mb"] = planned_mb(compiled)
+    return Step(predict, lambda: jax.block_until_ready(logits), facts)
+
+
+def torch_step(work: Work, *, compiled: bool = False) -> Step:
+    """smp's model on torch, on the GPU if there is one: channels_last, Adam, cross entropy, images normalised on the device.
+
+    compiled: by torch.compile, from raw images to the loss or the logits. With precision bfloat16 under autocast. On a GPU cuDNN
+    looks for its fastest convolutions, TF32 is allowed, and Adam is fused.
+    """
     sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import declare_torchvision_ops
+    from torchvision_ops import declare_torchvision_ops
 
     declare_torchvision_ops()
     import segmentation_models_pytorch as smp
     import torch
 
     torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("high")
+    name, backbone = work.network.split("/", 1)
     encoder = f"tu-{backbone}" if backbone.startswith("tf_") else backbone
-    model = getattr(smp, PEERS[name])(encoder, encoder_weights=None, classes=num_classes).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    model = getattr(smp, PEERS[name])(encoder, encoder_weights=None, classes=work.num_classes)
+    model = model.to(device, memory_format=torch.channels_last).train(work.kind == "step")
     loss = torch.nn.CrossEntropyLoss(ignore_index=255)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    raw = torch.from_numpy(images).permute(0, 3, 1, 2)
-    label = torch.from_numpy(labels)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    images, labels = (torch.from_numpy(array) for array in work.batch())
+    if device == "cuda":
+        images, labels = images.pin_memory(), labels.pin_memory()
 
-    def step():
-        x = ((raw.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    def forward(raw):
+        x = ((raw.permute(0, 3, 1, 2).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=work.precision == "bfloat16"):
+            return model(x)
+
+    def objective(raw, label):
+        return loss(forward(raw).float(), label.long())
+
+    call: Callable[..., Any] = objective if work.kind == "step" else forward
+    if compiled:
+        call = torch.compile(call, dynamic=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True if device == "cuda" else None)
+
+    def train():
         optimizer.zero_grad(set_to_none=True)
-        loss(model(x), label.long()).backward()
+        call(images.to(device, non_blocking=True), labels.to(device, non_blocking=True)).backward()
         optimizer.step()
 
-    return step
+    def predict():
+        with torch.inference_mode():
+            call(images.to(device, non_blocking=True)).float()
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Step(train if work.kind == "step" else predict, wait, {"parameters": sum(p.numel() for p in model.parameters())})

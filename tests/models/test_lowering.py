@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kseg.models import lowering
-from kseg.models.layers import Conv2D, DepthwiseConv2D
+from kseg.models.layers import Conv2D, DepthwiseConv2D, MaxPooling2D
 
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the lowerings exist on JAX")
 
@@ -77,6 +77,35 @@ def test_grouped_equals_the_library(rng, height, width, kernel, stride, dilation
 
 
 @jax_only
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
+def test_max_pool_equals_the_library(rng, size, stride):
+    """Where values are equal (there are five in all), the gradient goes to the same one."""
+    import jax
+
+    x = rng.integers(0, 5, (2, 11, 8, 3)).astype("float32")
+
+    def library(x):
+        return jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), "VALID")
+
+    expected, expected_vjp = jax.vjp(library, x)
+    found, found_vjp = jax.vjp(jax.jit(lambda x: lowering.max_pool2d(x, (size, size), (stride, stride))), x)
+    np.testing.assert_array_equal(found, expected)
+    dy = rng.integers(-4, 5, expected.shape).astype("float32")  # so that sums of overlapping windows are exact
+    np.testing.assert_array_equal(found_vjp(dy)[0], expected_vjp(dy)[0])
+
+
+@jax_only
+def test_a_pool_in_bfloat16_has_its_gradient(rng):
+    import jax
+
+    x = rng.normal(size=(1, 6, 6, 2)).astype("bfloat16")
+    value, vjp = jax.vjp(lambda x: lowering.max_pool2d(x, (3, 3), (2, 2)), x)
+    (gradient,) = vjp(np.ones(value.shape, "bfloat16"))
+    assert value.dtype == gradient.dtype == "bfloat16"
+    assert np.asarray(gradient, "float32").sum() == value.size
+
+
+@jax_only
 def test_the_cpu_program_holds_no_grouped_convolution(rng):
     """What the lowering is for: the slow operation is gone from the compiled program, forward and backward."""
     import jax
@@ -87,8 +116,13 @@ def test_the_cpu_program_holds_no_grouped_convolution(rng):
     grouped = rng.normal(size=(3, 3, 2, 6)).astype("float32")
     step = jax.jit(jax.grad(lambda x, k: lowering.grouped_conv2d(x, k, groups=2).sum(), argnums=(0, 1)))
     assert "convolution" not in step.lower(x, grouped).as_text()
-    step = jax.jit(jax.grad(lambda x, k: lowering.pointwise_conv2d(x, k).sum(), argnums=(0, 1)))
-    assert "convolution" not in step.lower(x, rng.normal(size=(1, 1, 4, 3)).astype("float32")).as_text()
+    for strides in ((1, 1), (2, 2)):
+        step = jax.jit(
+            jax.grad(lambda x, k, strides=strides: lowering.pointwise_conv2d(x, k, strides=strides).sum(), argnums=(0, 1))
+        )
+        assert "convolution" not in step.lower(x, rng.normal(size=(1, 1, 4, 3)).astype("float32")).as_text()
+    step = jax.jit(jax.grad(lambda x: lowering.max_pool2d(x, (3, 3), (2, 2)).sum()))
+    assert "select_and_scatter" not in step.lower(x).as_text()
 
 
 @jax_only
@@ -124,6 +158,15 @@ def test_depthwise_layer_is_a_drop_in(rng, stride, dilation, padding):
     ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
     theirs.set_weights(ours.get_weights())
     np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, "valid"), (2, None, "valid"), (3, 2, "same")])
+def test_max_pool_layer_is_a_drop_in(rng, size, stride, padding):
+    ours = MaxPooling2D(size, stride, padding)
+    theirs = keras.layers.MaxPooling2D.from_config(ours.get_config())
+    x = rng.normal(size=(2, 9, 12, 5)).astype("float32")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)))
+    assert ours.compute_output_shape((None, None, 12, 5)) == theirs.compute_output_shape((None, None, 12, 5))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 3), (3, 1, 3)])

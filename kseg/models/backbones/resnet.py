@@ -11,7 +11,7 @@ import keras
 
 from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
-from kseg.models.layers import batch_norm
+from kseg.models.layers import MaxPooling2D, batch_norm
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     levels = {"c1": x}
     # After a ReLU, padding with zeros is padding with minus infinity.
     x = keras.layers.ZeroPadding2D(1, name="encoder_maxpool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, name="encoder_maxpool")(x)
+    x = MaxPooling2D(3, 2, name="encoder_maxpool")(x)
     block = _bottleneck if variant.bottleneck else _basic
     for stage, blocks in enumerate(variant.blocks):
         dilation = max(1, 2 ** (stage + 2) // output_stride)

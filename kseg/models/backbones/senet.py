@@ -10,7 +10,7 @@ import keras
 
 from kseg.models.backbones import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
-from kseg.models.layers import batch_norm
+from kseg.models.layers import MaxPooling2D, batch_norm
 
 BLOCKS = {"legacy_seresnext50_32x4d": (3, 4, 6, 3), "legacy_seresnext101_32x4d": (3, 4, 23, 3)}
 """Blocks in each of the four stages."""
@@ -35,7 +35,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     levels = {"c1": x}
     # torch's ceil_mode: a last window may reach one pixel beyond the far side. After a ReLU, zeros there change no maximum.
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="encoder_layer0_pool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, name="encoder_layer0_pool")(x)
+    x = MaxPooling2D(3, 2, name="encoder_layer0_pool")(x)
     for stage, blocks in enumerate(BLOCKS[name]):
         dilation = max(1, 2 ** (stage + 2) // output_stride)
         stride = 1 if stage == 0 or dilation > 1 else 2

@@ -9,7 +9,7 @@ from functools import partial
 import keras
 
 from kseg.models.backbones import HubWeights, register_backbone
-from kseg.models.layers import Conv2D, batch_norm
+from kseg.models.layers import Conv2D, MaxPooling2D, batch_norm
 
 FILTERS = (64, 128, 256, 512, 512)
 """Of each stage's convolutions."""
@@ -60,7 +60,7 @@ def build(
             x = keras.layers.ReLU(name=f"encoder_features_{index + 1}")(x)
             index += 2
         levels[f"c{stage}"] = x
-        x = keras.layers.MaxPooling2D(2, name=f"encoder_features_{index}")(x)
+        x = MaxPooling2D(2, name=f"encoder_features_{index}")(x)
         index += 1
     levels["c5"] = x
     return keras.Model(images, levels, name="backbone")

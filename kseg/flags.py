@@ -26,8 +26,8 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     """Returns the config that argv describes, and the names of the flags that it, or a flagfile, sets.
 
     Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
-    argument that is no flag. --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for
-    beside F.
+    argument that is no flag, unless the config's class names a list that takes such (POSITIONAL) and its flag is there.
+    --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for beside F.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
         print(_help(config_class, description))
@@ -36,13 +36,17 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     _define(config_class, values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
     flags.DEFINE_string("undefok", "", "", flag_values=values)
+    values.set_gnu_getopt(True)  # flags may follow what is no flag
     try:
         rest = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
         raise KsegError(f"unknown flag --{error.flagname}{nearest(error.flagname, _names(config_class))}") from None
     except (flags.Error, OSError) as error:
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
-    if rest:
+    positional = getattr(config_class, "POSITIONAL", None)  # the list that what is no flag is added to, if the flag is given
+    if rest and positional and values[positional].present:
+        values[positional].value += rest
+    elif rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
     names = [item.name for item, _ in leaves(config_class)]
     config = build(config_class, {name: values[name].value for name in names})

@@ -13,6 +13,7 @@ from kseg.config import (
     FindRateConfig,
     InspectConfig,
     PredictConfig,
+    ReportConfig,
     ShardsConfig,
     TrainConfig,
 )
@@ -24,6 +25,7 @@ COMMANDS = {
     "scripts/train.sh": TrainConfig,
     "kseg.evaluate": EvaluateConfig,
     "kseg.predict": PredictConfig,
+    "kseg.report": ReportConfig,
     "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
     "kseg.export": ExportConfig,

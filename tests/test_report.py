@@ -16,7 +16,8 @@ from kseg.data.dataset import Sample
 from kseg.evaluation import Evaluation
 from kseg.metrics import scores
 from kseg.palette import IGNORED, colorize, palette
-from kseg.report import write_report
+from kseg.report_page import write_report
+from kseg.report_pictures import WRONG
 from kseg.run import RunDir
 
 CONFIG = TrainConfig(data=DataConfig(dataset="coco", data_dir="data/streets"), backbone="keras_cv/resnet18", image_size=(96, 128))
@@ -139,10 +140,10 @@ def test_numbers_are_the_evaluations(tmp_path):
         ("Pixel accuracy", f"{total.pixel_accuracy:.4f}"),
         ("Mean Dice", f"{total.mean_dice:.4f}"),
     ]
-    share = total.pixels / total.pixels.sum()
+    share, columns = total.pixels / total.pixels.sum(), (total.iou, total.precision, total.recall, total.dice)
     rows = [
-        [name, f"{iou:.4f}", f"{dice:.4f}", f"{part:.2%}"]
-        for name, iou, dice, part in zip(pictures.class_names, total.iou, total.dice, share, strict=True)
+        [name, *(f"{values[index]:.4f}" for values in columns), f"{total.pixels[index]:,}", f"{share[index]:.2%}"]
+        for index, name in enumerate(pictures.class_names)
     ]
     assert page.rows[1:4] == rows
     assert "12 images, 3 classes" in page.text
@@ -183,8 +184,8 @@ def test_example_pictures_show_image_label_and_prediction(tmp_path):
     pictures = Pictures([0.2])
     run, page = report(tmp_path, pictures)
     sample, prediction = pictures.load(0), pictures.predict(0)[1]
-    image, label, predicted = (np.asarray(decode(source["src"]), "int32") for source in page.images[-3:])
-    assert [source["alt"].split()[0] for source in page.images[-3:]] == ["image", "label", "prediction"]
+    image, label, predicted, errors = (np.asarray(decode(source["src"]), "int32") for source in page.images[-4:])
+    assert [source["alt"].split()[0] for source in page.images[-4:]] == ["image", "label", "prediction", "errors"]
     assert np.abs(image - sample.image).max() < 16  # JPEG
     counted = sample.label != 255
     np.testing.assert_array_equal(label[counted], colorize(sample.label)[counted])
@@ -192,10 +193,16 @@ def test_example_pictures_show_image_label_and_prediction(tmp_path):
     np.testing.assert_array_equal(label[~counted].min(-1), label[~counted].max(-1))  # greys
     assert len(np.unique(label[~counted])) == 2
     assert (predicted[~counted] == IGNORED).all(-1).any()
-    triple = np.asarray(decode(run.figures / "best_1.png"))
-    assert triple.shape == (40, 3 * 60 + 2 * 8, 3)
-    np.testing.assert_array_equal(triple[:, :60], sample.image)
-    np.testing.assert_array_equal(triple[:, -60:], predicted)
+    red = (errors == WRONG).all(-1)
+    np.testing.assert_array_equal(red, counted & (prediction != sample.label))
+    assert 0.15 < red[counted].mean() < 0.25
+    np.testing.assert_array_equal(errors[~red].min(-1), errors[~red].max(-1))  # greys
+    assert (errors[~counted] == 120).all(-1).any()
+    assert f"{red[counted].mean():.2%} of the labelled pixels wrong" in page.text
+    strip = np.asarray(decode(run.figures / "best_1.png"))
+    assert strip.shape == (40, 4 * 60 + 3 * 8, 3)
+    np.testing.assert_array_equal(strip[:, :60], sample.image)
+    np.testing.assert_array_equal(strip[:, -60:], errors)
 
 
 def test_legend_lists_the_classes_that_occur(tmp_path):
@@ -220,7 +227,7 @@ def test_page_is_one_file_without_scripts_or_network(tmp_path):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"https?://|@import|url\(", page.source)
     assert "default-src 'none'" in page.source
-    assert len(page.images) == 3 + 2 * 3
+    assert len(page.images) == 3 + 2 * 4
     for image in page.images:
         assert min(decode(image["src"]).size) >= 1
         assert image["alt"]
@@ -235,7 +242,7 @@ def test_names_are_text_not_html(tmp_path):
     _, page = report(tmp_path, Pictures([0.3], names, names=[f"\ud800{attack}.jpg"]), config)
     assert "script" not in page.tags
     assert page.text.count(attack) >= 8
-    assert page.images[-1]["alt"] == f"prediction of ?{attack}.jpg"
+    assert page.images[-1]["alt"] == f"errors of ?{attack}.jpg"
     assert html.escape(attack, quote=False)[:9] in page.source
 
 
@@ -257,7 +264,7 @@ def test_any_number_of_classes(tmp_path, count):
     )
     run, page = report(tmp_path, pictures)
     assert f"{count} class" in page.text
-    assert max(decode(run.figures / "worst_1.png").size) <= 3 * 640 + 2 * 8
+    assert max(decode(run.figures / "worst_1.png").size) <= 4 * 640 + 3 * 8
     assert decode(run.figures / "iou.png").width == 7 * 144
 
 
@@ -269,8 +276,12 @@ def test_absent_and_unlabelled_classes_are_named(tmp_path):
     _, page = report(tmp_path, pictures, evaluation=Evaluation(pictures.class_names, matrix))
     assert "tree is absent from labels and predictions, and left out of the means" in page.text
     assert "road is predicted, but no pixel of the split is labelled so" in page.text
-    assert ["tree", "absent", "absent", "0.00%"] in page.rows
-    assert ["Mean", f"{(6 / 8 + 0 + 1) / 3:.4f}", f"{(12 / 14 + 0 + 1) / 3:.4f}", ""] in page.rows
+    assert ["tree", *["absent"] * 4, "0", "0.00%"] in page.rows
+    assert ["road", "0.0000", "0.0000", "-", "0.0000", "0", "0.00%"] in page.rows
+    means = [(6 / 8 + 0 + 1) / 3, (1 + 0 + 1) / 3, (6 / 8 + 1) / 2, (12 / 14 + 0 + 1) / 3]
+    assert ["Mean", *(f"{mean:.4f}" for mean in means), "", ""] in page.rows
+    assert "sky : IoU 0.7500; 25% of its pixels are called road ." in page.text
+    assert "tree : IoU" not in page.text and "road : IoU" not in page.text
 
 
 def test_nothing_labelled(tmp_path):

@@ -5,8 +5,9 @@ stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
-from kseg.config.fields import flatten, leaves
+from kseg.config.fields import build, flatten, leaves
 from kseg.config.find_rate import FindRateConfig
+from kseg.config.report import ReportConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
     DeviceConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
+    "ReportConfig",
     "SelectionConfig",
     "ShardsConfig",
     "TrackingConfig",
@@ -42,6 +44,7 @@ __all__ = [
     "TrainedConfig",
     "TrialConfig",
     "better",
+    "build",
     "flatten",
     "leaves",
 ]

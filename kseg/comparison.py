@@ -168,8 +168,5 @@ def difference(first: Compared, other: Compared) -> tuple[float, float] | None:
 def differing_settings(runs: Sequence[Compared]) -> dict[str, list[Any]]:
     """Returns the settings that not all runs share, by flag, with each run's value."""
     settings = [flatten(run.config) for run in runs]
-    return {
-        name: values
-        for name in settings[0]
-        if name not in _NO_SETTING and any(value != values[0] for value in (values := [setting[name] for setting in settings]))
-    }
+    values = {name: [setting[name] for setting in settings] for name in settings[0] if name not in _NO_SETTING}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kseg.comparison import Compared, difference, differing_settings, not_comparable
+from kseg.config.fields import as_typed
 from kseg.figures import compared_chart
 from kseg.metrics import LEVEL
 from kseg.page import css_width, data_uri, hex_colors, template, write_page
@@ -39,7 +40,7 @@ def write_comparison(path: Path, runs: Sequence[Compared]) -> list[str]:
         level=LEVEL,
         classes=_classes(comparable) if len(comparable) > 1 else [],
         compared=comparable,
-        settings=differing_settings(runs),
+        settings={name: [_typed(value) for value in values] for name, values in differing_settings(runs).items()},
         chart=chart and {"src": data_uri(chart, "PNG"), "width": css_width(chart)},
         ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
     )
@@ -54,12 +55,18 @@ def _difference(first: Compared, other: Compared) -> dict[str, Any]:
     return {"value": other.mean_iou - first.mean_iou, "interval": interval, "sure": sure}
 
 
+def _typed(value: Any) -> str:
+    return "-" if value in (None, "", ()) else str(as_typed(value))
+
+
 def _classes(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     """The rows of the table of IoUs, with the run or runs of the best in each."""
     colors = hex_colors(len(runs[0].class_names))
     rows = []
     for index, name in enumerate(runs[0].class_names):
         values = np.array([run.iou[index] for run in runs])
-        best = (values == np.nanmax(values)) if np.isfinite(values).any() else np.zeros(len(values), bool)
+        known = np.isfinite(values)
+        tells = known.any() and (values[known].max() > values[known].min() or not known.all())
+        best = (values == np.nanmax(values)) if tells else np.zeros(len(values), bool)
         rows.append({"name": name, "color": colors[index], "cells": list(zip(values.tolist(), best.tolist(), strict=True))})
     return rows

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from kseg.config.fields import build, leaves
+from kseg.config.fields import as_typed, build, leaves
 from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
@@ -107,14 +107,7 @@ def _define(config_class, values):
         elif field.metadata["choices"]:
             flags.DEFINE_enum(name, field.default, field.metadata["choices"], help, flag_values=values)
         else:
-            flags.DEFINE_string(name, _show(field.default), help, flag_values=values)
-
-
-def _show(value):
-    """A default as one would type it."""
-    if isinstance(value, tuple):
-        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
-    return value
+            flags.DEFINE_string(name, as_typed(field.default), help, flag_values=values)
 
 
 def _help(config_class, description):
@@ -125,7 +118,7 @@ def _help(config_class, description):
     for group, fields in groups.items():
         lines.append(f"{group}:")
         for field, hint in fields:
-            default = _show(field.default)
+            default = as_typed(field.default)
             kind = "" if hint is bool else "=" + ("|".join(field.metadata["choices"] or ()) or _kind(field, hint))
             text = field.metadata["help"]
             if default not in (None, "", False):

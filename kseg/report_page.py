@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kseg.config import TrainConfig, better, flatten
+from kseg.config.fields import as_typed
 from kseg.data.dataset import Dataset
 from kseg.evaluation import Evaluation
 from kseg.figures import confusion_chart, curves_chart, iou_chart
@@ -142,6 +143,5 @@ def _flags(config: TrainConfig) -> list[str]:
         if isinstance(value, bool):
             lines.append(f"--{name}" if value else f"--no{name}")
         elif value is not None:
-            sides = name == "image_size"
-            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
+            lines.append(f"--{name}={as_typed(value)}")
     return lines

@@ -132,9 +132,9 @@ def test_a_paired_difference_is_surer_than_the_intervals(tmp_path):
         mean_iou_difference(a.matrices, b.matrices[:3])
     page, text = command.report(command.ReportConfig(compare=tuple(str(tmp_path / name) for name in "ab"),
                                                      output=str(tmp_path / "c.html")))  # fmt: skip
-    assert f"{low:+.4f} to {high:+.4f}</td>\n<td>sure</td>" in page.read_text()
+    assert f"{gain:+.4f}, sure<br>\n<small>{low:+.4f} to {high:+.4f}</small>" in page.read_text()
     assert "unfinished: a has 0 of" in text
-    best = re.findall(r'<td class="number best">([\d.]+)</td>', page.read_text())
+    best = re.findall(r'best">([\d.]+)<', page.read_text())
     assert best == [f"{b.scores.mean_iou:.4f}", *(f"{iou:.4f}" for iou in b.scores.iou)]
 
 

@@ -78,6 +78,13 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     return config_class(**arguments)
 
 
+def as_typed(value: Any) -> Any:
+    """A value as one would type it after the flag: a size 192x256, names separated by commas; others as they are."""
+    if isinstance(value, tuple):
+        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
+    return value
+
+
 def to_json(config: Any) -> str:
     """Returns a config as indented JSON, one member a flag."""
     return json.dumps(flatten(config), indent=2) + "\n"

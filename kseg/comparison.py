@@ -21,7 +21,7 @@ from kseg.run import RunDir, best_epoch
 _NO_SETTING = ("run_dir", "resume", "report", "compilation_cache")  # the model is the same whatever they say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compared:
     """What a run directory says. name: its folder's name, or the path where two have the same. metrics: RunDir.read_metrics().
 

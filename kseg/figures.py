@@ -255,10 +255,11 @@ def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epoch
     colors = palette(len(runs) + 1)[1:] / 255
     for number, (name, rows) in enumerate(runs.items()):
         epochs = np.array([row["epoch"] for row in rows])
-        look = {"color": colors[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8}
+        label = f" {_short(name, 60)}"  # matplotlib leaves labels that begin with _ out
+        look = {"color": colors[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8, "label": label}
         for ax, column in ((above, "val_mean_iou"), (below, "val_loss")):
             values = np.array([row.get(column, np.nan) for row in rows])
-            ax.plot(epochs, values, marker="o", markersize=3 if len(rows) <= 60 else 0, label=_short(name, 60), **look)
+            ax.plot(epochs, values, marker="o", markersize=3 if len(rows) <= 60 else 0, **look)
             chosen = epochs == best_epochs[name]
             ax.plot(epochs[chosen], values[chosen], "o", color=colors[number], markersize=8)
     above.set_title("Validation mIoU")

@@ -157,7 +157,7 @@ class RunDir:
             return []
         with self.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [{name: _number(value) for name, value in row.items() if name} for row in csv.DictReader(file)]
-        return [{**row, "epoch": int(row["epoch"]) + 1} for row in rows if math.isfinite(row.get("epoch", math.nan))]
+        return [{**row, "epoch": int(row["epoch"]) + 1} for row in rows if 0 <= row.get("epoch", math.nan) < 2**31]
 
     def newest_model(self) -> Path:
         """Returns model.keras, or, in a run that was stopped, the best or the newest checkpoint."""

@@ -138,6 +138,15 @@ def test_a_paired_difference_is_surer_than_the_intervals(tmp_path):
     assert best == [f"{b.scores.mean_iou:.4f}", *(f"{iou:.4f}" for iou in b.scores.iou)]
 
 
+def test_runs_without_a_finite_epoch_are_compared(tmp_path):
+    for name, rows in (("_a", ["0,1e-3,inf,nan,9,nan,nan"]), ("$b_{", ["1e300,1e-3,2.5,0.1,9,2.0,0.2", "-5,1,1,1,1,1,1"])):
+        written(tmp_path / name, Pictures([0.1, 0.2]))
+        write_metrics(tmp_path / name, rows)
+    config = command.ReportConfig(compare=(str(tmp_path / "_a"), str(tmp_path / "$b_{")), output=str(tmp_path / "c.html"))
+    page, _ = command.report(config)
+    assert "Validation mIoU and loss of every run" in page.read_text()
+
+
 def test_runs_of_other_data_are_not_compared(tmp_path):
     written(tmp_path / "a", Pictures([0.1, 0.2]))
     written(tmp_path / "images", Pictures([0.1, 0.2, 0.3]))

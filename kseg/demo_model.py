@@ -13,7 +13,7 @@ from kseg.config import DemoConfig
 from kseg.errors import KsegError
 from kseg.hub import load_folder
 from kseg.models.supervision import main_head
-from kseg.report import side_by_side
+from kseg.report_pictures import side_by_side
 from kseg.run import RunDir, load_model
 
 LONGEST = 1600

@@ -30,6 +30,7 @@ def template(name: str, folder: Path | None = None) -> jinja2.Template:
     )
     environment.filters["number"] = lambda value: f"{value:.4f}" if np.isfinite(value) else "n/a"
     environment.filters["percent"] = lambda value: "<0.01%" if 0 < value < 5e-5 else f"{value:.2%}"
+    environment.filters["whole"] = lambda value: f"{value:.0%}"
     return environment.get_template(name)
 
 

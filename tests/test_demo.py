@@ -25,7 +25,7 @@ from kseg.demo_server import MAX_UPLOAD, DemoServer
 from kseg.errors import KsegError
 from kseg.page import hex_colors
 from kseg.palette import palette
-from kseg.report import side_by_side
+from kseg.report_pictures import side_by_side
 from kseg.run import RunDir, save_model
 
 NAMES = ("back & ground", "<b>red</b>", "green", "blue")

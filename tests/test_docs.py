@@ -15,6 +15,7 @@ from kseg.config import (
     HubConfig,
     InspectConfig,
     PredictConfig,
+    ReportConfig,
     ShardsConfig,
     TrainConfig,
 )
@@ -26,6 +27,7 @@ COMMANDS = {
     "scripts/train.sh": TrainConfig,
     "kseg.evaluate": EvaluateConfig,
     "kseg.predict": PredictConfig,
+    "kseg.report": ReportConfig,
     "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
     "kseg.export": ExportConfig,

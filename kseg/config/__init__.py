@@ -5,9 +5,10 @@ stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
-from kseg.config.fields import flag_lines, flatten, leaves
+from kseg.config.fields import build, flag_lines, flatten, leaves
 from kseg.config.find_rate import FindRateConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
+from kseg.config.report import ReportConfig
 from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
@@ -40,6 +41,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
+    "ReportConfig",
     "SelectionConfig",
     "ShardsConfig",
     "TrackingConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "TrainedConfig",
     "TrialConfig",
     "better",
+    "build",
     "flag_lines",
     "flatten",
     "leaves",

@@ -72,8 +72,7 @@ def flag_lines(config: Any) -> list[str]:
         if isinstance(value, bool):
             lines.append(f"--{name}" if value else f"--no{name}")
         elif value is not None:
-            sides = name == "image_size"
-            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
+            lines.append(f"--{name}={as_typed(value)}")
     return lines
 
 
@@ -95,6 +94,13 @@ FORMAT = 2
 which earlier versions refuse by its name. 1, which had no number: groups nested or not.
 """
 _FORMAT_KEY = "config_format"
+
+
+def as_typed(value: Any) -> Any:
+    """A value as one would type it after the flag: a size 192x256, names separated by commas; others as they are."""
+    if isinstance(value, tuple):
+        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
+    return value
 
 
 def to_json(config: Any) -> str:

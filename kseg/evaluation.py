@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from kseg.calibration import BINS, Calibration
 from kseg.data.dataset import Dataset
 from kseg.files import atomic_path, write_text
 from kseg.metrics import LEVEL, RESAMPLES, Scores, known_mean, mean_iou_interval, scores
+
+_MAX_MATRICES = 1 << 31
+"""Bytes of matrices that are read: those of 10,000 images of 150 classes fit."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,30 @@ def write_per_image(path: Path, evaluation: Evaluation, dataset: Dataset) -> Non
         writer.writerow([dataset.name(index), *dataset.size(index), int(matrix.sum()), *values])
     with atomic_path(path) as temporary:
         temporary.write_text(file.getvalue(), encoding="utf-8", newline="")
+
+
+def write_matrices(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+    """Writes every image's confusion matrix, for comparing runs: an .npz of `names` [N] and `matrices` int64 [N, C, C]."""
+    names = np.array([dataset.name(index) for index in range(len(dataset))], dtype=str)
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, names=names, matrices=evaluation.matrices)
+
+
+def read_matrices(path: Path) -> tuple[tuple[str, ...], np.ndarray] | None:
+    """Returns (names, matrices) as write_matrices wrote them; None if there is no such file, or it is damaged or too large."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_MATRICES:
+                return None
+        with np.load(path, allow_pickle=False) as content:
+            names, matrices = content["names"], content["matrices"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    if names.ndim != 1 or names.dtype.kind != "U" or matrices.dtype.kind != "i":
+        return None
+    if matrices.ndim != 3 or len(matrices) != len(names) or matrices.shape[1] != matrices.shape[2]:
+        return None
+    return tuple(names.tolist()), matrices
 
 
 def _known(value: float) -> float | None:

@@ -70,7 +70,7 @@ def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Fig
 
 @_png
 def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
-    """A bar a class, the best first and absent ones last, with its IoU and its share of the labelled pixels."""
+    """A bar a class, the best first and absent ones last, with its IoU, and its labelled pixels and their share."""
     share = scores.pixels / max(scores.pixels.sum(), 1)
     order = np.argsort(-np.nan_to_num(scores.iou, nan=-1.0), kind="stable")
     figure = Figure(figsize=(7, 1.1 + 0.26 * len(order)))
@@ -79,8 +79,8 @@ def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
     ax.barh(rows, np.nan_to_num(scores.iou[order]), color=palette(len(order))[order] / 255, height=0.72)
     for row, index in enumerate(order):
         iou = f"{scores.iou[index]:.4f}" if np.isfinite(scores.iou[index]) else "absent"
-        _beside(ax, row, iou, f"{share[index]:.1%}")
-    _beside(ax, -0.85, "IoU", "pixels", weight="bold")
+        _beside(ax, row, iou, short_count(scores.pixels[index]), f"{share[index]:.1%}")
+    _beside(ax, -0.85, "IoU", "pixels", "share", weight="bold")
     if np.isfinite(scores.mean_iou):
         ax.axvline(scores.mean_iou, color=_BEST, linestyle="--", linewidth=1, label=f"mean {scores.mean_iou:.4f}")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
@@ -100,6 +100,7 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
     rows = np.where(sums > 0, matrix / np.maximum(sums, 1), np.nan)
     side = 2.6 + max(0.46 if count <= 15 else 0.26, 1.2 / count) * count
     figure = Figure(figsize=(side + 0.8 * (count > 15), side))
+    percent = 15 < count <= 40  # larger cells' text says hundredths, smaller ones' whole per cents of what is worth reading
     ax = figure.subplots()
     ax.set_facecolor("#d9d9d9")
     shown = ax.imshow(rows, cmap="Blues", vmin=0, vmax=1)
@@ -109,8 +110,14 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
             text = "1" if value == 1 else "0" if value == 0 else f"{value:.2f}"[1:] if value < 0.995 else "1.0"
             color = "white" if value > 0.55 else "#222" if value >= 0.005 else "#999"
             ax.text(predicted, true, text, ha="center", va="center", fontsize=9, color=color)
-    else:
-        figure.colorbar(shown, ax=ax, shrink=0.7, pad=0.02, label="share of the true class's pixels")
+    if percent:
+        for true, predicted in np.argwhere(np.nan_to_num(rows) >= 0.005):
+            value = rows[true, predicted]
+            text = f"{value:.0%}"[:-1]
+            ax.text(predicted, true, text, ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "#222")
+    if count > 15:
+        label = "share of the true class's pixels" + ("; the numbers are per cents" if percent else "")
+        figure.colorbar(shown, ax=ax, shrink=0.7, pad=0.02, label=label)
     _name_ticks(ax.yaxis, class_names)
     _name_ticks(ax.xaxis, class_names, rotation=90)
     ax.set_ylabel("true class")
@@ -187,20 +194,33 @@ def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
     return figure
 
 
+def short_count(count: int) -> str:
+    """A number of pixels in at most five characters: 999, 12.3k, 4.56M, 123G."""
+    value = float(count)
+    for unit in ("", "k", "M", "G"):
+        if value < 999.5 or unit == "G":
+            break
+        value /= 1000
+    digits = 0 if not unit or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f}{unit}"
+
+
 def _beside(ax, row, *texts, **options):
-    """Writes two texts at the right of a row of the axes, as two columns."""
-    for text, offset in zip(texts, (46, 94), strict=True):
+    """Writes three texts at the right of a row of the axes, as columns."""
+    for text, offset in zip(texts, (46, 94, 138), strict=True):
         place = {"xy": (1, row), "xycoords": ax.get_yaxis_transform(), "xytext": (offset, 0), "textcoords": "offset points"}
         ax.annotate(text, **place, ha="right", va="center", **options)
 
 
+def _short(name: str, length: int = _NAME_LENGTH) -> str:
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(name.split()))
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[1 - half :]}"
+
+
 def _name_ticks(axis, names, **options):
     """One tick a class. Names are not read as formulas, unprintable characters are replaced, long names cut in the middle."""
-    labels = []
-    for name in names:
-        name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(name.split()))
-        half = _NAME_LENGTH // 2
-        labels.append(name if len(name) <= _NAME_LENGTH else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[1 - half :]}")
+    labels = [_short(name) for name in names]
     axis.set_ticks(range(len(labels)), labels, parse_math=False, **options)
     axis.set_tick_params(length=0)
 
@@ -224,6 +244,34 @@ def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
     for ax in (above, below):
         ax.grid(alpha=0.25)
     below.set_xlabel("step")
+    return figure
+
+
+@_png
+def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epochs: Mapping[str, int]) -> Figure:
+    """The validation mIoU and loss of runs over the epochs, by name; each run's epochs as for curves_chart, its best marked."""
+    figure = Figure(figsize=(7, 6 + 0.24 * len(runs)))
+    above, below = figure.subplots(2, 1, sharex=True)
+    colors = palette(len(runs) + 1)[1:] / 255
+    for number, (name, rows) in enumerate(runs.items()):
+        epochs = np.array([row["epoch"] for row in rows])
+        label = f" {_short(name, 60)}"  # matplotlib leaves labels that begin with _ out
+        look = {"color": colors[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8, "label": label}
+        for ax, column in ((above, "val_mean_iou"), (below, "val_loss")):
+            values = np.array([row.get(column, np.nan) for row in rows])
+            ax.plot(epochs, values, marker="o", markersize=3 if len(rows) <= 60 else 0, **look)
+            chosen = epochs == best_epochs[name]
+            ax.plot(epochs[chosen], values[chosen], "o", color=colors[number], markersize=8)
+    above.set_title("Validation mIoU")
+    above.set_ylim(bottom=0)
+    below.set_title("Validation loss")
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for ax in (above, below):
+        ax.grid(alpha=0.25)
+    legend = figure.legend(*above.get_legend_handles_labels(), loc="outside lower left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from kseg.config.fields import build, leaves
+from kseg.config.fields import as_typed, build, leaves
 from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
@@ -27,8 +27,8 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     """Returns the config that argv describes, and the names of the flags that it, or a flagfile, sets.
 
     Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
-    argument that is no flag. --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for
-    beside F.
+    argument that is no flag, unless the config's class names a list that takes such (POSITIONAL) and its flag is there.
+    --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for beside F.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
         print(_help(config_class, description))
@@ -37,13 +37,17 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     _define(config_class, values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
     flags.DEFINE_string("undefok", "", "", flag_values=values)
+    values.set_gnu_getopt(True)  # flags may follow what is no flag
     try:
         rest = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
         raise KsegError(f"unknown flag --{error.flagname}{nearest(error.flagname, _names(config_class))}") from None
     except (flags.Error, OSError) as error:
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
-    if rest:
+    positional = getattr(config_class, "POSITIONAL", None)  # the list that what is no flag is added to, if the flag is given
+    if rest and positional and values[positional].present:
+        values[positional].value += rest
+    elif rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
     names = [item.name for item, _ in leaves(config_class)]
     config = build(config_class, {name: values[name].value for name in names})
@@ -104,14 +108,7 @@ def _define(config_class, values):
         elif field.metadata["choices"]:
             flags.DEFINE_enum(name, field.default, field.metadata["choices"], help, flag_values=values)
         else:
-            flags.DEFINE_string(name, _show(field.default), help, flag_values=values)
-
-
-def _show(value):
-    """A default as one would type it."""
-    if isinstance(value, tuple):
-        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
-    return value
+            flags.DEFINE_string(name, as_typed(field.default), help, flag_values=values)
 
 
 def _help(config_class, description):
@@ -122,7 +119,7 @@ def _help(config_class, description):
     for group, fields in groups.items():
         lines.append(f"{group}:")
         for field, hint in fields:
-            default = _show(field.default)
+            default = as_typed(field.default)
             kind = "" if hint is bool else "=" + ("|".join(field.metadata["choices"] or ()) or _kind(field, hint))
             text = field.metadata["help"]
             if default not in (None, "", False):

@@ -4,6 +4,7 @@ confusion_matrix[t, p] counts the pixels of true class t that were predicted as 
 over batches of per-batch mIoU is another, wrong number; nothing here computes it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,20 +160,49 @@ def mean_iou_interval(matrices: np.ndarray, seed: int = 0) -> tuple[float, float
     scored from one confusion matrix. Returns the interval that holds LEVEL of those scores, the same for the same seed; nan for
     fewer than two images with counted pixels.
     """
-    matrices = np.asarray(matrices, "int64")
-    if (matrices.sum((1, 2)) > 0).sum() < 2:
-        return float("nan"), float("nan")
-    intersection = np.diagonal(matrices, axis1=1, axis2=2)
-    counts = np.stack([intersection, matrices.sum(2) + matrices.sum(1) - intersection], 1)  # [N, 2, C]
-    generator, images = np.random.default_rng(seed), len(matrices)
-    drawn = np.empty((RESAMPLES, *counts.shape[1:]), "int64")
-    for sums in drawn:  # one at a time: all draws of a large split at once would fill the memory
+    return _interval(_resampled_means([matrices], seed)[0])
+
+
+def mean_iou_difference(matrices: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The interval of mean IoU(matrices) - mean IoU(others), two models on the same images, by the paired bootstrap: both are
+    scored on the same draws of images, so that what makes images hard for both cancels out.
+
+    matrices, others: integers [N, C, C], row i of both the same image. Where the interval does not hold 0, other images of the
+    kind would hardly turn the models' order round. Returns as mean_iou_interval does. Raises ValueError for unequal shapes.
+    """
+    if np.shape(matrices) != np.shape(others):
+        raise ValueError(f"matrices of the same images have one shape, not {np.shape(matrices)} and {np.shape(others)}")
+    first, second = _resampled_means([matrices, others], seed)
+    return _interval(first - second)
+
+
+def _resampled_means(models: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """The mean IoUs of each model on RESAMPLES draws of the images, the same draws for all: float64 [models, RESAMPLES]; nan
+    where a draw, or fewer than two images, have counted pixels.
+    """
+    arrays = [np.asarray(matrices, "int64") for matrices in models]
+    means = np.full((len(arrays), RESAMPLES), np.nan)
+    if min((matrices.sum((1, 2)) > 0).sum() for matrices in arrays) < 2:
+        return means
+    counts = []
+    for matrices in arrays:
+        intersection = np.diagonal(matrices, axis1=1, axis2=2)
+        counts.append(np.stack([intersection, matrices.sum(2) + matrices.sum(1) - intersection], 1))  # [N, 2, C]
+    generator, images = np.random.default_rng(seed), len(arrays[0])
+    for draw in range(RESAMPLES):  # one at a time: all draws of a large split at once would fill the memory
         times = np.bincount(generator.integers(0, images, images), minlength=images)
-        sums[:] = np.tensordot(times, counts, 1)
-    with np.errstate(invalid="ignore"):
-        iou = drawn[:, 0] / drawn[:, 1]
-    means = [mean for mean in map(known_mean, iou) if not np.isnan(mean)]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        for model, count in enumerate(counts):
+            intersection, union = np.tensordot(times, count, 1)
+            with np.errstate(invalid="ignore"):
+                means[model, draw] = known_mean(intersection / union)
+    return means
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

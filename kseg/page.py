@@ -1,4 +1,6 @@
-"""What kseg's HTML pages share: templates, style, and pictures inside the page. A page is one file without scripts or network."""
+"""What kseg's HTML pages share: templates, style, and pictures inside the page. A page is one file without network, and but for
+that of kseg.demo without scripts.
+"""
 
 import base64
 import io
@@ -28,6 +30,7 @@ def template(name: str, folder: Path | None = None) -> jinja2.Template:
     )
     environment.filters["number"] = lambda value: f"{value:.4f}" if np.isfinite(value) else "n/a"
     environment.filters["percent"] = lambda value: "<0.01%" if 0 < value < 5e-5 else f"{value:.2%}"
+    environment.filters["whole"] = lambda value: f"{value:.0%}"
     return environment.get_template(name)
 
 
@@ -50,7 +53,7 @@ def shrink(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
 
 
 def encode(picture: np.ndarray, kind: str) -> bytes:
-    """uint8 [H, W, 3] as the bytes of a file; kind: PNG or JPEG."""
+    """uint8 [H, W, 3], or grey [H, W], as the bytes of a file; kind: PNG or JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, kind, quality=88)  # quality: of JPEG only
     return buffer.getvalue()

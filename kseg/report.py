@@ -1,177 +1,78 @@
-"""The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
+"""Reports of runs that are there: python -m kseg.report --run_dir=R, or --compare R1 R2 [--help]."""
 
-import csv
-import json
-import shlex
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+from kseg.config import EvaluateConfig, ReportConfig, better, build, flatten
+from kseg.errors import KsegError
+from kseg.flags import parse, run_main
+from kseg.run import RunDir, best_epoch
 
-from kseg.config import TrainConfig, better, flatten
-from kseg.data.dataset import Dataset, Sample
-from kseg.evaluation import Evaluation
-from kseg.figures import confusion_chart, curves_chart, iou_chart
-from kseg.metrics import scores
-from kseg.page import css_width, data_uri, encode, hex_colors, shrink, template, write_page
-from kseg.palette import IGNORED, colorize, stripes
-from kseg.run import RunDir, atomic_path
-from kseg.scoring import Predictor
+DESCRIPTION = """
+Makes the page of a finished or stopped run again, without training, or puts several runs side by side on one page.
 
-_EXAMPLES = 3  # of each: best, median, worst
-_SKIPPED_SHOWN = 10
+  python -m kseg.report --run_dir=runs/NAME
+  python -m kseg.report --compare runs/A runs/B runs/C --output=compare.html
 
-
-def write_report(
-    run: RunDir, config: TrainConfig, evaluation: Evaluation, dataset: Dataset, predictor: Predictor, *, best_epoch: int
-) -> None:
-    """Writes run.report, one file that needs neither network nor scripts, and its figures as PNG files into run.figures.
-
-    evaluation: the best epoch's model on all of `dataset`, the validation split. predictor: predicts the example pictures.
-    best_epoch: from 1; 0 if there was none. What the run directory lacks (metrics.csv, environment.json) is left out of the page.
-    """
-    total = evaluation.scores
-    absent = np.isnan(total.iou)
-    metrics = _read_metrics(run)
-    charts = {
-        "iou": iou_chart(evaluation.class_names, total),
-        "confusion_matrix": confusion_chart(evaluation.class_names, evaluation.confusion_matrix),
-    }
-    if metrics:
-        charts["curves"] = curves_chart(metrics, best_epoch)
-    groups, triples = _examples(evaluation, dataset, predictor)
-    for name, png in (charts | triples).items():
-        with atomic_path(run.figures / f"{name}.png") as temporary:
-            temporary.write_bytes(png)
-
-    share = total.pixels / max(total.pixels.sum(), 1)
-    columns = (evaluation.class_names, hex_colors(len(absent)), total.iou, total.dice, share, absent, total.pixels == 0)
-    keys = ("name", "color", "iou", "dice", "share", "absent", "unlabelled")
-    page = template("report.html.jinja").render(
-        config=config,
-        flags=_flags(config),
-        environment=_read_environment(run),
-        command=f"python -m kseg.evaluate --run_dir={shlex.quote(str(run.path))}",
-        scores=total,
-        images=len(evaluation.matrices),
-        unranked=len(evaluation.matrices) - len(evaluation.ranking()),
-        classes=[dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)],
-        labelled=bool(total.pixels.any()),
-        frequent=evaluation.class_names[int(total.pixels.argmax())],
-        best_epoch=best_epoch,
-        better={"max": "highest", "min": "lowest"}[better(config.selection.monitor, config.selection.monitor_mode)],
-        best=next((row for row in metrics if row.get("epoch") == best_epoch), {}),
-        epochs=len(metrics),
-        skipped=_read_skipped(run),
-        skipped_shown=_SKIPPED_SHOWN,
-        charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
-        groups=groups,
-        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
-    )
-    write_page(run.report, page)
+What stands on the pages: docs/report.md.
+"""
 
 
-def _read_metrics(run: RunDir) -> list[dict[str, float]]:
-    """The epochs of metrics.csv, "epoch" counted from 1; nan where a value is missing or no finite number."""
-    if not run.metrics.exists():
-        return []
-    with run.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [{name: _number(value) for name, value in row.items() if name} for row in csv.DictReader(file)]
-    return [{**row, "epoch": row["epoch"] + 1} for row in rows if np.isfinite(row.get("epoch", np.nan))]
+def report(config: ReportConfig) -> tuple[Path, str]:
+    """Returns the page that was written, and a line that says what it shows. Raises KsegError for what the user can mend."""
+    return _compare(config) if config.compare else _rewrite(config)
 
 
-def _number(text):
+def _rewrite(config: ReportConfig) -> tuple[Path, str]:
+    from kseg.compilation_cache import keep_compiled_programs
+    from kseg.data.pipeline import sample_errors
+    from kseg.data.workers import worker_pool
+    from kseg.evaluation import write_matrices
+    from kseg.report_page import write_report
+    from kseg.trained import open_trained
+
+    run = RunDir(config.run_dir or "")
+    trial = run.read_config().trial
+    if trial.overfit_batches:
+        raise KsegError(
+            f"--run_dir={run.path}: a trial of overfitting was scored on what it trained on; train it again for its page"
+        )
+    keep_compiled_programs(config.compilation_cache)
+    with worker_pool(config.workers) as pool:
+        trained = open_trained(build(EvaluateConfig, flatten(config)), pool)
+        evaluation = trained.predictor.evaluate()
+        selection = trained.config.selection
+        best = best_epoch(run.read_metrics(), selection.monitor, better(selection.monitor, selection.monitor_mode))
+        try:
+            with sample_errors():
+                write_report(run, trained.config, evaluation, trained.dataset, trained.predictor, best_epoch=best)
+            write_matrices(run.matrices, evaluation, trained.dataset)
+        except OSError as error:
+            raise KsegError(f"--run_dir={run.path}: cannot be written ({error.strerror or error})") from None
+    return run.report, evaluation.summary(trained.split)
+
+
+def _compare(config: ReportConfig) -> tuple[Path, str]:
+    from kseg.comparison import read_runs
+    from kseg.comparison_page import write_comparison
+
+    runs = read_runs(config.compare)
+    path = Path(config.output or "compare.html")
     try:
-        value = float(text)
-    except (TypeError, ValueError):  # a row that was cut off, or the logger's NA
-        return float("nan")
-    return value if np.isfinite(value) else float("nan")
+        if path.is_dir():
+            raise KsegError(f"--output={path}: is a folder; name a file")
+        notes = write_comparison(path, runs)
+    except OSError as error:
+        raise KsegError(f"--output={path}: cannot be written ({error.strerror or error})") from None
+    scored = ", ".join(f"{run.name} {'n/a' if run.mean_iou is None else f'{run.mean_iou:.4f}'}" for run in runs)
+    return path, "\n".join([*notes, f"mIoU {scored}"])
 
 
-def _read_environment(run: RunDir) -> dict[str, str]:
-    try:
-        content = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    if isinstance(versions := content.pop("versions", None), dict):
-        content |= versions
-    if isinstance(command := content.get("command"), list):
-        content["command"] = shlex.join(map(str, command))
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in content.items()}
+def main(argv: Sequence[str]) -> None:
+    config = parse(ReportConfig, argv, DESCRIPTION)
+    path, text = report(config)
+    print(f"{text}, {path}")
 
 
-def _read_skipped(run: RunDir) -> list[str]:
-    return run.skipped.read_text(encoding="utf-8", errors="replace").splitlines() if run.skipped.exists() else []
-
-
-def _flags(config: TrainConfig) -> list[str]:
-    """The configuration as the lines of a flagfile; what is None is left to its default."""
-    lines = []
-    for name, value in flatten(config).items():
-        if isinstance(value, bool):
-            lines.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
-            sides = name == "image_size"
-            lines.append(f"--{name}={('x' if sides else ',').join(map(str, value)) if isinstance(value, tuple) else value}")
-    return lines
-
-
-def _examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Returns the groups of examples as the page shows them, and a PNG (image, label, prediction) of each by its name."""
-    chosen = [
-        (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
-    ]
-    predictions = predictor([index for *_, index in chosen]) if chosen else ()
-    names, colors = evaluation.class_names, hex_colors(len(evaluation.class_names))
-    groups: dict[str, dict[str, Any]] = {}
-    triples: dict[str, bytes] = {}
-    for (group, number, index), (_, prediction) in zip(chosen, predictions, strict=True):
-        sample = dataset.load(index)
-        shown_panels = panels(sample, prediction, dataset.ignore_index)
-        triples[f"{group}_{number}"] = encode(side_by_side(shown_panels), "PNG")
-        kinds = ("JPEG", "PNG", "PNG")
-        example = {
-            "name": sample.name,
-            "mean_iou": scores(evaluation.matrices[index]).mean_iou,
-            "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
-            "pictures": [data_uri(encode(panel, kind), kind) for panel, kind in zip(shown_panels, kinds, strict=True)],
-        }
-        shown = groups.setdefault(group, {"title": group.capitalize(), "examples": [], "values": set()})
-        shown["examples"].append(example)
-        shown["values"] |= {*np.unique(sample.label).tolist(), *np.unique(prediction).tolist()}
-    for shown in groups.values():
-        values = shown.pop("values")
-        shown["ignored"] = dataset.ignore_index in values
-        shown["legend"] = [(names[value], colors[value]) for value in sorted(values - {dataset.ignore_index})]
-    return list(groups.values()), triples
-
-
-def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
-    """Image indices of the groups best, median and worst (the worst first), no image twice; empty groups are left out."""
-    some, more = divmod(min(len(ranking), 3 * _EXAMPLES), 3)
-    best, worst = some + (more > 0), some + (more > 1)
-    start = best + (len(ranking) - best - worst - some) // 2
-    ranked = ranking.tolist()
-    groups = {"best": ranked[:best], "median": ranked[start : start + some], "worst": ranked[::-1][:worst]}
-    return {group: indices for group, indices in groups.items() if indices}
-
-
-def panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
-    """Image, label and prediction, uint8 [h, w, 3], small by kseg.page.shrink; ignored pixels are hatched in the last two."""
-    image, nearest = shrink(sample.image)
-    h, w = image.shape[:2]
-    ignored = sample.label[nearest] == ignore_index
-    stripe = stripes((h, w))
-    label = colorize(np.where(ignored, 255, sample.label[nearest]))
-    label[ignored & stripe] = 120
-    predicted = colorize(prediction[nearest])
-    predicted[ignored & stripe] = IGNORED
-    return [image, label, predicted]
-
-
-def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one height, uint8 [h, w, 3], from left to right with white between them."""
-    gap = np.full((len(pictures[0]), 8, 3), 255, "uint8")
-    return np.hstack([pictures[0], *(part for picture in pictures[1:] for part in (gap, picture))])
+if __name__ == "__main__":
+    run_main(main)

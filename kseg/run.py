@@ -1,21 +1,24 @@
 """The run directory: all that evaluate, predict and export need.
 
 runs/<name>/  config.json environment.json transforms.json metrics.csv timing.csv skipped.txt
-              checkpoints/{best,step-*}.keras model.keras evaluation.json report.html figures/
-              tensorboard/ nonfinite.json
+              checkpoints/{best,step-*}.keras model.keras evaluation.json matrices.npz
+              report.html figures/ tensorboard/ nonfinite.json
 """
 
 import contextlib
+import csv
 import datetime
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ class RunDir:
         self.timing = self.path / "timing.csv"
         self.skipped = self.path / "skipped.txt"
         self.evaluation = self.path / "evaluation.json"
+        self.matrices = self.path / "matrices.npz"
         self.report = self.path / "report.html"
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"
@@ -161,12 +165,38 @@ class RunDir:
             return None
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The epochs of metrics.csv, "epoch" counted from 1; nan where a value is missing or no finite number."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [{name: _number(value) for name, value in row.items() if name} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"]) + 1} for row in rows if 0 <= row.get("epoch", math.nan) < 2**31]
+
     def newest_model(self) -> Path:
         """Returns model.keras, or, in a run that was stopped, the best or the newest checkpoint."""
         for path in (self.model, self.best, *self.checkpoints()):
             if path.exists():
                 return path
         raise KsegError(f"--run_dir={self.path}: the run was stopped before its first checkpoint; train again")
+
+
+def best_epoch(metrics: Sequence[Mapping[str, float]], monitor: str, mode: str) -> int:
+    """Returns the epoch whose model a run keeps: the first of the best finite value; 0 if there is none.
+
+    metrics: RunDir.read_metrics(). mode: "max" or "min".
+    """
+    sign = 1 if mode == "max" else -1
+    known = [row for row in metrics if math.isfinite(row.get(monitor, math.nan))]
+    return int(max(known, key=lambda row: sign * row[monitor])["epoch"]) if known else 0
+
+
+def _number(text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except (TypeError, ValueError):  # a row that was cut off, or the logger's NA
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def default_run_dir(config: TrainConfig) -> Path:

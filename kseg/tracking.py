@@ -12,7 +12,7 @@ from kseg.config import TrainConfig, flatten
 from kseg.data import Dataset, Sample
 from kseg.data.augment import Augmenter
 from kseg.errors import KsegError
-from kseg.report import panels, side_by_side
+from kseg.report_pictures import panels, side_by_side
 from kseg.run import RunDir
 
 PICTURES = 4

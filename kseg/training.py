@@ -24,7 +24,7 @@ from kseg.data.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.workers import WorkerPool, worker_pool
 from kseg.distribution import check_batch, data_parallel
 from kseg.early_stopping import EarlyStopping
-from kseg.evaluation import Evaluation, write_evaluation
+from kseg.evaluation import Evaluation, write_evaluation, write_matrices
 from kseg.exhaustion import explained_exhaustion
 from kseg.interruption import Interrupted, StopRequest, deferred_signals
 from kseg.losses import build_loss
@@ -33,7 +33,7 @@ from kseg.models.backbones import check_backbone
 from kseg.models.supervision import main_head
 from kseg.optimization import optimization_callbacks
 from kseg.preparation import RunData, compiled_model, open_data
-from kseg.report import write_report
+from kseg.report_page import write_report
 from kseg.resume import resumed_config
 from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
 from kseg.sanity import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches
@@ -132,6 +132,7 @@ def _train(
         split = f"overfitted {config.train_split}" if config.trial.overfit_batches else config.val_split
         if first:
             write_evaluation(run.evaluation, evaluation, split)
+            write_matrices(run.matrices, evaluation, data.val)
             if config.tracking.report:
                 with sample_errors():
                     write_report(run, config, evaluation, data.val, predictor, best_epoch=best_epoch)

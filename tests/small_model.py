@@ -1,6 +1,7 @@
 """A model of few layers and every kind of them, for tests of what is done with a model: XLA compiles it in a second."""
 
 import keras
+import numpy as np
 
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize, conv_bn_relu, head, separable_conv_bn_relu
 
@@ -12,3 +13,14 @@ def small_model() -> keras.Model:
     x = separable_conv_bn_relu(keras.layers.MaxPooling2D(2)(x), 12, name="second")
     x = head(keras.layers.Dropout(0.5)(x), 3)
     return keras.Model(images, Resize(True, name="logits")([x, images]), name="small")
+
+
+def strongest_channel() -> keras.Model:
+    """Class 1, 2 or 3 is a pixel's strongest of red, green and blue; 0 where all are dark. Keras's own layers, which any process
+    can load.
+    """
+    images = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(4, 1, name="logits")
+    model = keras.Model(images, layer(keras.layers.Rescaling(1 / 255)(images)), name="strongest")
+    layer.set_weights([np.hstack([np.zeros((3, 1)), np.eye(3)])[None, None], np.array([0.3, 0, 0, 0])])
+    return model

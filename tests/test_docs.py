@@ -8,11 +8,14 @@ import pytest
 
 from kseg.config import (
     ConvertConfig,
+    DemoConfig,
     EvaluateConfig,
     ExportConfig,
     FindRateConfig,
+    HubConfig,
     InspectConfig,
     PredictConfig,
+    ReportConfig,
     ShardsConfig,
     TrainConfig,
 )
@@ -24,11 +27,14 @@ COMMANDS = {
     "scripts/train.sh": TrainConfig,
     "kseg.evaluate": EvaluateConfig,
     "kseg.predict": PredictConfig,
+    "kseg.report": ReportConfig,
     "kseg.find_lr": FindRateConfig,
     "kseg.inspect_data": InspectConfig,
     "kseg.export": ExportConfig,
     "kseg.convert": ConvertConfig,
     "kseg.write_shards": ShardsConfig,
+    "kseg.hub": HubConfig,
+    "kseg.demo": DemoConfig,
 }
 
 

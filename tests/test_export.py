@@ -128,6 +128,31 @@ def test_stablehlo_for_two_platforms_labels_and_bfloat16(run_of, images, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name != "exported"]
 
 
+def test_dense_layers_as_int8(run_of, images, tmp_path, capsys):
+    """As a transformer has them. A model of convolutions is refused."""
+    import jax
+
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Dense(64, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(12)(keras.layers.Dense(256, activation="relu")(x)))
+    expected = model.predict_on_batch(images)
+    run = RunDir(tmp_path / "run")
+    run.create(TrainConfig(image_size=SIZE), [])
+    save_model(model, run.model)
+    write(run.path, "stablehlo", tmp_path / "whole")
+    about = write(run.path, "stablehlo", tmp_path / "exported", "--quantize=int8")
+    assert "dense   3 layers as int8\n" in capsys.readouterr().out
+    assert about["quantized"] == "int8"
+    whole, exported = (tmp_path / name / "model.stablehlo" for name in ("whole", "exported"))
+    assert exported.stat().st_size < 0.6 * whole.stat().st_size
+    found = np.asarray(jax.export.deserialize(exported.read_bytes()).call(images))
+    error = np.abs(found - expected).max()
+    assert 1e-4 < error < 0.05 * np.abs(expected).max()
+    with pytest.raises(KsegError, match="the model has no dense layers, and Keras quantises no convolutions"):
+        write(run_of("test_tiny", "test_tiny")[0], "stablehlo", tmp_path / "new", "--quantize=int8")
+    assert not (tmp_path / "new").exists()
+
+
 def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create(TrainConfig(image_size=SIZE), [])
@@ -148,7 +173,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
         (["--run_dir=none", "--format=onnx", "--output=old", "--overwrite"], "--output=old is no earlier export"),
         (["--run_dir=none", "--format=onnx", "--output=new", "--dtype=bfloat16"], "does not go with --format=onnx"),
         (["--run_dir=none", "--format=stablehlo", "--output=new", "--platforms=gpu"], "--platforms=gpu: name one or more of"),
-        (["--run_dir=none", "--format=onnx", "--output=new", "--quantize=int8"], "Keras quantises dense layers alone"),
+        (["--run_dir=none", "--format=onnx", "--output=new", "--quantize=int8"], "--quantize=int8 needs --format=stablehlo"),
         (["--run_dir=none", "--format=onnx", "--output=new", "--image_size=8"], "must be at least 32"),
     ],
 )

@@ -1,130 +1,19 @@
 import base64
 import dataclasses
 import html
-import io
 import json
 import re
-from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
+from report_pages import CONFIG, Pictures, decode, report, write_metrics
 
 from kseg.config import DataConfig, TrainConfig
-from kseg.data.dataset import Sample
 from kseg.evaluation import Evaluation
 from kseg.metrics import scores
 from kseg.palette import IGNORED, colorize, palette
-from kseg.report import write_report
-from kseg.run import RunDir
-
-CONFIG = TrainConfig(data=DataConfig(dataset="coco", data_dir="data/streets"), backbone="keras_cv/resnet18", image_size=(96, 128))
-
-
-class Pictures:
-    """Images whose class stripes are predicted with errors[i] of the pixels wrong."""
-
-    ignore_index = 255
-
-    def __init__(self, errors, class_names=("background", "road", "car"), sizes=None, names=None):
-        self.class_names, self.errors = tuple(class_names), errors
-        self.sizes = sizes or [(40, 60)] * len(errors)
-        self.names = names or [f"image_{i:02}.jpg" for i in range(len(errors))]
-        self.asked = []
-
-    def __len__(self):
-        return len(self.errors)
-
-    def size(self, index):
-        return self.sizes[index]
-
-    def name(self, index):
-        return self.names[index]
-
-    def load(self, index):
-        height, width = self.sizes[index]
-        label = np.arange(height * width).reshape(height, width) // 4 % len(self.class_names)
-        label[: height // 8] = 255
-        image = np.zeros((height, width, 3), "uint8")
-        image[..., 0], image[..., 1], image[..., 2] = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None], 10 * index
-        return Sample(image, label.astype("uint8"), self.names[index])
-
-    def predict(self, index):
-        label = self.load(index).label.astype("int32")
-        classes = len(self.class_names)
-        wrong = np.random.default_rng(index).random(label.shape) < self.errors[index]
-        prediction = np.where(label == 255, 0, (label + wrong) % classes).astype("int32")
-        counted = label != 255
-        counts = np.bincount(label[counted] * classes + prediction[counted], minlength=classes * classes)
-        return counts.reshape(classes, classes), prediction
-
-    def predictor(self, indices):
-        for index in indices:
-            self.asked.append(index)
-            yield self.predict(index)
-
-    def evaluation(self):
-        return Evaluation(self.class_names, np.stack([self.predict(index)[0] for index in range(len(self))]))
-
-
-class Page(HTMLParser):
-    """Text, tags and image contents of a report."""
-
-    def __init__(self, run):
-        super().__init__()
-        self.source = run.report.read_text(encoding="utf-8")
-        self.tags, self.images, self.words, self.rows = [], [], [], []
-        self._open, self._cell = "", False
-        self.feed(self.source)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self._open = tag
-        if tag == "img":
-            self.images.append(dict(attributes))
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._cell = True
-
-    def handle_endtag(self, tag):
-        self._open = ""
-        self._cell = self._cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self._open == "style":
-            return
-        self.words.append(data)
-        if self._cell:
-            self.rows[-1][-1] += data.strip()
-
-
-def report(path, pictures, config=CONFIG, evaluation=None, best_epoch=2):
-    run = RunDir(path)
-    path.mkdir(exist_ok=True)
-    write_report(run, config, evaluation or pictures.evaluation(), pictures, pictures.predictor, best_epoch=best_epoch)
-    return run, Page(run)
-
-
-def write_metrics(path, rows):
-    path.mkdir(exist_ok=True)
-    header = "epoch,learning_rate,loss,mean_iou,seconds,val_loss,val_mean_iou"
-    (path / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
-
-
-def decode(source):
-    """Reads a data URI or a file to the end."""
-    if isinstance(source, str):
-        assert source.startswith("data:image/")
-        content = base64.b64decode(source.partition(",")[2], validate=True)
-    else:
-        content = source.read_bytes()
-    picture = Image.open(io.BytesIO(content))
-    picture.load()
-    return picture
+from kseg.report_pictures import WRONG
 
 
 def test_numbers_are_the_evaluations(tmp_path):
@@ -139,10 +28,10 @@ def test_numbers_are_the_evaluations(tmp_path):
         ("Pixel accuracy", f"{total.pixel_accuracy:.4f}"),
         ("Mean Dice", f"{total.mean_dice:.4f}"),
     ]
-    share = total.pixels / total.pixels.sum()
+    share, columns = total.pixels / total.pixels.sum(), (total.iou, total.precision, total.recall, total.dice)
     rows = [
-        [name, f"{iou:.4f}", f"{dice:.4f}", f"{part:.2%}"]
-        for name, iou, dice, part in zip(pictures.class_names, total.iou, total.dice, share, strict=True)
+        [name, *(f"{values[index]:.4f}" for values in columns), f"{total.pixels[index]:,}", f"{share[index]:.2%}"]
+        for index, name in enumerate(pictures.class_names)
     ]
     assert page.rows[1:4] == rows
     assert "12 images, 3 classes" in page.text
@@ -183,8 +72,8 @@ def test_example_pictures_show_image_label_and_prediction(tmp_path):
     pictures = Pictures([0.2])
     run, page = report(tmp_path, pictures)
     sample, prediction = pictures.load(0), pictures.predict(0)[1]
-    image, label, predicted = (np.asarray(decode(source["src"]), "int32") for source in page.images[-3:])
-    assert [source["alt"].split()[0] for source in page.images[-3:]] == ["image", "label", "prediction"]
+    image, label, predicted, errors = (np.asarray(decode(source["src"]), "int32") for source in page.images[-4:])
+    assert [source["alt"].split()[0] for source in page.images[-4:]] == ["image", "label", "prediction", "errors"]
     assert np.abs(image - sample.image).max() < 16  # JPEG
     counted = sample.label != 255
     np.testing.assert_array_equal(label[counted], colorize(sample.label)[counted])
@@ -192,10 +81,16 @@ def test_example_pictures_show_image_label_and_prediction(tmp_path):
     np.testing.assert_array_equal(label[~counted].min(-1), label[~counted].max(-1))  # greys
     assert len(np.unique(label[~counted])) == 2
     assert (predicted[~counted] == IGNORED).all(-1).any()
-    triple = np.asarray(decode(run.figures / "best_1.png"))
-    assert triple.shape == (40, 3 * 60 + 2 * 8, 3)
-    np.testing.assert_array_equal(triple[:, :60], sample.image)
-    np.testing.assert_array_equal(triple[:, -60:], predicted)
+    red = (errors == WRONG).all(-1)
+    np.testing.assert_array_equal(red, counted & (prediction != sample.label))
+    assert 0.15 < red[counted].mean() < 0.25
+    np.testing.assert_array_equal(errors[~red].min(-1), errors[~red].max(-1))  # greys
+    assert (errors[~counted] == 120).all(-1).any()
+    assert f"{red[counted].mean():.2%} of the labelled pixels wrong" in page.text
+    strip = np.asarray(decode(run.figures / "best_1.png"))
+    assert strip.shape == (40, 4 * 60 + 3 * 8, 3)
+    np.testing.assert_array_equal(strip[:, :60], sample.image)
+    np.testing.assert_array_equal(strip[:, -60:], errors)
 
 
 def test_legend_lists_the_classes_that_occur(tmp_path):
@@ -220,7 +115,7 @@ def test_page_is_one_file_without_scripts_or_network(tmp_path):
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"https?://|@import|url\(", page.source)
     assert "default-src 'none'" in page.source
-    assert len(page.images) == 3 + 2 * 3
+    assert len(page.images) == 3 + 2 * 4
     for image in page.images:
         assert min(decode(image["src"]).size) >= 1
         assert image["alt"]
@@ -235,7 +130,7 @@ def test_names_are_text_not_html(tmp_path):
     _, page = report(tmp_path, Pictures([0.3], names, names=[f"\ud800{attack}.jpg"]), config)
     assert "script" not in page.tags
     assert page.text.count(attack) >= 8
-    assert page.images[-1]["alt"] == f"prediction of ?{attack}.jpg"
+    assert page.images[-1]["alt"] == f"errors of ?{attack}.jpg"
     assert html.escape(attack, quote=False)[:9] in page.source
 
 
@@ -257,7 +152,7 @@ def test_any_number_of_classes(tmp_path, count):
     )
     run, page = report(tmp_path, pictures)
     assert f"{count} class" in page.text
-    assert max(decode(run.figures / "worst_1.png").size) <= 3 * 640 + 2 * 8
+    assert max(decode(run.figures / "worst_1.png").size) <= 4 * 640 + 3 * 8
     assert decode(run.figures / "iou.png").width == 7 * 144
 
 
@@ -269,8 +164,12 @@ def test_absent_and_unlabelled_classes_are_named(tmp_path):
     _, page = report(tmp_path, pictures, evaluation=Evaluation(pictures.class_names, matrix))
     assert "tree is absent from labels and predictions, and left out of the means" in page.text
     assert "road is predicted, but no pixel of the split is labelled so" in page.text
-    assert ["tree", "absent", "absent", "0.00%"] in page.rows
-    assert ["Mean", f"{(6 / 8 + 0 + 1) / 3:.4f}", f"{(12 / 14 + 0 + 1) / 3:.4f}", ""] in page.rows
+    assert ["tree", *["absent"] * 4, "0", "0.00%"] in page.rows
+    assert ["road", "0.0000", "0.0000", "-", "0.0000", "0", "0.00%"] in page.rows
+    means = [(6 / 8 + 0 + 1) / 3, (1 + 0 + 1) / 3, (6 / 8 + 1) / 2, (12 / 14 + 0 + 1) / 3]
+    assert ["Mean", *(f"{mean:.4f}" for mean in means), "", ""] in page.rows
+    assert "sky : IoU 0.7500; 25% of its pixels are called road ." in page.text
+    assert "tree : IoU" not in page.text and "road : IoU" not in page.text
 
 
 def test_nothing_labelled(tmp_path):

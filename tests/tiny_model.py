@@ -6,9 +6,10 @@ kseg.train with those models to choose from: python tests/tiny_model.py --model=
 """
 
 import keras
+import numpy as np
 
 from kseg.flags import run_main
-from kseg.models import register_model
+from kseg.models import build_model, register_model
 from kseg.models.backbones import register_backbone
 from kseg.models.layers import Conv2D, Resize, conv_bn_relu, head, separable_conv_bn_relu
 
@@ -48,6 +49,14 @@ register_backbone("test_conv", _build_conv, output_strides=(32,))
 def test_conv(features, *, num_classes):
     """Less still: one convolution on c1 [B, H/2, W/2, 16]. Returns logits [B, H/2, W/2, num_classes]."""
     return head(conv_bn_relu(features["c1"], 24, name="decoder"), num_classes)
+
+
+def random_model(name, classes=3, **arguments):
+    """A model of build_model's, no batch norm of which does nothing."""
+    model = build_model(name, num_classes=classes, **arguments)
+    generator = np.random.default_rng(3)
+    model.set_weights([w + generator.uniform(0, 0.1, w.shape).astype("float32") for w in model.get_weights()])
+    return model
 
 
 def flags(data_dir, run_dir, *more):

@@ -5,9 +5,11 @@ stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
-from kseg.config.fields import flatten, leaves
+from kseg.config.fields import build, flag_lines, flatten, leaves
 from kseg.config.find_rate import FindRateConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
+from kseg.config.report import ReportConfig
+from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
     DeviceConfig,
@@ -29,14 +31,17 @@ __all__ = [
     "ConvertConfig",
     "DataConfig",
     "DataOverrides",
+    "DemoConfig",
     "DeviceConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FindRateConfig",
+    "HubConfig",
     "InspectConfig",
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
+    "ReportConfig",
     "SelectionConfig",
     "ShardsConfig",
     "TrackingConfig",
@@ -44,6 +49,8 @@ __all__ = [
     "TrainedConfig",
     "TrialConfig",
     "better",
+    "build",
+    "flag_lines",
     "flatten",
     "leaves",
 ]

@@ -65,6 +65,17 @@ def flatten(config: Any) -> dict[str, Any]:
     return values
 
 
+def flag_lines(config: Any) -> list[str]:
+    """Returns the configuration as the lines of a flagfile; what is None is left to its default."""
+    lines = []
+    for name, value in flatten(config).items():
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        elif value is not None:
+            lines.append(f"--{name}={as_typed(value)}")
+    return lines
+
+
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     """The inverse of flatten; what is missing has its default, and a list stands for a tuple."""
     arguments: dict[str, Any] = {}
@@ -83,6 +94,13 @@ FORMAT = 2
 which earlier versions refuse by its name. 1, which had no number: groups nested or not.
 """
 _FORMAT_KEY = "config_format"
+
+
+def as_typed(value: Any) -> Any:
+    """A value as one would type it after the flag: a size 192x256, names separated by commas; others as they are."""
+    if isinstance(value, tuple):
+        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
+    return value
 
 
 def to_json(config: Any) -> str:

@@ -93,7 +93,12 @@ class ExportConfig:
     image_size: tuple[int, int] | None = field(None, "Size of the images, HxW; default: the run's.", "model")
     argmax: bool = field(False, "Give label maps (uint8 [B, H, W]) instead of logits (float32 [B, H, W, classes]).", "model")
     dtype: str = field("float32", "What layers compute in; bfloat16 with stablehlo only.", "model", ("float32", "bfloat16"))
-    quantize: str = field("none", "int8 is refused: Keras quantises no convolutions.", "model", ("none", "int8"))
+    quantize: str = field(
+        "none",
+        "int8, with stablehlo, for dense layers, as transformers have them; Keras quantises no convolutions.",
+        "model",
+        ("none", "int8"),
+    )
     platforms: tuple[str, ...] = field(
         ("cpu", "cuda"), f"Platforms that the program is for, with --format=stablehlo: of {', '.join(EXPORT_PLATFORMS)}.", "model"
     )
@@ -106,10 +111,8 @@ class ExportConfig:
         if self.output is None:
             raise KsegError("--output is missing: name the folder to write")
         check_choices(self)
-        if self.quantize != "none":
-            raise KsegError(
-                f"--quantize={self.quantize}: Keras quantises dense layers alone, and these models convolve; leave it out"
-            )
+        if self.quantize != "none" and (self.format, self.dtype) != ("stablehlo", "float32"):
+            raise KsegError(f"--quantize={self.quantize} needs --format=stablehlo and --dtype=float32")
         if self.image_size is not None:
             object.__setattr__(self, "image_size", parse_size(self.image_size))
         if self.dtype != "float32" and self.format != "stablehlo":

@@ -14,7 +14,7 @@ import kseg
 from kseg.config import ExportConfig
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.errors import KsegError
-from kseg.exporters.serving import serving_model
+from kseg.exporters.serving import quantize, serving_model
 from kseg.exporters.tensorflow_process import run_with_tensorflow
 from kseg.files import atomic_folder
 from kseg.palette import palette
@@ -56,6 +56,7 @@ def export_run(config: ExportConfig) -> str:
         raise KsegError(f"--image_size={height}x{width}: the model of {path} takes {model.input.shape[1]}x{model.input.shape[2]}")
     if config.argmax and model.output.shape[-1] > 256:
         raise KsegError(f"--argmax writes labels as uint8, and {path} has {model.output.shape[-1]} classes; leave --argmax out")
+    quantized = quantize(model, config.quantize) if config.quantize != "none" else 0
     names = run.read_class_names()
     try:
         with atomic_folder(output, replace=config.overwrite) as folder:
@@ -71,7 +72,9 @@ def export_run(config: ExportConfig) -> str:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     kind = "labels uint8" if config.argmax else "logits float32"
-    return f"read    {path}\nwrote   {output / FILES[config.format]}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
+    dense = f"dense   {quantized} layers as {config.quantize}\n" if quantized else ""
+    file = output / FILES[config.format]
+    return f"read    {path}\n{dense}wrote   {file}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
 
 
 def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
         },
         "output": {"name": "labels", "shape": shape, "dtype": "uint8"} if spec.argmax else logits,
         "computes_in": config.dtype,
+        "quantized": None if config.quantize == "none" else config.quantize,
         "num_classes": classes,
         "class_names": names and list(names),
         "ignore_index": IGNORE_INDEX,

@@ -1,7 +1,10 @@
 """The model as it is served: one head, one precision."""
 
+import warnings
+
 import keras
 
+from kseg.errors import KsegError
 from kseg.models.layers import Normalize
 from kseg.models.supervision import main_head
 
@@ -19,3 +22,18 @@ def serving_model(model: keras.Model, dtype: str) -> keras.Model:
         if layer is not last and not isinstance(layer, (Normalize, keras.layers.InputLayer)):
             layer.dtype_policy = policy
     return model
+
+
+def quantize(model: keras.Model, mode: str) -> int:
+    """Quantises what Keras can of a model in place, its dense layers, and returns their number. mode: "int8".
+
+    Their kernels become int8 with a scale for each output, and their inputs are rounded likewise at run time. Raises KsegError
+    for a model without any.
+    """
+    dense = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, keras.layers.Dense)]
+    if not dense:
+        raise KsegError("the model has no dense layers, and Keras quantises no convolutions; leave --quantize out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # one for every layer that is left as it is
+        model.quantize(mode)
+    return len(dense)

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError
+from kseg.errors import KsegError, cause
 from kseg.models.backbones import BACKBONES, HubWeights
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.torch_weights import load_backbone_weights
@@ -65,8 +65,17 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
     return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))
 
 
-def download(repo: str, revision: str | None, file: str) -> Path:
+def download(
+    repo: str,
+    revision: str | None,
+    file: str,
+    *,
+    limit: int | None = None,
+    instead: str = "pass its path as --backbone_weights=FILE",
+) -> Path:
     """Returns the path of a Hub file in huggingface_hub's cache, downloaded with a progress bar unless it is there.
+
+    limit: bytes; a larger file is not fetched. instead: what to do with the file once one has it, for messages.
 
     Its content is compared with the Hub's own hash each time. What differs is removed, and fetched anew if it was in the cache.
     Without a network the cache answers alone. Raises KsegError, one line that says what to fetch and where to put it.
@@ -83,12 +92,17 @@ def download(repo: str, revision: str | None, file: str) -> Path:
             cached, damaged = None, True
         if cached and re.fullmatch("[0-9a-f]{40}", revision or ""):
             return cached
-        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))  # hf_hub_download retries half a minute without network
+        # Asked first, because hf_hub_download retries half a minute without network.
+        size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size
+        if limit is not None and size is not None and size > limit:
+            raise KsegError(f"{repo}: {file} has {size} bytes, and not more than {limit} are expected; it is not fetched")
         path = Path(hf_hub_download(repo, file, revision=revision, force_download=damaged))
         if _is_intact(path, repo, revision):
             return path
         _remove(path)
         reason = "what was downloaded differs from the Hub's hash and was removed"
+    except KsegError:
+        raise
     except GatedRepoError:
         reason = "access to it is restricted; ask for it on its page and log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -100,10 +114,10 @@ def download(repo: str, revision: str | None, file: str) -> Path:
     except Exception as error:  # network, disk and protocol errors of huggingface_hub and what it is built on
         if cached:
             return cached
-        reason = f"the download failed ({_cause(error)})"
+        reason = f"the download failed ({cause(error)})"
     raise KsegError(
         f"cannot fetch the weights {repo}, revision {revision or 'main'}, file {file}: {reason}; fetch that file on a machine "
-        f"that can and pass its path as --backbone_weights=FILE, or copy the folder models--{repo.replace('/', '--')} of its "
+        f"that can and {instead}, or copy the folder models--{repo.replace('/', '--')} of its "
         f"cache into {constants.HF_HUB_CACHE}"
     )
 
@@ -130,13 +144,6 @@ def _remove(path: Path) -> None:
     if path.is_symlink():
         (path.parent / path.readlink()).unlink(missing_ok=True)
     path.unlink()
-
-
-def _cause(error: BaseException) -> str:
-    """What lies behind an error, in one short line."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
 def _from_repository(backbone: str, address: str) -> Pretrained:
@@ -211,7 +218,7 @@ def _load_h5(model: keras.Model, path: Path) -> None:
         model.load_weights(path)
     except Exception as error:  # h5py's and Keras's, by what is wrong with the file
         raise KsegError(
-            f"{path}: not the weights of this backbone ({_cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
+            f"{path}: not the weights of this backbone ({cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
         ) from None
 
 
@@ -220,7 +227,7 @@ def _from_model(backbone: str, path: Path) -> Pretrained:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile's and Keras's, by what is wrong with the file
-        raise KsegError(f"{path}: not a .keras model file, or a damaged one ({_cause(error)})") from None
+        raise KsegError(f"{path}: not a .keras model file, or a damaged one ({cause(error)})") from None
     layers = {layer.name: layer for layer in model.layers}
     mean: tuple[float, ...]
     std: tuple[float, ...]

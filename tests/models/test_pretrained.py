@@ -2,16 +2,11 @@
 what huggingface_hub asks for.
 """
 
-import hashlib
-import http.server
-import json
-import threading
-
 import keras
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
+from hub_server import COMMIT, serve, use_hub
 from parity import randomise
 from safetensors.numpy import save_file
 
@@ -20,9 +15,6 @@ from kseg.models import build_backbone, build_model, list_backbones
 from kseg.models.backbones import BACKBONES
 from kseg.models.channels import channel_statistics
 from kseg.models.pretrained import download, find_weights
-
-COMMIT = "a" * 40
-
 
 # --- The table ------------------------------------------------------------------------------------------------------------------
 
@@ -64,79 +56,13 @@ def test_mean_and_std_are_timms(smp):
     assert compared > 70
 
 
-# --- A server that speaks the Hub's protocol ------------------------------------------------------------------------------------
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """files: content by (repo, name). lie: what is sent in place of a file's content. status: what all requests get instead."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[tuple[str, str], bytes] = {}
-        self.lie: bytes | None = None
-        self.status: tuple[int, str] | None = None
-        self.downloads = 0
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.do_GET(body=False)
-
-    def do_GET(self, body=True):
-        if self.server.status is not None:
-            return self.answer(self.server.status[0], {"X-Error-Code": self.server.status[1]}, b"")
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "models"]:  # .../tree/<revision>
-            repo = "/".join(parts[2:4])
-            found = [(name, len(data)) for (owner, name), data in self.server.files.items() if owner == repo]
-            content = json.dumps([{"type": "file", "path": name, "size": size, "oid": COMMIT} for name, size in found]).encode()
-            return self.answer(200, {"Content-Type": "application/json"}, content)
-        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
-        content = self.server.files.get((repo, name))
-        if content is None:
-            code = "EntryNotFound" if any(owner == repo for owner, _ in self.server.files) else "RepoNotFound"
-            return self.answer(404, {"X-Error-Code": code}, b"")
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        if not body:
-            return self.answer(200, headers, content, body=False)
-        self.server.downloads += 1
-        sent = content if self.server.lie is None else self.server.lie
-        return self.answer(200, headers, sent)
-
-    def answer(self, status, headers, content, body=True):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-def use_hub(monkeypatch, url, cache):
-    """What the variables HF_ENDPOINT and HF_HUB_CACHE do, which huggingface_hub reads when it is imported."""
-
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+# --- Downloads -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    use_hub(monkeypatch, server.url, tmp_path / "cache")
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve(monkeypatch, tmp_path / "cache") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--learning_rate", type=float, default=1e-4)
     result.add_argument("--schedule", default="poly", choices=("constant", "poly", "cosine", "one_cycle"), help="as kseg.train's")
     result.add_argument("--warmup_steps", type=int, default=10, help="over which the learning rate rises from 0")
-    result.add_argument("--window", type=int, default=10, help="steps over which the losses are averaged")
+    result.add_argument("--window", type=int, default=20, help="steps over which the losses are averaged")
     result.add_argument("--val_images", type=int, default=0, help="validation images; 0: all")
     result.add_argument("--seed", type=int, default=21)
     result.add_argument("--write", action="store_true", help="put table and picture into docs/backends.md")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kseg.compilation_cache import keep_compiled_programs
 from kseg.config import ConvertConfig
 from kseg.errors import KsegError
 from kseg.flags import parse, run_main
@@ -30,6 +31,7 @@ def convert(config: ConvertConfig) -> str:
         raise KsegError(f"--out={out} exists; name another file, or pass --overwrite")
     if not checkpoint.is_file():
         raise KsegError(f"--checkpoint={checkpoint}: no such file")
+    keep_compiled_programs(config.compilation_cache)
     try:
         return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
     except OSError as error:

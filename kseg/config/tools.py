@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from kseg.config.data import DataConfig
-from kseg.config.fields import check_choices, field, parse_size
+from kseg.config.fields import check_choices, compilation_cache_field, field, parse_size
 from kseg.errors import KsegError
 
 
@@ -26,6 +26,7 @@ class ConvertConfig:
         "auto", "Library whose keys the checkpoint must have; auto takes any.", "model", ("auto", "smp", "torchvision", "timm")
     )
     reset_head: bool = field(False, "Leave out the checkpoint's last layer; the new model's starts out random.", "model")
+    compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
         check_choices(self)

@@ -50,16 +50,27 @@ def run(scene, tmp_path_factory):
     return run
 
 
+WITH_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, start without it
+runpy.run_module("kseg.demo", run_name="__main__")
+"""
+
+
 @pytest.fixture(scope="module")
 def url(run):
     """Of the server as a user starts it; Ctrl-C ends it in good order."""
-    command = [sys.executable, "-m", "kseg.demo", f"--run_dir={run.path}", "--port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_CTRL_C, f"--run_dir={run.path}", "--port=0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     line = process.stdout.readline()
     assert line.startswith("open http://127.0.0.1:"), process.communicate()
     yield line.split()[1]
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate()
+    out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "ended\n")
     assert "Traceback" not in errors
     assert "error" not in errors

@@ -46,9 +46,9 @@ def registered():
     """Small models under names, until these tests are over: other tests run over all that there are."""
     for depth in (2, 6):
         register_backbone(f"convolutions{depth}", functools.partial(build_convolutions, depth=depth), output_strides=(32,))
-    MODELS.add("tiny", decode, backbone="convolutions2", output_stride=32, levels=("c1", "c2"), align_corners=True)
+    MODELS.add("test_optimization", decode, backbone="convolutions2", output_stride=32, levels=("c1", "c2"), align_corners=True)
     yield
-    for registry, name in ((MODELS, "tiny"), (BACKBONES, "convolutions2"), (BACKBONES, "convolutions6")):
+    for registry, name in ((MODELS, "test_optimization"), (BACKBONES, "convolutions2"), (BACKBONES, "convolutions6")):
         del registry._entries[name]
 
 
@@ -56,7 +56,7 @@ def tiny_model(config, *, epochs=3, steps=2, depth=2):
     """A small model as build_model makes it, compiled."""
     keras.utils.set_random_seed(0)
     with precision(config.precision):
-        model = build_model("tiny", num_classes=CLASSES, backbone=f"convolutions{depth}")
+        model = build_model("test_optimization", num_classes=CLASSES, backbone=f"convolutions{depth}")
     model.compile(
         optimizer=configure(config, model, epochs=epochs, steps=steps),
         loss=CrossEntropy(),
@@ -273,10 +273,10 @@ def test_the_flags_reach_a_run(tiny_coco, tmp_path, compiled):
     train.main(
         [
             "kseg.train", "--dataset=coco", f"--data_dir={tiny_coco}", f"--run_dir={run.path}", "--image_size=32",
-            "--batch_size=2", "--model=tiny", "--epochs=1", "--optimizer=sgd", "--learning_rate=0.05", "--schedule=step",
-            "--schedule_milestones=0.5,0.75", "--weight_decay_on=weights", "--backbone_lr_multiplier=0.5", "--clip_norm=5",
-            "--accumulate_steps=2", "--ema=0.5", "--freeze_backbone_epochs=1", "--precision=mixed_bfloat16", "--remat",
-            "--noreport",
+            "--batch_size=2", "--model=test_optimization", "--epochs=1", "--optimizer=sgd", "--learning_rate=0.05",
+            "--schedule=step", "--schedule_milestones=0.5,0.75", "--weight_decay_on=weights", "--backbone_lr_multiplier=0.5",
+            "--clip_norm=5", "--accumulate_steps=2", "--ema=0.5", "--freeze_backbone_epochs=1", "--precision=mixed_bfloat16",
+            "--remat", "--noreport",
         ]
     )  # fmt: skip
     assert [compiled.count(f"jit({step}_step)") for step in ("train", "test", "predict")] == [1, 1, 1]

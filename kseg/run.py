@@ -200,9 +200,10 @@ def _number(text: str | None) -> float:
 
 
 def default_run_dir(config: TrainConfig) -> Path:
-    """Returns runs/<date-time>-<model>-<backbone>."""
+    """Returns runs/<date-time>-<model>-<backbone>, or without backbone where it is the model's own."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{now}-{config.model}-{(config.backbone or '').split('/')[-1]}"
+    backbone = [config.backbone.split("/")[-1]] if config.backbone else []
+    return Path("runs", "-".join([now, config.model, *backbone]))
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Run directories and model files of other versions, or of people who mean harm: read, or refused in one line."""
 
 import json
+import re
 import zipfile
 
 import keras
@@ -10,7 +11,7 @@ from random_run import random_network, random_run
 from kseg import evaluate
 from kseg.config import TrainConfig
 from kseg.errors import KsegError
-from kseg.run import RunDir, load_model, save_model
+from kseg.run import RunDir, default_run_dir, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,10 @@ def test_code_in_a_model_file_is_not_run(tmp_path):
     save_model(model, tmp_path / "lambda.keras")
     with pytest.raises(KsegError, match="Keras cannot load it"):
         load_model(tmp_path / "lambda.keras")
+
+
+@pytest.mark.parametrize(("backbone", "name"), [(None, "unet"), ("keras_cv/resnet18", "unet-resnet18")])
+def test_a_run_is_named_by_time_model_and_backbone(backbone, name):
+    path = default_run_dir(TrainConfig(model="unet", backbone=backbone))
+    assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{name}", path.name)
+    assert path.parent.name == "runs"

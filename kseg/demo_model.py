@@ -13,7 +13,7 @@ from kseg.config import DemoConfig
 from kseg.errors import KsegError
 from kseg.hub import load_folder
 from kseg.models.supervision import main_head
-from kseg.report_pictures import side_by_side
+from kseg.report_pictures import example_image
 from kseg.run import RunDir, load_model
 
 LONGEST = 1600
@@ -87,16 +87,13 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
 
 
 def _example(figures: Path) -> np.ndarray | None:
-    """The picture of a report's figure of (picture, label, prediction), if the folder has one."""
+    """The image of an example of the report, if the folder has one."""
     from kseg.data.dataset import BadSample
     from kseg.data.image_file import read_image
 
     for name in ("median_1", "best_1", "worst_1"):
         try:
-            triple = read_image(figures / f"{name}.png", name, max_pixels=2**24)
+            return example_image(read_image(figures / f"{name}.png", name, max_pixels=2**24))
         except BadSample:
             continue
-        total = triple.shape[1]
-        gaps = side_by_side([np.zeros((1, 1, 3), "uint8")] * 3).shape[1] - 3
-        return triple[:, : max(1, (total - gaps) // 3)]
     return None

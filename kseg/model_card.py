@@ -19,8 +19,8 @@ from kseg.page import template
 from kseg.run import RunDir
 
 _PICTURES = {
-    "median_1": "The validation image of median mIoU: image, label, prediction",
-    "worst_1": "The validation image of lowest mIoU: image, label, prediction",
+    "median_1": "The validation image of median mIoU: image, label, prediction and errors",
+    "worst_1": "The validation image of lowest mIoU: image, label, prediction and errors",
     "iou": "IoU by class. The bars have the colours that the classes have in the pictures",
 }
 _MAX_PICTURE = 2**23  # bytes

@@ -15,6 +15,7 @@ from kseg.scoring import Predictor
 WRONG = (214, 20, 20)
 """RGB of wrong pixels in an error map, whose other pixels are grey."""
 
+_GAP = 8  # columns of white between panels
 _EXAMPLES = 3  # of each: best, median, worst
 
 
@@ -29,7 +30,7 @@ def examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> 
     strips: dict[str, bytes] = {}
     for (group, number, index), (_, prediction) in zip(chosen, predictions, strict=True):
         sample = dataset.load(index)
-        shown_panels = [*panels(sample, prediction, dataset.ignore_index), error_map(sample, prediction, dataset.ignore_index)]
+        shown_panels = example_panels(sample, prediction, dataset.ignore_index)
         strips[f"{group}_{number}"] = encode(side_by_side(shown_panels), "PNG")
         kinds = ("JPEG", "PNG", "PNG", "PNG")
         counted = sample.label != dataset.ignore_index
@@ -60,6 +61,16 @@ def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
     return {group: indices for group, indices in groups.items() if indices}
 
 
+def example_panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
+    """What an example's figure shows from left to right: image, label, prediction and errors, uint8 [h, w, 3]."""
+    return [*panels(sample, prediction, ignore_index), error_map(sample, prediction, ignore_index)]
+
+
+def example_image(figure: np.ndarray) -> np.ndarray:
+    """The image of an example's figure: the first of its four panels."""
+    return figure[:, : max(1, (figure.shape[1] - 3 * _GAP) // 4)]
+
+
 def panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
     """Image, label and prediction, uint8 [h, w, 3], small by kseg.page.shrink; ignored pixels are hatched in the last two."""
     image, nearest = shrink(sample.image)
@@ -86,5 +97,5 @@ def error_map(sample: Sample, prediction: np.ndarray, ignore_index: int) -> np.n
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures of one height, uint8 [h, w, 3], from left to right with white between them."""
-    gap = np.full((len(pictures[0]), 8, 3), 255, "uint8")
+    gap = np.full((len(pictures[0]), _GAP, 3), 255, "uint8")
     return np.hstack([pictures[0], *(part for picture in pictures[1:] for part in (gap, picture))])

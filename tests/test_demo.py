@@ -20,12 +20,13 @@ from small_model import strongest_channel
 
 from kseg import demo
 from kseg.config import TrainConfig
+from kseg.data.dataset import Sample
 from kseg.demo_model import DemoModel
 from kseg.demo_server import MAX_UPLOAD, DemoServer
 from kseg.errors import KsegError
 from kseg.page import hex_colors
 from kseg.palette import palette
-from kseg.report_pictures import side_by_side
+from kseg.report_pictures import example_panels, side_by_side
 from kseg.run import RunDir, save_model
 
 NAMES = ("back & ground", "<b>red</b>", "green", "blue")
@@ -46,7 +47,8 @@ def run(scene, tmp_path_factory):
     save_model(strongest_channel(), run.model)
     run.evaluation.write_text(json.dumps({"class_names": NAMES}))
     run.figures.mkdir()
-    Image.fromarray(side_by_side([scene, scene // 2, scene // 3])).save(run.figures / "median_1.png")
+    sample = Sample(scene, np.zeros(scene.shape[:2], "uint8"), "scene")
+    Image.fromarray(side_by_side(example_panels(sample, sample.label, 255))).save(run.figures / "median_1.png")
     return run
 
 

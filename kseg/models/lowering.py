@@ -180,7 +180,7 @@ def _jax_depthwise(strides, pads, dilation_rate):
     def for_tap(window, dy, kernel):
         return jnp.sum(window.astype("float32") * dy.astype("float32"), axis=(0, 1, 2))[:, None]
 
-    return _differentiable(geometry, convolve, for_input, for_tap, lambda x, kernel: kernel.shape[2])
+    return _differentiable(geometry, convolve, for_input, for_tap, groups=None)
 
 
 @cache
@@ -212,14 +212,14 @@ def _jax_grouped(groups, strides, pads, dilation_rate):
     def for_tap(window, dy, kernel):
         return product("ngc,ngo->cgo", apart(window), apart(dy)).reshape(kernel.shape[2:])
 
-    return _differentiable(geometry, convolve, for_input, for_tap, lambda x, kernel: groups)
+    return _differentiable(geometry, convolve, for_input, for_tap, groups=groups)
 
 
-def _differentiable(geometry, convolve, for_input, for_tap, count_groups):
+def _differentiable(geometry, convolve, for_input, for_tap, *, groups):
     """Returns a convolution f(x, kernel): `convolve` on CPUs, the library's elsewhere.
 
     Its gradient on CPUs keeps x and kernel alone. for_input(x, kernel, dy) is the gradient of x, for_tap(window, dy, kernel) that
-    of one tap of the kernel, from the pixels which it met. count_groups(x, kernel): as the library's own groups.
+    of one tap of the kernel, from the pixels which it met. groups: the library's; None: one a channel.
     """
     import jax
     import jax.numpy as jnp
@@ -235,15 +235,15 @@ def _differentiable(geometry, convolve, for_input, for_tap, count_groups):
     on_cpu.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), backward)
 
     def library(x, kernel):
-        groups = count_groups(x, kernel)
+        count = groups or x.shape[3]
         return jax.lax.conv_general_dilated(
             x,
-            kernel.reshape(*kernel.shape[:2], x.shape[3] // groups, -1),
+            kernel.reshape(*kernel.shape[:2], x.shape[3] // count, -1),
             geometry.strides,
             geometry.pads,
             rhs_dilation=geometry.dilation_rate,
             dimension_numbers=_NHWC,
-            feature_group_count=groups,
+            feature_group_count=count,
         )
 
     return lambda x, kernel: jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=library)

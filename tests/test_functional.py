@@ -204,9 +204,9 @@ assert close(logits, jax.jit(apply)(params, state, images)[0])
 print("done")
 """
 BLOCKED = """
-import sys
-for name in ("tensorflow", "keras_cv", "torch"):
-    sys.modules[name] = None
+from kseg.imports import without
+blocked = without("tensorflow", "keras_cv", "torch")
+blocked.__enter__()
 import kseg, kseg.functional, kseg.losses, kseg.metrics, kseg.models, jax, numpy as np
 model = kseg.build_model("deeplabv3plus", num_classes=3, backbone="vgg11_bn", output_stride=32)
 apply, params, state = kseg.functionalize(model)
@@ -219,7 +219,7 @@ TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 
 @pytest.mark.parametrize(("program", "flags"), [(SHARDED, TWO_DEVICES), (BLOCKED, "")], ids=["two_devices", "without_tf"])
 def test_in_a_process_of_its_own(program, flags):
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(), "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

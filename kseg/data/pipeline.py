@@ -17,6 +17,7 @@ import numpy as np
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
+from kseg.data.leaving import Calls
 from kseg.data.order import epoch_order
 from kseg.data.workers import PoolClosed, WorkerPool
 from kseg.distribution import hide_accelerators_from_tensorflow
@@ -27,6 +28,8 @@ import tensorflow as tf  # noqa: E402
 
 MAX_CHUNK = 8
 """Samples that a process makes at a time: a divisor of the batch size, at most this."""
+
+_calls = Calls()
 
 cv2.setNumThreads(1)  # tf.data's threads work on whole samples; OpenCV's own would only get in their way
 
@@ -63,6 +66,7 @@ def train_batches(
 
     part = batch_size // share[1]
 
+    @_calls
     def order(epoch):
         return _share(epoch_order(count, batch_size, seed=seed, epoch=int(epoch)), batch_size, share)
 
@@ -132,7 +136,10 @@ def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPo
     parallel, chunk, run = _runner(job, batch_size, pool)
     shapes, dtypes = [shape for shape, _, _ in job.spec], [tf.as_dtype(dtype) for _, dtype, _ in job.spec]
 
+    @_calls
     def guarded(*arguments):
+        if _calls.leaving:
+            raise StopIteration
         try:
             return run([tuple(map(int, argument)) for argument in zip(*arguments, strict=True)])
         except PoolClosed:  # The run is over and nobody reads on: TensorFlow ends the batches without a word on stderr.

@@ -12,6 +12,8 @@ import sys
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from kseg.imports import without
+
 
 def main(arguments: list[str]) -> None:
     descriptors = [int(argument) for argument in arguments]
@@ -82,11 +84,8 @@ def _portable(error: Exception) -> Exception:
 
 def _import_albumentations_without_torch() -> None:
     """albumentations imports torch wherever it is installed, for a transform that kseg does not use: a second and 200 MB."""
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
+    with without("torch"):
         import kseg.data.augment  # noqa: F401
-    finally:
-        del sys.modules["torch"]
 
 
 if __name__ == "__main__":

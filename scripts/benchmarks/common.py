@@ -88,7 +88,8 @@ class Side:
     """
 
     def __init__(self, module: str, settings: dict[str, Any], environment: dict[str, str] | None = None):
-        environment = {**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+        path = [str(ROOT), str(ROOT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(path)}
         command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(settings)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.ready = self._read()
@@ -111,6 +112,10 @@ class Side:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process, and waits for that."""
         assert self._process.stdin is not None
         self._process.stdin.close()  # it reads the end of its input, and ends
         self._process.wait()

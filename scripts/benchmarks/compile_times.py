@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, Side, in_words, machine, place, read_numbers, write_between
+from benchmarks.speed_side import KSEG_WITHOUT, device_facts
 from kseg.errors import KsegError
 from kseg.files import write_text
+from kseg.imports import without
 
 HELP = (
     "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 8 minutes on two "
@@ -118,12 +120,10 @@ def main(settings: dict[str, Any]) -> None:
     import jax
     import numpy as np
 
-    from benchmarks.speed_side import device_facts, do_without
     from benchmarks.steps import compiled_model
     from kseg.memory import jitted_step
     from kseg.models import MODELS
 
-    do_without("tensorflow", "keras_cv", "torch")
     device = device_facts("kseg")  # starts the device, which is no model's work
     name, _, backbone = settings["network"].partition("/")
     try:
@@ -166,4 +166,5 @@ class Clock:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    with without(*KSEG_WITHOUT):
+        main(json.loads(sys.argv[1]))

@@ -12,22 +12,26 @@ from typing import Any
 from benchmarks.process_memory import held_mb, peak_mb, release, reset_peak
 from benchmarks.steps import Step, Work, kseg_step, torch_step
 from kseg.errors import KsegError
+from kseg.imports import without
 
-
-def do_without(*packages: str) -> None:
-    """Makes packages count as not installed: to import one raises ModuleNotFoundError, and to look for it finds nothing."""
-    sys.modules.update(dict.fromkeys(packages))  # None is Python's own way to say so
+KSEG_WITHOUT = ("tensorflow", "keras_cv", "torch")
+"""What kseg's side is kept from importing."""
 
 
 def main(settings: dict[str, Any]) -> None:
     """settings: side, which is "kseg", "eager" or "compile", and work with the fields of Work. The first answer is what is known
-    of the step, or {"failed": why}.
+    of the step, or {"failed": why}; "searched" where its peak of memory is that of compiling.
     """
-    side, work = settings["side"], Work(**settings["work"])
-    if side == "kseg":
-        do_without("tensorflow", "keras_cv", "torch")
+    with without(*(KSEG_WITHOUT if settings["side"] == "kseg" else ())):
+        _serve(settings["side"], Work(**settings["work"]))
+
+
+def _serve(side: str, work: Work) -> None:
+    compiled: list[str] = []
     try:
         before = _import_all(side, work)
+        if side == "kseg":
+            _listen_for_compilations(compiled)
         start = time.perf_counter()
         step = _make(side, work)
         step.launch()
@@ -42,6 +46,8 @@ def main(settings: dict[str, Any]) -> None:
         return
     answer = {**step.facts, **device_facts(side), "first_s": time.perf_counter() - start}
     on_cpu = answer["platform"] == "cpu"
+    if not on_cpu and compiled:  # XLA tried kernels, which takes memory, and JAX's peak cannot be reset
+        answer["searched"] = True
     _forget_peak(side, on_cpu)
     _answer(answer)
     for line in sys.stdin:
@@ -76,6 +82,15 @@ def _import_all(side: str, work: Work) -> float:
     return held_mb()
 
 
+def _listen_for_compilations(compiled: list[str]) -> None:
+    """Adds a word for every program that JAX compiles from now on because its cache has none."""
+    import jax
+
+    jax.monitoring.register_event_listener(
+        lambda event, **_: compiled.append(event) if event == "/jax/compilation_cache/cache_misses" else None
+    )
+
+
 def _make(side: str, work: Work) -> Step:
     return kseg_step(work) if side == "kseg" else torch_step(work, compiled=side == "compile")
 
@@ -103,7 +118,7 @@ def device_facts(side: str) -> dict[str, str]:
 
 
 def _forget_peak(side: str, on_cpu: bool) -> None:
-    """What compiling and the first step took is not the step's. (On a GPU JAX's peak cannot be reset.)"""
+    """What compiling and the first step took is not the step's. (On a GPU JAX's peak cannot be reset: see "searched".)"""
     if on_cpu:
         release()
         reset_peak()

@@ -182,11 +182,34 @@ with WorkerPool(2) as pool:
 """
 
 
-def test_leaving_amid_an_epoch_is_quiet(tiny_coco):
-    """As an error or Ctrl-C in the training step does: no tracebacks of TensorFlow's, whose threads still ask for samples."""
+AMID_A_SAMPLE = """
+import time
+import numpy as np
+from kseg.data.dataset import Sample
+from kseg.data.pipeline import train_batches
+
+class Slow:
+    class_names, ignore_index = ("a", "b"), 255
+    def __len__(self):
+        return 8
+    def load(self, index):
+        time.sleep(0.3)
+        return Sample(np.zeros((32, 32, 3), "uint8"), np.zeros((32, 32), "uint8"), "x")
+
+options = {"image_size": (32, 32), "batch_size": 2, "augment": "none", "seed": 0, "first_epoch": 0, "epochs": 99}
+batches = iter(train_batches(Slow(), **options)[0])
+next(batches)
+"""
+
+
+@pytest.mark.parametrize("program", [LEFT_EARLY, AMID_A_SAMPLE], ids=["processes", "threads"])
+def test_leaving_amid_an_epoch_is_quiet(tiny_coco, program):
+    """As an error or Ctrl-C in the training step does: no tracebacks of TensorFlow's, whose threads still ask for samples, and no
+    waiting for one of them that the end of the interpreter has stopped amid a sample.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", LEFT_EARLY, str(tiny_coco)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", program, str(tiny_coco)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
     assert done.stderr == ""
 

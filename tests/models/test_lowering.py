@@ -111,18 +111,22 @@ def test_the_cpu_program_holds_no_grouped_convolution(rng):
     import jax
 
     x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
+
+    def program(step, *arguments):
+        return step.trace(*arguments).lower(lowering_platforms=("cpu",)).as_text()
+
     step = jax.jit(jax.grad(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same").sum(), argnums=(0, 1)))
-    assert "convolution" not in step.lower(x, k).as_text()
+    assert "convolution" not in program(step, x, k)
     grouped = rng.normal(size=(3, 3, 2, 6)).astype("float32")
     step = jax.jit(jax.grad(lambda x, k: lowering.grouped_conv2d(x, k, groups=2).sum(), argnums=(0, 1)))
-    assert "convolution" not in step.lower(x, grouped).as_text()
+    assert "convolution" not in program(step, x, grouped)
     for strides in ((1, 1), (2, 2)):
         step = jax.jit(
             jax.grad(lambda x, k, strides=strides: lowering.pointwise_conv2d(x, k, strides=strides).sum(), argnums=(0, 1))
         )
-        assert "convolution" not in step.lower(x, rng.normal(size=(1, 1, 4, 3)).astype("float32")).as_text()
+        assert "convolution" not in program(step, x, rng.normal(size=(1, 1, 4, 3)).astype("float32"))
     step = jax.jit(jax.grad(lambda x: lowering.max_pool2d(x, (3, 3), (2, 2)).sum()))
-    assert "select_and_scatter" not in step.lower(x).as_text()
+    assert "select_and_scatter" not in program(step, x)
 
 
 @jax_only

@@ -39,7 +39,7 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     Counts are exact up to 2**60 pixels, whatever the batch size. result() is a float32 scalar for progress bars and logs;
     `confusion_matrix()` returns the counts, from which `scores` computes everything in float64.
-    update_state takes labels [B, H, W] and logits [B, H, W, num_classes].
+    update_state takes labels [B, H, W] and logits [B, H, W, num_classes], or predicted classes [B, H, W].
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX, name: str = "mean_iou", **kwargs):
@@ -50,7 +50,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high = self.add_variable(shape, initializer="zeros", dtype="int32", name="high")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        prediction = ops.argmax(y_pred, axis=-1)
+        prediction = y_pred if len(y_pred.shape) == len(y_true.shape) else ops.argmax(y_pred, axis=-1)
         if len(y_true.shape) != 3 or y_true.shape[0] is None:  # a batch size that is unknown while tracing: one image
             y_true, prediction = ops.reshape(y_true, (1, -1)), ops.reshape(prediction, (1, -1))
         self.add_counts(ops.sum(confusion_matrices(y_true, prediction, self.num_classes, self.ignore_index), axis=0))

@@ -12,6 +12,7 @@ from kseg.errors import KsegError
 from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix, UnlabelledBatches
 from kseg.models import build_model
+from kseg.models.bands import banded
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.supervision import deeply_supervised
 from kseg.optimization import configure, precision
@@ -75,6 +76,8 @@ def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Mode
         )
         if objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
+        if objective.loss_bands:
+            model = banded(model, objective.loss_bands)
     model.compile(
         optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps),
         loss=build_loss(

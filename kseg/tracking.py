@@ -12,6 +12,7 @@ from kseg.config import TrainConfig, flatten
 from kseg.data import Dataset, Sample
 from kseg.data.augment import Augmenter
 from kseg.errors import KsegError
+from kseg.models.supervision import main_head
 from kseg.report_pictures import panels, side_by_side
 from kseg.run import RunDir
 
@@ -67,9 +68,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        logits = self.model.output["logits"] if isinstance(self.model.output, dict) else self.model.output
+        model = main_head(self.model)
         # The classes are chosen on the device: logits of many classes would be hundreds of megabytes to fetch.
-        self._predictor = keras.Model(self.model.input, ops.argmax(logits, axis=-1))
+        self._predictor = keras.Model(model.input, ops.argmax(model.output, axis=-1))
 
     def on_train_batch_end(self, batch, logs=None):
         pass

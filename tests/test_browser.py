@@ -28,7 +28,7 @@ def test_a_good_page_has_no_problems(chromium, tmp_path):
     [
         ("<script>console.error('lost')</script>", "error: lost"),
         ("<script>undefinedFunction()</script>", "exception: undefinedFunction is not defined"),
-        ('<img src="http://example.invalid/a.png">', "asks for http://example.invalid/a.png"),
+        ('<img src="http://127.0.0.1:9/a.png">', "asks for http://127.0.0.1:9/a.png"),
         ('<meta http-equiv="Content-Security-Policy" content="script-src \'none\'"><script>1</script>', "error: "),
     ],
 )

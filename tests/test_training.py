@@ -139,6 +139,40 @@ def test_the_optimizer_is_in_the_last_checkpoint(trained):
     assert not hasattr(load_model(run.model), "optimizer")
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="functionalize is for JAX")
+def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_path):
+    """As a pure function it computes the same; Orbax and safetensors keep it; what comes back scores as the run did."""
+    import jax
+    import orbax.checkpoint
+    from safetensors.numpy import load_file, save_file
+
+    from kseg.functional import assign, flat, functionalize, nested
+    from kseg.run import save_model
+
+    run, _, _ = trained
+    model = load_model(run.model)
+    apply, params, state = functionalize(model)
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype="uint8")
+    expected = model.predict_on_batch(images)
+    logits, _ = jax.jit(apply)(params, state, images)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+    save_file({path: np.asarray(value) for path, value in state.items()}, tmp_path / "state.safetensors")
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "params", nested(params))
+        checkpointer.wait_until_finished()
+        params = flat(checkpointer.restore(tmp_path / "params", nested(params)))
+    model.set_weights([np.zeros_like(value) for value in model.get_weights()])
+    assign(model, params, load_file(tmp_path / "state.safetensors"))
+    for found, value in zip(model.get_weights(), load_model(run.model).get_weights(), strict=True):
+        np.testing.assert_array_equal(found, value)
+    save_model(model, tmp_path / "back.keras")
+    back, file = tmp_path / "back.keras", tmp_path / "scores.json"
+    data = (f"--model_file={back}", "--dataset=coco", f"--data_dir={tiny_coco}", "--image_size=48x64", "--batch_size=4")
+    _capture(lambda: evaluate.main(["kseg.evaluate", *data, f"--output={file}"]))
+    assert json.loads(file.read_text())["mean_iou"] == json.loads(run.evaluation.read_text())["mean_iou"]
+
+
 def test_a_killed_run_can_be_evaluated(tiny_coco, tmp_path):
     run = RunDir(tmp_path / "killed")
     command = [sys.executable, "-m", *flags(tiny_coco, run.path, "--epochs=500", "--noreport")]

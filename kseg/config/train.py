@@ -41,9 +41,19 @@ class ObjectiveConfig:
         "Weight of the same loss on an auxiliary head on the features c4, which only training has; 0: no head.",
         "loss",
     )
+    loss_bands: int = field(
+        0,
+        "Compute loss and scores in so many bands of rows, so that logits of the image's size never exist as a whole: less "
+        "memory where there are many classes (JAX, --loss=ce). 0: at once.",
+        "loss",
+    )
 
     def __post_init__(self):
-        check_at_least(self, 0, "label_smoothing", "auxiliary_weight")
+        check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "loss_bands")
+        if self.loss_bands and self.loss.strip() != "ce":
+            raise KsegError(f"--loss_bands={self.loss_bands}: goes with --loss=ce alone, not with --loss={self.loss}")
+        if self.loss_bands and self.auxiliary_weight:
+            raise KsegError(f"--loss_bands={self.loss_bands}: does not go with --auxiliary_weight; leave one of them out")
         if self.label_smoothing >= 1:
             raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 

@@ -9,7 +9,7 @@ from keras import ops
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.errors import KsegError
 from kseg.losses.boundaries import boundary
-from kseg.losses.pixels import cross_entropy, focal, ohem
+from kseg.losses.pixels import cross_entropy, cross_entropy_terms, focal, ohem
 from kseg.losses.regions import dice, jaccard, lovasz, tversky
 from kseg.registry import Registry
 
@@ -65,6 +65,10 @@ class CrossEntropy(SegmentationLoss):
     ):
         _check("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
         super().__init__(cross_entropy, {"label_smoothing": label_smoothing}, ignore_index, class_weights, name)
+
+    def terms(self, y_true, y_pred):
+        """(terms, weights), float32 [B, H, W], of which the loss is the weighted mean."""
+        return cross_entropy_terms(y_pred, y_true, self.parameters["label_smoothing"], self.ignore_index, self.class_weights)
 
 
 @_loss("focal")

@@ -28,9 +28,16 @@ def cross_entropy(
     torch's CrossEntropyLoss(weight, ignore_index, label_smoothing), except that with both weights and smoothing torch weighs each
     class of the smoothed part by itself; here the pixel is weighed as a whole, by its label.
     """
+    return weighted_mean(*cross_entropy_terms(logits, label, label_smoothing, ignore_index, class_weights))
+
+
+def cross_entropy_terms(
+    logits: Any, label: Any, label_smoothing: float, ignore_index: int, class_weights: Sequence[float] | None
+) -> tuple[Any, Any]:
+    """Returns (terms, weights), float32 [B, H, W], of which cross_entropy is the weighted mean."""
     label, weights = pixel_weights(label, logits.shape[-1], ignore_index, class_weights)
     log_p = _log_softmax(logits)
-    return weighted_mean(_smoothed(log_p, _surprise(log_p, label), label_smoothing), weights)
+    return _smoothed(log_p, _surprise(log_p, label), label_smoothing), weights
 
 
 def focal(

@@ -172,14 +172,19 @@ def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tupl
     """
     if padded_size is None and all(isinstance(n, int) for n in size) and tuple(size) == tuple(ops.shape(x)[1:3]):
         return x
-    rows = _interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
-    columns = _interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
+    rows = interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
+    columns = interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
+    return resize_by(rows, columns, x)
+
+
+def resize_by(rows: Any, columns: Any, x: Any) -> Any:
+    """Returns [B, H, W, C] of x [B, h, w, C], by interpolation matrices rows [H, h] and columns [W, w]."""
     with _full_precision():
         x = ops.einsum("Hh,bhwc->bHwc", rows, x)
         return ops.einsum("Ww,bhwc->bhWc", columns, x)
 
 
-def _interpolation(source: Any, target: Any, align_corners: bool, padded: int | None, dtype: str) -> Any:
+def interpolation(source: Any, target: Any, align_corners: bool, padded: int | None, dtype: str) -> Any:
     """Returns the [padded or target, source] matrix of weights that maps a line of pixels to its resized line."""
     static = isinstance(source, int) and isinstance(target, int)
     xp: Any = np if static else ops  # numpy in float64 where sizes are known: XLA sees constants

@@ -2,6 +2,8 @@
 
 import keras
 
+from kseg.models.bands import Banded
+
 
 @keras.saving.register_keras_serializable("kseg")
 class DeeplySupervised(keras.Model):
@@ -43,7 +45,11 @@ def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupe
 
 
 def main_head(model: keras.Model) -> keras.Model:
-    """Returns the model without its auxiliary head, of the same layers otherwise; a model that has none as it is."""
+    """Returns a trained model to use, of the same layers: without an auxiliary head, with the resize that a banded one lacks. Any
+    other model is returned as it is.
+    """
+    if isinstance(model, Banded):
+        return model.whole()
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.input, model.output["logits"], name=model.name)

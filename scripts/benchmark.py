@@ -28,8 +28,8 @@ COMMANDS: dict[str, Any] = {
     "all": everything,
     "check": check,
 }
-ALIASES = {"fit": ["metric"]}
-"""What a confusion matrix costs is measured beside what fit costs."""
+ALIASES = {"fit": ["metric"], "remat": ["bands"]}
+"""What a confusion matrix costs is measured beside what fit costs; --remat and --loss_bands in one way."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,15 +1,17 @@
-"""What --remat saves: bytes of a training step with and without it, as JAX and XLA count them. Nothing is trained."""
+"""What --remat or --loss_bands saves: bytes of a training step with and without, as JAX and XLA count them. Nothing is trained."""
 
 import argparse
 import os
 
-HELP = "Memory of a training step with and without --remat, as JAX and XLA count it."
+HELP = "Memory of a training step with and without --remat, or --loss_bands, as JAX and XLA count it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", default="deeplabv3plus:resnet50,deeplabv3plus:resnet101", help="MODEL:BACKBONE,...")
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_classes", type=int, default=21)
+    parser.add_argument("--loss_bands", type=int, default=0, help="measure so many bands, instead of --remat")
     parser.add_argument("--xla", action="store_true", help="also compile the steps (minutes each) for XLA's own figure")
 
 
@@ -23,20 +25,25 @@ def run(arguments: argparse.Namespace) -> None:
     from kseg.losses import CrossEntropy
     from kseg.memory import kept_bytes, step_memory
     from kseg.models import build_model
+    from kseg.models.bands import banded
 
     size, batch = arguments.image_size, arguments.batch_size
     images, labels = np.zeros((batch, size, size, 3), "uint8"), np.zeros((batch, size, size), "uint8")
     print(f"{describe_devices()}, batch {batch} of {size}x{size}, MiB\n")
     measures = {"kept for the backward pass": kept_bytes, **({"XLA's temporary memory": step_memory} if arguments.xla else {})}
-    print("| model | " + "".join(f"{name} | with --remat | " for name in measures))
+    flag = f"--loss_bands={arguments.loss_bands}" if arguments.loss_bands else "--remat"
+    print("| model | " + "".join(f"{name} | with {flag} | " for name in measures))
     print("|---|" + "---|---|" * len(measures))
     for name in arguments.models.split(","):
         model_name, backbone = name.split(":")
         cells = []
         for measure in measures.values():
-            for remat in (False, True):
-                model = build_model(model_name, num_classes=21, backbone=backbone)
-                model.get_layer("backbone").remat = remat
+            for saving in (False, True):
+                model = build_model(model_name, num_classes=arguments.num_classes, backbone=backbone)
+                if saving and arguments.loss_bands:
+                    model = banded(model, arguments.loss_bands)
+                else:
+                    model.get_layer("backbone").remat = saving
                 model.compile(optimizer="adamw", loss=CrossEntropy())
                 cells.append(f"{measure(model, images, labels) / 2**20:.0f}")
         print(f"| {model_name} on {backbone} | {' | '.join(cells)} |", flush=True)

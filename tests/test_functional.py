@@ -221,6 +221,8 @@ TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 def test_in_a_process_of_its_own(program, flags):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(), "PYTHONPATH": path}
+    if flags:  # the two are CPUs
+        environment["JAX_PLATFORMS"] = "cpu"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout == "done\n"

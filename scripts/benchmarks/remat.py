@@ -1,4 +1,4 @@
-"""What --remat or --loss_bands saves: bytes of a training step with and without, as JAX and XLA count them. Nothing is trained."""
+"""What --remat or --loss_bands saves: bytes of a training step with and without, as JAX and XLA count. Nothing is trained."""
 
 import argparse
 import os

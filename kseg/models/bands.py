@@ -11,17 +11,18 @@ import keras
 from keras import ops
 
 from kseg.errors import KsegError
-from kseg.models.layers import Resize, interpolation, register, resize_by
+from kseg.models.layers import Resize, TrainingModel, interpolation, register, resize_by
 
 
 @register
-class Banded(keras.Model):
+class Banded(TrainingModel):
     """A model whose output is logits at the decoder's own size, before the last resize. It trains and is judged on those of the
     labels' size, a band of rows at a time; loss, gradients and metrics are the whole model's to float32 rounding.
 
     The loss that compile is given must have `terms` (kseg.CrossEntropy). JAX only. Made by `banded`; `whole` is the way back.
     """
 
+    SETTINGS = ("bands", "align_corners")
     bands = 1
     align_corners = True
 
@@ -69,17 +70,6 @@ class Banded(keras.Model):
             return function(resize_by(some_rows, columns, small), some_labels)
 
         return jax.lax.map(lambda item: band(small, *item), (rows, label))
-
-    def get_config(self):
-        return {**super().get_config(), "bands": self.bands, "align_corners": self.align_corners}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        bands, align_corners = config.pop("bands"), config.pop("align_corners")
-        model = super().from_config(config, custom_objects)
-        model.bands, model.align_corners = bands, align_corners
-        return model
 
 
 def banded(model: keras.Model, bands: int) -> Banded:

@@ -22,6 +22,24 @@ DOUBLE_NORMALIZATION = tuple(255 * value for value in _MEAN), tuple(255 * value 
 """The mean and std with which Normalize computes (x / 255 / 255 - mean) / std: the mistake of --double_normalization."""
 
 
+class TrainingModel(keras.Model):
+    """A functional model that computes its loss in a way of its own. SETTINGS: its attributes that a file of it keeps."""
+
+    SETTINGS: tuple[str, ...] = ()
+
+    def get_config(self):
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.SETTINGS}}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        settings = {name: config.pop(name) for name in cls.SETTINGS}
+        model = super().from_config(config, custom_objects)
+        for name, value in settings.items():
+            setattr(model, name, value)
+        return model
+
+
 @register
 class Normalize(keras.layers.Layer):
     """(x / 255 - mean) / std. Input [B, H, W, C] in 0..255, any dtype; output float32 of the same shape."""

@@ -3,10 +3,11 @@
 import keras
 
 from kseg.models.bands import Banded
+from kseg.models.layers import TrainingModel
 
 
 @keras.saving.register_keras_serializable("kseg")
-class DeeplySupervised(keras.Model):
+class DeeplySupervised(TrainingModel):
     """A model of {"logits": ..., "auxiliary": ...} that trains on the loss of both heads, and is judged by its logits alone.
 
     fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), loss being the one that compile was given; that
@@ -14,6 +15,7 @@ class DeeplySupervised(keras.Model):
     Made by deeply_supervised.
     """
 
+    SETTINGS = ("auxiliary_weight",)
     auxiliary_weight = 0.0
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -24,17 +26,6 @@ class DeeplySupervised(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
-
-    def get_config(self):
-        return {**super().get_config(), "auxiliary_weight": self.auxiliary_weight}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        weight = config.pop("auxiliary_weight")
-        model = super().from_config(config, custom_objects)
-        model.auxiliary_weight = weight
-        return model
 
 
 def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupervised:

@@ -77,22 +77,17 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 @register
 class Conv2D(keras.layers.Conv2D):
-    """keras.layers.Conv2D whose 1x1 and grouped forms are computed by kseg.models.lowering. Same arguments, weights, results."""
+    """keras.layers.Conv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
 
     def convolution_op(self, inputs, kernel):
-        if self.data_format == "channels_last":
-            if self.groups > 1:
-                return lowering.grouped_conv2d(
-                    inputs,
-                    kernel,
-                    groups=self.groups,
-                    strides=self.strides,
-                    padding=self.padding,
-                    dilation_rate=self.dilation_rate,
-                )
-            if self.kernel_size == (1, 1):
-                return lowering.pointwise_conv2d(inputs, kernel, strides=self.strides)
-        return super().convolution_op(inputs, kernel)
+        if self.data_format != "channels_last":
+            return super().convolution_op(inputs, kernel)
+        if self.groups == 1 and self.kernel_size == (1, 1):
+            return lowering.pointwise_conv2d(inputs, kernel, strides=self.strides)
+        where = {"strides": self.strides, "padding": self.padding, "dilation_rate": self.dilation_rate}
+        if self.groups > 1:
+            return lowering.grouped_conv2d(inputs, kernel, groups=self.groups, **where)
+        return lowering.conv2d(inputs, kernel, **where)
 
 
 @register

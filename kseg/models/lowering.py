@@ -1,14 +1,16 @@
-"""How a grouped, depthwise or pointwise convolution, and the gradient of a max pool, are computed on each platform.
+"""How a convolution, and the gradient of a max pool, are computed on each platform.
 
-XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is grouped or depthwise, and 2 to 7 times when
-it is 1x1; the gradient of its max pool, 7 times. On JAX these functions compute them as sums of shifted products, as ordinary
-convolutions of blocks of groups, as one matrix product, or as a choice among shifted windows, when the program is lowered for a
-CPU, and leave GPU and TPU to the library (`jax.lax.platform_dependent` chooses while lowering, so one jitted function serves
-every platform). On the other Keras backends the library's operation is used everywhere. Results differ from the library's by
-float32 rounding only.
+XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is grouped or depthwise, 2 to 7 times when it is
+1x1, and 2 to 30 times where much of the kernel lies beyond a small map (ASPP's dilations, FCN's 7x7); the gradient of its max
+pool, 7 times. On JAX these functions compute them as sums of shifted products, as ordinary convolutions of blocks of groups, as
+matrix products, or as a choice among shifted windows, when the program is lowered for a CPU, and leave GPU and TPU to the library
+(`jax.lax.platform_dependent` chooses while lowering, so one jitted function serves every platform). On the other Keras backends
+the library's operation is used everywhere. Results differ from the library's by float32 rounding only.
 """
 
 import functools
+import itertools
+import math
 import operator
 from functools import cache
 from typing import Any, NamedTuple
@@ -63,6 +65,21 @@ def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), pad
     return _jax_grouped(groups, strides, pads, dilation_rate)(inputs, kernel)
 
 
+def conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
+    """Convolution, channels last.
+
+    inputs: [B, H, W, C]. kernel: [kh, kw, C, D]. strides, dilation_rate: (rows, columns). padding: "valid" or "same".
+    Returns [B, H', W', D] of inputs' dtype.
+    """
+    strides, dilation_rate = tuple(strides), tuple(dilation_rate)
+    if keras.backend.backend() == "jax" and all(isinstance(length, int) for length in inputs.shape[1:3]):
+        pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+        if _by_taps_is_faster(_Geometry(strides, pads, dilation_rate), inputs.shape[1:3], kernel.shape):
+            inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
+            return _jax_by_taps(strides, pads, dilation_rate)(inputs, kernel)
+    return keras.ops.conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
+
+
 def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]) -> Any:
     """Max pool without padding. inputs: [B, H, W, C]. Returns [B, H', W', C]. Of equal values the first is given the gradient."""
     if keras.backend.backend() != "jax":
@@ -105,6 +122,26 @@ class _Geometry(NamedTuple):
             for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
         ]
         return _shifted(y, starts, size, (1, 1))
+
+    def overlaps(self, size, kernel_size):
+        """Yields ((i, j), (rows, columns) of an input of `size`, (rows, columns) of the result that tap (i, j) brings together),
+        slices all; taps that only ever meet padding are left out.
+        """
+        lines = zip(
+            size, self.output_size(size, kernel_size), kernel_size, self.strides, self.pads, self.dilation_rate, strict=True
+        )
+        rows, columns = (list(_overlaps_of_a_line(*line)) for line in lines)
+        for (i, row_in, row_out), (j, column_in, column_out) in itertools.product(rows, columns):
+            yield (i, j), (row_in, column_in), (row_out, column_out)
+
+
+def _overlaps_of_a_line(length, results, taps, stride, pads, dilation):
+    """Yields (tap, slice of the input, slice of the result) for one axis."""
+    for tap in range(taps):
+        shift = tap * dilation - pads[0]
+        first, last = max(0, -(shift // stride)), min(results - 1, (length - 1 - shift) // stride)
+        if first <= last:
+            yield tap, slice(first * stride + shift, last * stride + shift + 1, stride), slice(first, last + 1)
 
 
 def _shifted(x, starts, size, strides):
@@ -185,6 +222,57 @@ def _jax_depthwise(strides, pads, dilation_rate):
         return dx.astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
 
     return _on_each_platform(geometry, convolve, backward, groups=None)
+
+
+def _by_taps_is_faster(geometry, size, kernel_shape) -> bool:
+    """Whether a CPU computes a convolution faster tap by tap, as measured (docs/performance.md): with many channels, where a
+    quarter of the products would be with padding, and where the kernel is large.
+    """
+    *kernel_size, channels, filters = kernel_shape
+    rows, columns = geometry.output_size(size, kernel_size)
+    if min(kernel_size) == 1 or min(channels, filters) < 128 or min(rows, columns) < 1:
+        return False
+    if min(kernel_size) >= 5:
+        return True
+    useful = sum((a.stop - a.start) * (b.stop - b.start) for _, _, (a, b) in geometry.overlaps(size, kernel_size))
+    return useful <= 0.75 * math.prod(kernel_size) * rows * columns
+
+
+@cache
+def _jax_by_taps(strides, pads, dilation_rate):
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C, D]); one object for each geometry, so that jit's caches hit.
+
+    On CPUs it is the sum over the kernel's taps of a matrix product of the pixels that meet the tap, and of no others.
+    """
+    import jax.numpy as jnp
+    from jax import lax
+
+    geometry = _Geometry(strides, pads, dilation_rate)
+
+    def product(a, b, over):  # of [.., M] and [.., N] over the axes named, in float32
+        return lax.dot_general(a, b, ((over[0], over[1]), ((), ())), preferred_element_type="float32")
+
+    def place(part, where, size):  # zeros of `size` but for `part`
+        spread = [(line.start, length - line.stop, (line.step or 1) - 1) for line, length in zip(where, size, strict=True)]
+        return lax.pad(part, part.dtype.type(0), [(0, 0, 0), *spread, (0, 0, 0)])
+
+    def convolve(x, kernel):
+        size = geometry.output_size(x.shape[1:3], kernel.shape[:2])
+        met = geometry.overlaps(x.shape[1:3], kernel.shape[:2])
+        terms = (place(product(x[:, a, b], kernel[tap], ([3], [0])), where, size) for tap, (a, b), where in met)
+        return _total(terms).astype(x.dtype)
+
+    def backward(saved, dy):
+        x, kernel = saved
+        dx, dk = [], {}
+        for tap, where, (c, d) in geometry.overlaps(x.shape[1:3], kernel.shape[:2]):
+            dx.append(place(product(dy[:, c, d], kernel[tap], ([3], [1])), where, x.shape[1:3]))
+            dk[tap] = product(x[:, *where], dy[:, c, d], ([0, 1, 2], [0, 1, 2]))
+        nothing = jnp.zeros(kernel.shape[2:], "float32")
+        dk = jnp.stack([dk.get(tap, nothing) for tap in np.ndindex(*kernel.shape[:2])])
+        return _total(dx).astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
+
+    return _on_each_platform(geometry, convolve, backward, 1)
 
 
 @cache

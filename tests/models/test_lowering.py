@@ -79,6 +79,60 @@ def test_grouped_equals_the_library(rng, height, width, kernel, stride, dilation
 
 
 @jax_only
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "dilation", "padding"), [*CASES, (3, 2, 7, 1, 1, "same"), (5, 6, 3, 2, 12, "same")]
+)
+def test_by_taps_equals_the_library(rng, monkeypatch, height, width, kernel, stride, dilation, padding):
+    import jax
+
+    monkeypatch.setattr(lowering, "_by_taps_is_faster", lambda *_: True)
+    x = rng.normal(size=(2, height, width, 4)).astype("float32")
+    k = rng.normal(size=(kernel, kernel, 4, 3)).astype("float32")
+
+    def ours(x, k):
+        return lowering.conv2d(x, k, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
+
+    def library(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    expected, expected_vjp = jax.vjp(library, x, k)
+    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    dy = rng.normal(size=expected.shape).astype("float32")
+    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
+        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+    half = ours(x.astype("bfloat16"), k.astype("bfloat16"))
+    assert half.dtype == "bfloat16"
+    np.testing.assert_allclose(np.asarray(half, "float32"), expected, rtol=0.05, atol=0.2)
+
+
+@jax_only
+@pytest.mark.parametrize(
+    ("size", "channels", "filters", "kernel", "dilation", "by_taps"),
+    [
+        ((16, 16), 2048, 256, 3, 12, True),  # an ASPP's branch
+        ((16, 16), 512, 4096, 7, 1, True),  # FCN's fc6
+        ((64, 64), 2048, 256, 3, 12, False),
+        ((8, 8), 512, 512, 3, 1, False),
+        ((16, 16), 64, 64, 3, 12, False),
+    ],
+)
+def test_convolutions_that_are_computed_by_taps(size, channels, filters, kernel, dilation, by_taps):
+    import jax
+
+    def conv(x, k):
+        return lowering.conv2d(x, k, padding="same", dilation_rate=(dilation, dilation))
+
+    shapes = (1, *size, channels), (kernel, kernel, channels, filters)
+    step = jax.jit(jax.grad(lambda x, k: conv(x, k).sum(), argnums=(0, 1)))
+    traced = step.trace(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes))
+    assert ("convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()) == by_taps
+    assert "convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@jax_only
 @pytest.mark.parametrize(("size", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
 def test_max_pool_equals_the_library(rng, size, stride):
     """Where values are equal (there are five in all), the gradient goes to the same one."""

@@ -4,6 +4,7 @@ confusion_matrix[t, p] counts the pixels of true class t that were predicted as 
 over batches of per-batch mIoU is another, wrong number; nothing here computes it.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from keras import ops
 from kseg.data.dataset import IGNORE_INDEX
 
 _BASE = 1 << 30  # counts are kept as high * _BASE + low, both int32, because JAX has no int64 by default
+_MOST_COMPARED = 24 * 24
+"""The most cells for which a GPU is faster comparing each pixel with each (144: 0.15 ms instead of 0.69 for 4 million pixels)."""
 
 
 def confusion_matrices(label: Any, prediction: Any, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Any:
@@ -26,11 +29,31 @@ def confusion_matrices(label: Any, prediction: Any, num_classes: int, ignore_ind
     batch = label.shape[0]
     cells = num_classes * num_classes
     label, prediction = ops.cast(label, "int32"), ops.cast(prediction, "int32")
-    image = ops.reshape(ops.arange(batch, dtype="int32"), (batch, *(1 for _ in label.shape[1:])))
-    index = ops.where(ops.equal(label, ignore_index), batch * cells, image * cells + label * num_classes + prediction)
-    index = ops.reshape(index, (-1,))
-    counts = ops.segment_sum(ops.ones_like(index), index, num_segments=batch * cells + 1)
-    return ops.reshape(counts[:-1], (batch, num_classes, num_classes))
+    cell = ops.where(ops.equal(label, ignore_index), cells, label * num_classes + prediction)
+    counts = _count(ops.reshape(cell, (batch, -1)), cells)
+    return ops.reshape(counts, (batch, num_classes, num_classes))
+
+
+def _count(cell: Any, cells: int) -> Any:
+    """Returns int32 [B, cells]: how often each of 0 .. cells - 1 is in a row of cell, int32 [B, N] in 0 .. cells."""
+    if keras.backend.backend() != "jax" or cells > _MOST_COMPARED:
+        return _count_by_adding(cell, cells)
+    import jax
+
+    adding, comparing = (functools.partial(count, cells=cells) for count in (_count_by_adding, _count_by_comparing))
+    return jax.lax.platform_dependent(cell, cuda=comparing, default=adding)  # a GPU's threads wait for one another to add
+
+
+def _count_by_adding(cell: Any, cells: int) -> Any:
+    batch = cell.shape[0]
+    first = ops.arange(batch, dtype="int32") * (cells + 1)
+    place = ops.reshape(first[:, None] + cell, (-1,))
+    counts = ops.segment_sum(ops.ones_like(place), place, num_segments=batch * (cells + 1))
+    return ops.reshape(counts, (batch, cells + 1))[:, :cells]
+
+
+def _count_by_comparing(cell: Any, cells: int) -> Any:
+    return ops.sum(ops.cast(cell[:, :, None] == ops.arange(cells, dtype="int32"), "int32"), axis=1)
 
 
 @keras.saving.register_keras_serializable("kseg")

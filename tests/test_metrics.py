@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.metrics import ConfusionMatrix, confusion_matrices, scores
+from kseg.metrics import ConfusionMatrix, _count_by_adding, _count_by_comparing, confusion_matrices, scores
 
 
 def count_with_numpy(label, prediction, num_classes, ignore_index=255):
@@ -40,6 +40,16 @@ def test_counts_per_image(split):
     found = keras.ops.convert_to_numpy(confusion_matrices(label, logits.argmax(-1), 5))
     for i in range(len(label)):
         np.testing.assert_array_equal(found[i], count_with_numpy(label[i], logits[i].argmax(-1), 5))
+
+
+def test_both_ways_to_count_agree(rng):
+    """A GPU compares, a CPU adds."""
+    cell = rng.integers(0, 10, (3, 50)).astype("int32")
+    expected = [np.bincount(row, minlength=10)[:9] for row in cell]
+    for count in (_count_by_adding, _count_by_comparing):
+        counts = keras.ops.convert_to_numpy(count(keras.ops.convert_to_tensor(cell), 9))
+        assert counts.dtype == "int32"
+        np.testing.assert_array_equal(counts, expected)
 
 
 def test_counts_are_exact_past_2_to_the_31(rng):

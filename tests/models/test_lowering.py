@@ -215,8 +215,12 @@ def test_other_platforms_keep_the_library_form(rng):
     import jax
 
     x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
-    exported = jax.export.export(jax.jit(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same")), platforms=["cuda"])(x, k)
-    assert exported.mlir_module().count("stablehlo.convolution") == 1
+
+    def convolutions(platform, dilation):
+        conv = jax.jit(lambda x, k: lowering.depthwise_conv2d(x, k, padding="same", dilation_rate=(dilation, dilation)))
+        return jax.export.export(conv, platforms=[platform])(x, k).mlir_module().count("stablehlo.convolution")
+
+    assert (convolutions("cuda", 1), convolutions("cuda", 2), convolutions("tpu", 2)) == (1, 0, 1)
 
 
 @jax_only

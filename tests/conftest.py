@@ -14,8 +14,12 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# What costs in tests is compiling, not computing: XLA's programs are the same, LLVM polishes them less.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "XLA_FLAGS" not in os.environ:  # What costs in tests is compiling, not computing: the programs are the same, less polished.
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    quicker = f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    start = [sys.executable, "-c", "import jax; jax.devices('cpu')"]  # which a jaxlib that lacks one of them ends with an abort
+    if subprocess.run(start, env={**os.environ, "XLA_FLAGS": quicker}, capture_output=True, check=False).returncode == 0:
+        os.environ["XLA_FLAGS"] = quicker
 if "PYTEST_XDIST_WORKER" in os.environ:  # Every core has a worker: torch's threads would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the run's first process: its workers and their children inherit

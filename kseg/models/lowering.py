@@ -10,14 +10,15 @@ library's operation is used everywhere. Results differ from the library's by flo
 """
 
 import functools
-import itertools
 import math
 import operator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
+
+from kseg.models.geometry import Geometry, pads_of
 
 
 def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
@@ -30,7 +31,7 @@ def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid
     if keras.backend.backend() != "jax" or kernel.shape[-1] != 1:
         return keras.ops.depthwise_conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-    pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+    pads = pads_of(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_depthwise(strides, pads, dilation_rate)(inputs, kernel)
 
 
@@ -62,7 +63,7 @@ def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), pad
     if keras.backend.backend() != "jax":
         return keras.ops.conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-    pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+    pads = pads_of(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_grouped(groups, strides, pads, dilation_rate)(inputs, kernel)
 
 
@@ -74,11 +75,12 @@ def conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilatio
     """
     strides, dilation_rate = tuple(strides), tuple(dilation_rate)
     if keras.backend.backend() == "jax" and all(isinstance(length, int) for length in inputs.shape[1:3]):
-        pads = _pads(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
-        if _by_taps_is_faster(_Geometry(strides, pads, dilation_rate), inputs.shape[1:3], kernel.shape):
+        pads = pads_of(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+        if _by_taps_is_faster(Geometry(strides, pads, dilation_rate), inputs.shape[1:3], kernel.shape):
             inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
             return _jax_by_taps(strides, pads, dilation_rate)(inputs, kernel)
-    return keras.ops.conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
+    where = {"padding": padding, "data_format": "channels_last", "dilation_rate": dilation_rate}
+    return keras.ops.conv(inputs, kernel, strides=strides, **where)
 
 
 def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]) -> Any:
@@ -91,101 +93,13 @@ def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-class _Geometry(NamedTuple):
-    """Where a convolution's taps lie. pads: ((top, bottom), (left, right))."""
-
-    strides: tuple[int, int]
-    pads: tuple[tuple[int, int], tuple[int, int]]
-    dilation_rate: tuple[int, int]
-
-    def output_size(self, size, kernel_size):
-        """Rows and columns that come out of an input of `size`."""
-        spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, self.dilation_rate, strict=True)]
-        padded = [n + sum(pads) for n, pads in zip(size, self.pads, strict=True)]
-        return [(n - span) // s + 1 for n, span, s in zip(padded, spans, self.strides, strict=True)]
-
-    def met(self, x, kernel_size):
-        """Yields ((i, j), the pixels of x [B, H, W, C] that tap (i, j) meets [B, H', W', C]), zeros where it meets padding."""
-        starts = [
-            [i * d - before for i in range(k)]
-            for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
-        ]
-        return _shifted(x, starts, self.output_size(x.shape[1:3], kernel_size), self.strides)
-
-    def met_by(self, y, kernel_size, size):
-        """Yields ((i, j), the results y [B, H', W', D] that met a pixel by tap (i, j) [B, *size, D]), zeros where none did."""
-        from jax import lax
-
-        spread = [(0, 0, 0), *((0, 0, stride - 1) for stride in self.strides), (0, 0, 0)]
-        y = lax.pad(y, y.dtype.type(0), spread) if max(self.strides) > 1 else y
-        starts = [
-            [before - i * d for i in range(k)]
-            for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
-        ]
-        return _shifted(y, starts, size, (1, 1))
-
-    def overlaps(self, size, kernel_size):
-        """Yields ((i, j), (rows, columns) of an input of `size`, (rows, columns) of the result that tap (i, j) brings together),
-        slices all; taps that only ever meet padding are left out.
-        """
-        lines = zip(
-            size, self.output_size(size, kernel_size), kernel_size, self.strides, self.pads, self.dilation_rate, strict=True
-        )
-        rows, columns = (list(_overlaps_of_a_line(*line)) for line in lines)
-        for (i, row_in, row_out), (j, column_in, column_out) in itertools.product(rows, columns):
-            yield (i, j), (row_in, column_in), (row_out, column_out)
-
-
-def _overlaps_of_a_line(length, results, taps, stride, pads, dilation):
-    """Yields (tap, slice of the input, slice of the result) for one axis."""
-    for tap in range(taps):
-        shift = tap * dilation - pads[0]
-        first, last = max(0, -(shift // stride)), min(results - 1, (length - 1 - shift) // stride)
-        if first <= last:
-            yield tap, slice(first * stride + shift, last * stride + shift + 1, stride), slice(first, last + 1)
-
-
-def _shifted(x, starts, size, strides):
-    """Yields ((i, j), rows starts[0][i] + n * strides[0] and columns starts[1][j] + n * strides[1] of x [B, H, W, C], as many as
-    size says), zeros beyond x's edges. Left out are those that would be all zeros: many of a dilation wider than x.
-    """
-    from jax import lax
-
-    spans = [(n - 1) * stride for n, stride in zip(size, strides, strict=True)]
-    inside = [
-        [(i, start) for i, start in enumerate(starts[axis]) if -spans[axis] <= start < x.shape[axis + 1]] for axis in (0, 1)
-    ]
-    pads = [(0, 0)] * 4
-    for axis in (0, 1):
-        places = [start for _, start in inside[axis]] or [0]
-        pads[axis + 1] = max(0, -min(places)), max(0, max(places) + spans[axis] + 1 - x.shape[axis + 1])
-    if any(map(any, pads)):
-        x = lax.pad(x, x.dtype.type(0), [(*pad, 0) for pad in pads])
-    for i, row in inside[0]:
-        for j, column in inside[1]:
-            top, left = row + pads[1][0], column + pads[2][0]
-            limits = (x.shape[0], top + spans[0] + 1, left + spans[1] + 1, x.shape[3])
-            yield (i, j), lax.slice(x, (0, top, left, 0), limits, (1, *strides, 1))
-
-
-def _pads(size, kernel_size, strides, padding, dilation_rate):
-    """Returns ((top, bottom), (left, right))."""
-    if padding == "valid":
-        return ((0, 0), (0, 0))
-    pads = []
-    for length, k, s, d in zip(size, kernel_size, strides, dilation_rate, strict=True):
-        total = max((-(-length // s) - 1) * s + (k - 1) * d + 1 - length, 0)
-        pads.append((total // 2, total - total // 2))
-    return tuple(pads)
-
-
 @cache
 def _jax_max_pool(pool_size, strides):
     """Returns f(x [B, H, W, C]); one object for each geometry, so that jit's caches hit."""
     import jax
     import jax.numpy as jnp
 
-    geometry = _Geometry(strides, ((0, 0), (0, 0)), (1, 1))
+    geometry = Geometry(strides, ((0, 0), (0, 0)), (1, 1))
 
     def library(x):
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *pool_size, 1), (1, *strides, 1), "VALID")
@@ -206,7 +120,7 @@ def _jax_depthwise(strides, pads, dilation_rate):
     """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]); one object for each geometry, so that jit's caches hit."""
     import jax.numpy as jnp
 
-    geometry = _Geometry(strides, pads, dilation_rate)
+    geometry = Geometry(strides, pads, dilation_rate)
 
     def convolve(x, kernel):
         taps = geometry.met(x, kernel.shape[:2])
@@ -218,9 +132,7 @@ def _jax_depthwise(strides, pads, dilation_rate):
         met = geometry.met_by(dy, size, x.shape[1:3])
         dx = _total(window * kernel[i, j, :, 0] for (i, j), window in met)
         taps = {tap: jnp.sum(window.astype("float32") * dy, axis=(0, 1, 2)) for tap, window in geometry.met(x, size)}
-        nothing = jnp.zeros(kernel.shape[2], "float32")
-        dk = jnp.stack([taps.get(tap, nothing) for tap in np.ndindex(*size)])
-        return dx.astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
+        return dx.astype(x.dtype), _kernel_of(taps, kernel)
 
     return _on_each_platform(geometry, convolve, backward, groups=None, on_cuda=max(dilation_rate) > 1)
 
@@ -245,16 +157,15 @@ def _jax_by_taps(strides, pads, dilation_rate):
 
     On CPUs it is the sum over the kernel's taps of a matrix product of the pixels that meet the tap, and of no others.
     """
-    import jax.numpy as jnp
     from jax import lax
 
-    geometry = _Geometry(strides, pads, dilation_rate)
+    geometry = Geometry(strides, pads, dilation_rate)
 
-    def product(a, b, over):  # of [.., M] and [.., N] over the axes named, in float32
-        return lax.dot_general(a, b, ((over[0], over[1]), ((), ())), preferred_element_type="float32")
+    def product(a, b, axes):  # summed over the axes of a and of b that are named, in float32
+        return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type="float32")
 
     def place(part, where, size):  # zeros of `size` but for `part`
-        spread = [(line.start, length - line.stop, (line.step or 1) - 1) for line, length in zip(where, size, strict=True)]
+        spread = [(line.start, length - line.stop, line.step - 1) for line, length in zip(where, size, strict=True)]
         return lax.pad(part, part.dtype.type(0), [(0, 0, 0), *spread, (0, 0, 0)])
 
     def convolve(x, kernel):
@@ -269,9 +180,7 @@ def _jax_by_taps(strides, pads, dilation_rate):
         for tap, where, (c, d) in geometry.overlaps(x.shape[1:3], kernel.shape[:2]):
             dx.append(place(product(dy[:, c, d], kernel[tap], ([3], [1])), where, x.shape[1:3]))
             dk[tap] = product(x[:, *where], dy[:, c, d], ([0, 1, 2], [0, 1, 2]))
-        nothing = jnp.zeros(kernel.shape[2:], "float32")
-        dk = jnp.stack([dk.get(tap, nothing) for tap in np.ndindex(*kernel.shape[:2])])
-        return _total(dx).astype(x.dtype), dk.reshape(kernel.shape).astype(kernel.dtype)
+        return _total(dx).astype(x.dtype), _kernel_of(dk, kernel)
 
     return _on_each_platform(geometry, convolve, backward, 1)
 
@@ -286,7 +195,7 @@ def _jax_grouped(groups, strides, pads, dilation_rate):
     import jax
     import jax.numpy as jnp
 
-    geometry = _Geometry(strides, pads, dilation_rate)
+    geometry = Geometry(strides, pads, dilation_rate)
 
     def convolve(x, kernel):
         together = _groups_in_a_block(groups, kernel.shape[2])
@@ -357,3 +266,12 @@ def _library(geometry, x, kernel, groups):
 def _total(terms):
     """Their sum; there is one at least."""
     return functools.reduce(operator.add, terms)
+
+
+def _kernel_of(taps, kernel):
+    """A kernel like `kernel` of float32 taps by their places (i, j); zeros where there is none."""
+    import jax.numpy as jnp
+
+    nothing = jnp.zeros_like(next(iter(taps.values())))
+    stacked = jnp.stack([taps.get(tap, nothing) for tap in np.ndindex(*kernel.shape[:2])])
+    return stacked.reshape(kernel.shape).astype(kernel.dtype)

@@ -25,57 +25,52 @@ CASES = [  # height, width, kernel, stride, dilation, padding
 ]
 
 
-def library_depthwise(x, kernel, stride, dilation, padding):
+def library_conv(x, kernel, stride, dilation, padding, groups=1):
     import jax
 
     return jax.lax.conv_general_dilated(
-        x, kernel.reshape(*kernel.shape[:2], 1, -1), (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
+        x, kernel, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
     )  # fmt: skip
+
+
+def check_against_library(rng, ours, library, x, k, *, forward=1e-4, gradients=1e-4):
+    """Results and both gradients of ours(x, k), jitted, are library(x, k)'s. forward, gradients: what they may differ by."""
+    import jax
+
+    expected, expected_vjp = jax.vjp(library, x, k)
+    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
+    np.testing.assert_allclose(found, expected, rtol=forward, atol=forward)
+    dy = rng.normal(size=expected.shape).astype("float32")
+    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
+        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=gradients)
 
 
 @jax_only
 @pytest.mark.parametrize(("height", "width", "kernel", "stride", "dilation", "padding"), CASES)
 def test_depthwise_equals_the_library(rng, height, width, kernel, stride, dilation, padding):
-    import jax
-
     x = rng.normal(size=(2, height, width, 6)).astype("float32")
     k = rng.normal(size=(kernel, kernel, 6, 1)).astype("float32")
 
     def ours(x, k):
         return lowering.depthwise_conv2d(x, k, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
 
-    expected, expected_vjp = jax.vjp(lambda x, k: library_depthwise(x, k, stride, dilation, padding), x, k)
-    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    dy = rng.normal(size=expected.shape).astype("float32")
-    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
-        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+    def library(x, k):
+        return library_conv(x, k.reshape(kernel, kernel, 1, 6), stride, dilation, padding, groups=6)
+
+    check_against_library(rng, ours, library, x, k, forward=1e-5)
 
 
 @jax_only
 @pytest.mark.parametrize(("height", "width", "kernel", "stride", "dilation", "padding"), CASES)
 def test_grouped_equals_the_library(rng, height, width, kernel, stride, dilation, padding):
-    import jax
-
     x = rng.normal(size=(2, height, width, 6)).astype("float32")
     k = rng.normal(size=(kernel, kernel, 2, 9)).astype("float32")
 
     def ours(x, k):
         return lowering.grouped_conv2d(x, k, groups=3, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
 
-    def library(x, k):
-        return jax.lax.conv_general_dilated(
-            x, k, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
-        )  # fmt: skip
-
-    expected, expected_vjp = jax.vjp(library, x, k)
-    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    dy = rng.normal(size=expected.shape).astype("float32")
-    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
-        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+    check_against_library(rng, ours, lambda x, k: library_conv(x, k, stride, dilation, padding, groups=3), x, k)
 
 
 @jax_only
@@ -83,8 +78,6 @@ def test_grouped_equals_the_library(rng, height, width, kernel, stride, dilation
     ("height", "width", "kernel", "stride", "dilation", "padding"), [*CASES, (3, 2, 7, 1, 1, "same"), (5, 6, 3, 2, 12, "same")]
 )
 def test_by_taps_equals_the_library(rng, monkeypatch, height, width, kernel, stride, dilation, padding):
-    import jax
-
     monkeypatch.setattr(lowering, "_by_taps_is_faster", lambda *_: True)
     x = rng.normal(size=(2, height, width, 4)).astype("float32")
     k = rng.normal(size=(kernel, kernel, 4, 3)).astype("float32")
@@ -92,19 +85,10 @@ def test_by_taps_equals_the_library(rng, monkeypatch, height, width, kernel, str
     def ours(x, k):
         return lowering.conv2d(x, k, strides=(stride,) * 2, padding=padding, dilation_rate=(dilation,) * 2)
 
-    def library(x, k):
-        return jax.lax.conv_general_dilated(
-            x, k, (stride, stride), padding.upper(), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    expected, expected_vjp = jax.vjp(library, x, k)
-    found, found_vjp = jax.vjp(jax.jit(ours), x, k)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    dy = rng.normal(size=expected.shape).astype("float32")
-    for ours_gradient, library_gradient in zip(found_vjp(dy), expected_vjp(dy), strict=True):
-        np.testing.assert_allclose(ours_gradient, library_gradient, rtol=1e-4, atol=1e-4)
+    check_against_library(rng, ours, lambda x, k: library_conv(x, k, stride, dilation, padding), x, k)
     half = ours(x.astype("bfloat16"), k.astype("bfloat16"))
     assert half.dtype == "bfloat16"
+    expected = library_conv(x, k, stride, dilation, padding)
     np.testing.assert_allclose(np.asarray(half, "float32"), expected, rtol=0.05, atol=0.2)
 
 
@@ -166,23 +150,14 @@ def test_a_pool_in_bfloat16_has_its_gradient(rng):
     ("groups", "channels", "results", "together"), [(8, 16, 8, 2), (4, 32, 24, 1), (32, 2, 3, 16), (32, 32, 1, 2), (2, 3, 5, 2)]
 )
 def test_blocks_of_groups_equal_the_library(rng, groups, channels, results, together):
-    import jax
-
     x = rng.normal(size=(2, 6, 5, groups * channels)).astype("float32")
     k = rng.normal(size=(3, 3, channels, groups * results)).astype("float32")
     assert lowering._groups_in_a_block(groups, channels) == together
 
-    def library(x, k):
-        return jax.lax.conv_general_dilated(
-            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-        )
+    def ours(x, k):
+        return lowering.grouped_conv2d(x, k, groups=groups, padding="same")
 
-    expected, expected_vjp = jax.vjp(library, x, k)
-    found, found_vjp = jax.vjp(jax.jit(lambda x, k: lowering.grouped_conv2d(x, k, groups=groups, padding="same")), x, k)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    dy = rng.normal(size=expected.shape).astype("float32")
-    for ours, theirs in zip(found_vjp(dy), expected_vjp(dy), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+    check_against_library(rng, ours, lambda x, k: library_conv(x, k, 1, 1, "same", groups), x, k, gradients=1e-3)
 
 
 @jax_only

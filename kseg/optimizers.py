@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kseg.tracing import is_traced, traced_once
+
 _Mixin: Any = object  # a class of Any, so that a type checker takes what Groups finds in the class after it
 
 
@@ -30,6 +32,7 @@ class Groups(_Mixin):
 
     def __init__(self, *args, l2=0.0, decay_on="all", backbone=(), backbone_multiplier=1.0, freezes_backbone=False, **kwargs):
         super().__init__(*args, **kwargs)
+        self._slots = {}
         self.l2, self.decay_on = l2, decay_on
         self.backbone, self.backbone_multiplier = tuple(backbone), backbone_multiplier
         self.freezes_backbone = freezes_backbone
@@ -41,6 +44,11 @@ class Groups(_Mixin):
         self._backbone_keys = {self._var_key(variables[i]) for i in self.backbone}
         if self.freezes_backbone:
             self._thawed_at = self.add_variable((), dtype="int", name="thawed_at")
+
+    def add_variable_from_reference(self, reference_variable, *args, **kwargs):
+        variable = super().add_variable_from_reference(reference_variable, *args, **kwargs)
+        self._slots.setdefault(self._var_key(reference_variable), []).append(variable)
+        return variable
 
     @property
     def iterations(self):
@@ -82,15 +90,42 @@ class Groups(_Mixin):
         pairs = list(zip(grads, trainable_variables, strict=True))
         slow = [pair for pair in pairs if self._slow(pair[1])]
         if not slow or (self.backbone_multiplier == 1 and not self.freezes_backbone):
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            self._update(pairs, learning_rate)
             return
         quick = [pair for pair in pairs if not self._slow(pair[1])]
         if quick:
-            super()._backend_update_step(*zip(*quick, strict=True), learning_rate)
+            self._update(quick, learning_rate)
         if self.freezes_backbone:
             self._start = ops.floor_divide(self._thawed_at, self.gradient_accumulation_steps or 1)
-        super()._backend_update_step(*zip(*slow, strict=True), learning_rate * self.backbone_multiplier)
+        self._update(slow, learning_rate * self.backbone_multiplier)
         self._start = None
+
+    def _update(self, pairs, learning_rate):
+        """Keras's update of the variables of pairs (gradient, variable); in a JAX program traced once for all that are alike."""
+        if not is_traced(pairs[0][0]):
+            super()._backend_update_step(*zip(*pairs, strict=True), learning_rate)
+            return
+        learning_rate = ops.convert_to_tensor(learning_rate)
+        updates = {}
+        for gradient, variable in pairs:
+            own = [variable, *self._slots.get(self._var_key(variable), [])]
+            alike = variable.shape, variable.dtype, gradient.dtype
+            if alike not in updates:
+                updates[alike] = self._update_of(own)
+            values = updates[alike](gradient, [v.value for v in own], self._iterations.value, learning_rate)
+            for v, value in zip(own, values, strict=True):
+                v.assign(value)
+
+    def _update_of(self, own):
+        """Returns f(gradient, values, iterations, learning_rate), for all variables like own[0]; own: it and its slots."""
+
+        def update(gradient, values, iterations, learning_rate):
+            mapping = [*zip(own, values, strict=True), (self._iterations, iterations)]
+            with keras.StatelessScope(mapping) as scope:
+                self.update_step(gradient, own[0], learning_rate)
+            return [scope.get_current_value(v) for v in own]
+
+        return traced_once(update)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         """Keras would average in every step, also in those that only accumulate; and a m + w (1 - m) is not w where both are."""

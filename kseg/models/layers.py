@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kseg.models import lowering
+from kseg.tracing import traced_once
 
 register = keras.saving.register_keras_serializable("kseg")
 
@@ -111,18 +112,32 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None):
         if not (training and self.trainable):
             return super().call(inputs, training=False)
-        x = ops.cast(inputs, "float32")
-        axes = list(range(len(x.shape) - 1))
-        mean = ops.mean(x, axis=axes)
-        # Not E[x^2] - E[x]^2, as Keras has it: where values hardly differ, as after global pooling, it would be rounding alone.
-        # The variance does not change with the mean it is taken around, so no gradient flows through that.
-        variance = ops.mean(ops.square(x - ops.stop_gradient(mean)), axis=axes)
-        count = ops.cast(ops.size(x), "float32") / x.shape[-1]
-        unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
-            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
-        x = ops.batch_normalization(x, mean, variance, axis=-1, offset=self.beta, scale=self.gamma, epsilon=self.epsilon)
-        return ops.cast(x, self.compute_dtype)
+        moving = self.moving_mean, self.moving_variance
+        values = [ops.convert_to_tensor(variable) for variable in (*moving, self.gamma, self.beta)]
+        constants = {"momentum": self.momentum, "epsilon": self.epsilon, "dtype": self.compute_dtype}
+        x, *values = _batch_norm_of_a_batch(inputs, *values, **constants)
+        for variable, value in zip(moving, values, strict=True):
+            variable.assign(value)
+        return x
+
+
+def _normalize_a_batch(inputs, moving_mean, moving_variance, gamma, beta, momentum, epsilon, dtype):
+    """Returns what BatchNormalization makes of a training batch: the normalised inputs of dtype, both new moving averages."""
+    x = ops.cast(inputs, "float32")
+    axes = list(range(len(x.shape) - 1))
+    mean = ops.mean(x, axis=axes)
+    # Not E[x^2] - E[x]^2, as Keras has it: where values hardly differ, as after global pooling, it would be rounding alone.
+    # The variance does not change with the mean it is taken around, so no gradient flows through that.
+    variance = ops.mean(ops.square(x - ops.stop_gradient(mean)), axis=axes)
+    count = ops.cast(ops.size(x), "float32") / x.shape[-1]
+    unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
+    moving_mean = moving_mean * momentum + mean * (1.0 - momentum)
+    moving_variance = moving_variance * momentum + unbiased * (1.0 - momentum)
+    x = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon)
+    return ops.cast(x, dtype), moving_mean, moving_variance
+
+
+_batch_norm_of_a_batch = traced_once(_normalize_a_batch, static=("momentum", "epsilon", "dtype"))
 
 
 @register

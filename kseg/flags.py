@@ -1,5 +1,6 @@
 """The command line: one absl flag for every field of a config. The only place that defines flags."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -65,6 +66,7 @@ class _FlagValues(flags.FlagValues):
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an entry point: a KsegError is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
+    gc.set_threshold(10_000, 10, 10)  # Python's 700 go through a model's objects so often that it takes a second of a start
     try:
         _check_backend()
         main(sys.argv)

@@ -33,6 +33,8 @@ import pytest
 from PIL import Image
 from torchvision_ops import declare_torchvision_ops
 
+gc.set_threshold(10_000, 10, 10)  # as kseg's commands have it: see kseg.flags
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

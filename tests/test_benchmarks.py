@@ -128,6 +128,11 @@ def test_check_tells_what_got_worse(tmp_path, monkeypatch, capsys):
             arguments.run(arguments)
         said = capsys.readouterr()
         assert all(line in said.err for line in worse) and said.err.count("WORSE") == len(worse)
+    turns = iter([{"ours": (1.2, 3.6, 2.4)}, {"mb": (3400.0, 1000.0)}])  # another ratio each time: once is nothing
+    monkeypatch.setattr(speed.STEP, "measure", lambda arguments: measured(**next(turns))[1])
+    arguments.run(arguments)
+    said = capsys.readouterr()
+    assert said.out.count("WORSE") == 2 and said.out.endswith("Nothing got worse.\n") and not said.err
     gone = check.compare({("a", "b"): {"time": 1.0}}, {}, check.TOLERANCE)
     assert [*gone.values()] == ["a, b, time: 1.00 on the page, not measured now: WORSE"]
 

@@ -5,6 +5,7 @@ checkpoint needs no table. `sequential_name("decoder_aspp", 0)` joins them.
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -113,7 +114,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return super().call(inputs, training=False)
         moving = self.moving_mean, self.moving_variance
-        values = [ops.convert_to_tensor(variable) for variable in (*moving, self.gamma, self.beta)]
+        variables = *moving, self.gamma, self.beta
+        values = [None if variable is None else ops.convert_to_tensor(variable) for variable in variables]
         constants = {"momentum": self.momentum, "epsilon": self.epsilon, "dtype": self.compute_dtype}
         x, *values = _batch_norm_of_a_batch(inputs, *values, **constants)
         for variable, value in zip(moving, values, strict=True):
@@ -121,7 +123,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return x
 
 
-def _normalize_a_batch(inputs, moving_mean, moving_variance, gamma, beta, momentum, epsilon, dtype):
+@functools.partial(traced_once, static=("momentum", "epsilon", "dtype"))
+def _batch_norm_of_a_batch(inputs, moving_mean, moving_variance, gamma, beta, momentum, epsilon, dtype):
     """Returns what BatchNormalization makes of a training batch: the normalised inputs of dtype, both new moving averages."""
     x = ops.cast(inputs, "float32")
     axes = list(range(len(x.shape) - 1))
@@ -135,9 +138,6 @@ def _normalize_a_batch(inputs, moving_mean, moving_variance, gamma, beta, moment
     moving_variance = moving_variance * momentum + unbiased * (1.0 - momentum)
     x = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon)
     return ops.cast(x, dtype), moving_mean, moving_variance
-
-
-_batch_norm_of_a_batch = traced_once(_normalize_a_batch, static=("momentum", "epsilon", "dtype"))
 
 
 @register

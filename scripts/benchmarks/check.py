@@ -14,12 +14,14 @@ from kseg.errors import KsegError
 
 HELP = (
     "Measures step and infer again with the commands that stand in docs/performance.md, and compares the ratios with its tables: "
-    "exit code 1 if one got worse. As long as both take."
+    "exit code 1 if one got worse, also when measured once more. As long as both take."
 )
 TOLERANCE = {"time": 0.15, "memory": 0.1}
 """What a ratio may grow by, in parts of the page's: the turns of one run differ by about as much."""
 RATIOS = {"time": "time, kseg / peer (lowest to highest turn)", "memory": "memory, kseg / peer"}
 Ratios = dict[tuple[str, str], dict[str, float]]
+Lines = dict[tuple[str, str, str], str]
+"""What is said of each network's, peer's ratio of time or memory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,19 +49,34 @@ def run(arguments: argparse.Namespace) -> None:
     for name, (speed_arguments, before) in committed.items():
         if arguments.turns:
             speed_arguments.turns = arguments.turns
-        speed = STEP if name.startswith("step") else INFER
-        result = speed.measure(speed_arguments)
-        if section(result) != name:
-            raise KsegError(f"--sections={name}: this machine measures {section(result)}; check that section here")
-        text = table(result)
-        print(f"{text}\n")
-        lines = compare(before, read_ratios(text), tolerance)
-        print("\n".join(f"{name}: {line}" for line in lines.values()) + "\n", flush=True)
-        worse += [f"{name}: {line}" for line in lines.values() if line.endswith("WORSE")]
+        lines = _measured_again(name, speed_arguments, before, tolerance)
+        if suspects := _worse(lines):
+            slower = {network for network, _, _ in suspects}
+            networks = [network for network in speed_arguments.models if network.replace("/", " on ") in slower]
+            print(f"{name}: {', '.join(networks)} once more, in case something else ran beside", flush=True)
+            speed_arguments.models = networks
+            confirmed = _worse(_measured_again(name, speed_arguments, before, tolerance))
+            worse += [f"{name}: {line}" for key, line in confirmed.items() if key in suspects]
     if worse:
         print("\n".join(["Worse than the page says:", *worse]), file=sys.stderr)
         raise SystemExit(1)
     print("Nothing got worse.")
+
+
+def _measured_again(name: str, arguments: argparse.Namespace, before: Ratios, tolerance: Mapping[str, float]) -> Lines:
+    """Measures networks of a table of the page, and prints and returns how their ratios are now."""
+    result = (STEP if name.startswith("step") else INFER).measure(arguments)
+    if section(result) != name:
+        raise KsegError(f"--sections={name}: this machine measures {section(result)}; check that section here")
+    text = table(result)
+    networks = {network.replace("/", " on ") for network in arguments.models}
+    lines = compare({key: ratios for key, ratios in before.items() if key[0] in networks}, read_ratios(text), tolerance)
+    print("\n".join([text, "", *(f"{name}: {line}" for line in lines.values()), ""]), flush=True)
+    return lines
+
+
+def _worse(lines: Lines) -> Lines:
+    return {key: line for key, line in lines.items() if line.endswith("WORSE")}
 
 
 def committed_run(page: Path, name: str) -> tuple[argparse.Namespace, Ratios]:
@@ -98,9 +115,9 @@ def read_ratios(text: str) -> Ratios:
     return found
 
 
-def compare(before: Ratios, after: Ratios, tolerance: Mapping[str, float]) -> dict[tuple[str, str, str], str]:
+def compare(before: Ratios, after: Ratios, tolerance: Mapping[str, float]) -> Lines:
     """Returns a line for each ratio of before; those that grew by more than the tolerance, or are gone, end in WORSE."""
-    lines: dict[tuple[str, str, str], str] = {}
+    lines: Lines = {}
     for (network, peer), ratios in before.items():
         for what, old in ratios.items():
             new: Any = after.get((network, peer), {}).get(what)

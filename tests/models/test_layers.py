@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from kseg.models.layers import Normalize, Resize, resize_bilinear
+from kseg.models.layers import BatchNormalization, Normalize, Resize, resize_bilinear
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -38,3 +38,24 @@ def test_normalize_takes_uint8_and_float_alike(rng):
         found = keras.ops.convert_to_numpy(Normalize(mean, std)(image.astype(dtype)))
         assert found.dtype == "float32"
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (3, 1, 1, 4)])
+def test_batch_norm_equals_torchs(rng, shape, affine):
+    """Two training batches and what is left of them for inference; with scale and offset and without."""
+    ours = BatchNormalization(momentum=0.9, epsilon=1e-5, scale=affine, center=affine)
+    theirs = torch.nn.BatchNorm2d(shape[-1], affine=affine)
+    ours.build(shape)
+    if affine:
+        for variable, parameter in ((ours.gamma, theirs.weight), (ours.beta, theirs.bias)):
+            value = rng.normal(size=shape[-1]).astype("float32")
+            variable.assign(value)
+            parameter.data = torch.from_numpy(value)
+    for training in (True, True, False):
+        theirs.train(training)
+        x = (5 + 3 * rng.normal(size=shape)).astype("float32")
+        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).detach().numpy()
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x, training=training)), expected, rtol=1e-4, atol=1e-5)
+    for variable, buffer in ((ours.moving_mean, theirs.running_mean), (ours.moving_variance, theirs.running_var)):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), buffer.numpy(), rtol=1e-5)

@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
             speed_arguments.turns = arguments.turns
         lines = _measured_again(name, speed_arguments, before, tolerance)
         if suspects := _worse(lines):
-            slower = {network for network, _, _ in suspects}
-            networks = [network for network in speed_arguments.models if network.replace("/", " on ") in slower]
+            concerned = {network for network, _, _ in suspects}
+            networks = [network for network in speed_arguments.models if network.replace("/", " on ") in concerned]
             print(f"{name}: {', '.join(networks)} once more, in case something else ran beside", flush=True)
             speed_arguments.models = networks
             confirmed = _worse(_measured_again(name, speed_arguments, before, tolerance))

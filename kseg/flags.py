@@ -16,6 +16,8 @@ from kseg.errors import KsegError, nearest
 
 Config = TypeVar("Config")
 BACKENDS = ("jax", "tensorflow", "torch")
+GC_THRESHOLD = 10_000, 10, 10
+"""Of Python's garbage collector: its own 700 go through a model's objects so often that it takes a second of a start."""
 _FILES = ("output", "checkpoint", "out", "submission", "model_file", "per_image", "results", "video", "overlay_video")
 
 
@@ -66,7 +68,7 @@ class _FlagValues(flags.FlagValues):
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an entry point: a KsegError is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
-    gc.set_threshold(10_000, 10, 10)  # Python's 700 go through a model's objects so often that it takes a second of a start
+    gc.set_threshold(*GC_THRESHOLD)
     try:
         _check_backend()
         main(sys.argv)

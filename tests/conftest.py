@@ -33,7 +33,9 @@ import pytest
 from PIL import Image
 from torchvision_ops import declare_torchvision_ops
 
-gc.set_threshold(10_000, 10, 10)  # as kseg's commands have it: see kseg.flags
+from kseg.flags import GC_THRESHOLD
+
+gc.set_threshold(*GC_THRESHOLD)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import read_between
+from benchmarks.common import network_title, read_between
 from benchmarks.speed import COLUMNS, INFER, PAGE, STEP, section, table
 from kseg.errors import KsegError
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         lines = _measured_again(name, speed_arguments, before, tolerance)
         if suspects := _worse(lines):
             concerned = {network for network, _, _ in suspects}
-            networks = [network for network in speed_arguments.models if network.replace("/", " on ") in concerned]
+            networks = [network for network in speed_arguments.models if network_title(network) in concerned]
             print(f"{name}: {', '.join(networks)} once more, in case something else ran beside", flush=True)
             speed_arguments.models = networks
             confirmed = _worse(_measured_again(name, speed_arguments, before, tolerance))
@@ -69,7 +69,7 @@ def _measured_again(name: str, arguments: argparse.Namespace, before: Ratios, to
     if section(result) != name:
         raise KsegError(f"--sections={name}: this machine measures {section(result)}; check that section here")
     text = table(result)
-    networks = {network.replace("/", " on ") for network in arguments.models}
+    networks = {network_title(network) for network in arguments.models}
     lines = compare({key: ratios for key, ratios in before.items() if key[0] in networks}, read_ratios(text), tolerance)
     print("\n".join([text, "", *(f"{name}: {line}" for line in lines.values()), ""]), flush=True)
     return lines

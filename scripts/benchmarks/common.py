@@ -43,6 +43,11 @@ def in_words(facts: dict[str, Any]) -> str:
     return f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {versions}"
 
 
+def network_title(network: str) -> str:
+    """Returns how tables name a network, MODEL/BACKBONE: "deeplabv3plus on resnet50"."""
+    return network.replace("/", " on ")
+
+
 def read_between(page: Path, name: str) -> str:
     """Returns what stands between <!-- NAME --> and <!-- /NAME --> in a page. Raises KsegError if it has no such place."""
     return _parts(page, name)[1].strip()

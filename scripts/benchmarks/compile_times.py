@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, place, read_numbers, write_between
+from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between
 from benchmarks.speed_side import KSEG_WITHOUT, device_facts
 from kseg.errors import KsegError
 from kseg.files import write_text
@@ -103,7 +103,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["rows"]:
         cells = [
-            row["network"].replace("/", " on "),
+            network_title(row["network"]),
             f"{row['parameters'] / 1e6:.1f}",
             *(f"{row[stage]:.2f}" for stage in STAGES),
         ]

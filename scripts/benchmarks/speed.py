@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between
+from benchmarks.common import ROOT, in_words, machine, network_title, place, read_numbers, write_between
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
@@ -184,7 +184,7 @@ def _row(*cells: str) -> str:
 def _cells(result: dict[str, Any], row: dict[str, Any], peer: str | None) -> list[str]:
     work, sides = row["work"], row["sides"]
     ours = seconds(sides["kseg"])
-    first = [work["network"].replace("/", " on "), PEER_NAMES[peer] if peer else "", f"{1e3 * ours:.4g}"]
+    first = [network_title(work["network"]), PEER_NAMES[peer] if peer else "", f"{1e3 * ours:.4g}"]
     speed, mine = f"{work['batch_size'] / ours:.4g}", _megabytes(memory(sides["kseg"]))
     if not peer:
         return [*first, "", "", speed, mine, "", "", ""]
@@ -216,7 +216,7 @@ def _utilisation(result: dict[str, Any]) -> str:
             for name, side in row["sides"].items()
             if side["turns"]
         }
-        network = row["work"]["network"].replace("/", " on ")
+        network = network_title(row["work"]["network"])
         parts.append(f"{network} " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     counted = "three times the forward pass's multiplications and additions" if passes == 3 else "multiplications and additions"
     return f"Model FLOP utilisation, of {peak:g} TFLOP/s ({counted}, as `kseg.summary.count_flops` has them): {'; '.join(parts)}."

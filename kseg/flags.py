@@ -13,6 +13,7 @@ from absl import flags
 
 from kseg.config.fields import as_typed, build, leaves
 from kseg.errors import KsegError, nearest
+from kseg.xla_flags import order_for_memory
 
 Config = TypeVar("Config")
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -70,7 +71,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an entry point: a KsegError is one line on stderr and exit code 2, Ctrl-C is exit code 130."""
     gc.set_threshold(*GC_THRESHOLD)
     try:
-        _check_backend()
+        if _backend() == "jax":
+            order_for_memory()
         main(sys.argv)
     except KsegError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,8 +85,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
         raise SystemExit(1) from None
 
 
-def _check_backend():
-    """Keras itself ends with a traceback if its backend is unknown or not installed."""
+def _backend():
+    """Keras's backend. Keras itself ends with a traceback if it is unknown or not installed."""
     backend = os.environ.get("KERAS_BACKEND", "jax")
     if backend not in BACKENDS:
         raise KsegError(f"KERAS_BACKEND={backend}: must be one of {', '.join(BACKENDS)}")
@@ -92,6 +94,7 @@ def _check_backend():
         raise KsegError(
             f"KERAS_BACKEND={backend}: {backend} is not installed; install it (pip install {backend}) or unset the variable"
         )
+    return backend
 
 
 def _names(config_class):

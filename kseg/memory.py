@@ -13,7 +13,7 @@ def step_memory(model: keras.Model, images: Any, labels: Any) -> int:
 
     images, labels: a batch, whose values do not matter. Weights, optimizer state and the batch itself come on top. The step is
     compiled for this, not run. How much it is depends on the device, and on how XLA orders a program: on CPUs for
-    concurrency, whatever that takes, unless XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false.
+    concurrency, whatever that takes, unless XLA_FLAGS hold kseg.xla_flags.SEQUENTIAL, as in kseg's commands on few cores.
     Raises KsegError on another backend than JAX.
     """
     return _compiled(model, images, labels).memory_analysis().temp_size_in_bytes

@@ -1,6 +1,5 @@
 """Looks at every sample of a data set before a run starts, so that a bad file does not end it hours later."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from kseg.config import DataConfig
+from kseg.cores import usable_cores
 from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.subset import Subset
@@ -64,7 +64,7 @@ def map_samples(
     dataset: Dataset, look: Callable[[int], Result], *, description: str = "checking samples", progress: bool = True
 ) -> Iterator[Result]:
     """Yields look(index) of every sample in order, computed with a thread for each CPU and, after 2 seconds, a bar on stderr."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     with (
         ThreadPoolExecutor(threads) as pool,
         progress_bar(len(dataset), description, delay=_PROGRESS_AFTER, disable=not progress) as bar,

@@ -7,13 +7,13 @@ The samples are made by a kseg.data.workers.WorkerPool, or, where none is given,
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
+from kseg.cores import usable_cores
 from kseg.data.augment import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.jobs import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, make_chunk
@@ -176,7 +176,7 @@ def _runner(job: Job, batch_size: int, pool: WorkerPool | None) -> tuple[int, in
             make_chunk(job, arguments, arrays)
             return arrays
 
-        return os.cpu_count() or 1, 1, run
+        return usable_cores(), 1, run
     number = pool.add(job)
     chunk = max(size for size in range(1, MAX_CHUNK + 1) if batch_size % size == 0)
     return pool.calls, chunk, lambda arguments: pool.run(number, arguments)

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kseg.cores import usable_cores
 from kseg.data.jobs import Arrays, Job, chunk_arrays, chunk_bytes
 from kseg.errors import KsegError
 
@@ -32,19 +33,12 @@ class PoolClosed(KsegError):
     """A WorkerPool was asked for samples after its end."""
 
 
-def default_workers() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def worker_pool(workers: int | None) -> "contextlib.AbstractContextManager[WorkerPool | None]":
     """Returns the pool for --workers, to be used in a with statement: None inside it, for threads, with 0.
 
     Systems without inherited descriptors (Windows) have threads only.
     """
-    workers = default_workers() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers == 0 or os.name != "posix":
         return contextlib.nullcontext()
     return WorkerPool(workers)

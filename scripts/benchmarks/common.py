@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kseg.cores import usable_cores
 from kseg.errors import KsegError
 from kseg.files import write_text
 
@@ -30,7 +31,7 @@ def machine(packages: tuple[str, ...]) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "load_before": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": versions,

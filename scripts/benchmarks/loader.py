@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import ROOT, Side, in_words, machine, write_between
+from kseg.cores import usable_cores
 
 HELP = "Images/s of the data loader, its scaling, memory over 20 epochs and start-up; --peer: against torch's DataLoader."
 PAGE = ROOT / "docs" / "performance.md"
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default=str(shared), help="CamVid in COCO format")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--augments", nargs="+", choices=AUGMENTS, default=list(AUGMENTS))
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side; medians are reported")
     parser.add_argument("--images", type=int, default=320, help="images a turn")
     parser.add_argument("--batch_size", type=int, default=8)

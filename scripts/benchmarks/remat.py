@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from kseg.xla_flags import SEQUENTIAL
+
 HELP = "Memory of a training step with and without --remat, or --loss_bands, as JAX and XLA count it."
 
 
@@ -16,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # On CPUs XLA orders a program for concurrency unless told otherwise, and recomputes everything at once.
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    # In its order for concurrency XLA recomputes everything at once.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SEQUENTIAL}"
     os.environ["KERAS_BACKEND"] = "jax"
     import numpy as np
 

@@ -14,8 +14,6 @@ from benchmarks.steps import PEERS, Work
 from kseg.errors import KsegError, nearest
 
 PEER_NAMES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
-SEQUENTIAL = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-"""Of XLA_FLAGS: a CPU's program is ordered for less memory, not for more at a time."""
 
 
 def measure(work: Work, sides: Sequence[str], *, turns: int, steps: int, xla_flags: str = "") -> dict[str, Any]:

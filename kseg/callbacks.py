@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kseg import hosts
+from kseg.allocator import return_freed_memory
 from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
 from kseg.errors import KsegError, nearest
 from kseg.interruption import Interrupted, StopRequest
@@ -44,6 +45,22 @@ class Position(keras.callbacks.Callback):
             self.first_step = 0
             self.model.stop_training = False
         self.epoch, self.step = epoch + 1, 0
+
+
+class ReturnMemory(keras.callbacks.Callback):
+    """Gives the system what compiling leaves of memory: the step's after the first batch, validation's after its epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self._compiled = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._compiled:
+            self._compiled = True
+            return_freed_memory()
+
+    def on_epoch_end(self, epoch, logs=None):
+        return_freed_memory()
 
 
 class Progress(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from kseg import hosts
-from kseg.callbacks import Checkpoint, MetricsLog, Position, Progress
+from kseg.callbacks import Checkpoint, MetricsLog, Position, Progress, ReturnMemory
 from kseg.checkpoints import RunState, newest_checkpoint, read_state, restore_model
 from kseg.config import TrainConfig, better, flatten
 from kseg.data.augment import describe_transforms
@@ -232,6 +232,7 @@ def _callbacks(
     callbacks: list[Any] = [
         position,
         progress,
+        ReturnMemory(),
         *optimization_callbacks(config.optimization),
         TimeEstimate(steps_per_epoch=position.steps, epochs=config.epochs),
         StopOnNonFinite(position, run.nonfinite, functools.partial(batch_names, data.train, config.batch_size, config.seed)),

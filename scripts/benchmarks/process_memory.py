@@ -1,8 +1,9 @@
 """What this process holds of the machine's memory, as Linux counts it."""
 
-import ctypes
 import gc
 from pathlib import Path
+
+from kseg.allocator import return_freed_memory
 
 
 def peak_mb() -> float:
@@ -28,4 +29,4 @@ def reset_peak() -> None:
 def release() -> None:
     """Gives what the allocator keeps for later back to the system, so that it does not count."""
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return_freed_memory()

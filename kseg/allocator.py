@@ -7,7 +7,7 @@ import sys
 def return_freed_memory() -> None:
     """Gives the system what the C library keeps of memory that was freed, hundreds of MB after compiling a model's step.
 
-    It takes milliseconds. Only glibc (most Linux systems) can be asked to; elsewhere nothing happens.
+    It takes some hundredths of a second. Only glibc (most Linux systems) can be asked to; elsewhere nothing happens.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -8,9 +8,10 @@ from kseg.cores import usable_cores
 
 OWN_ORDER = "xla_cpu_enable_concurrency_optimized_scheduler"
 SEQUENTIAL = f"--{OWN_ORDER}=false"
-"""A CPU's program is ordered for less memory, not for more at a time."""
+"""A CPU's program is ordered for less memory, not for as much as possible at the same time."""
 KNOWN_SINCE, UNKNOWN_SINCE = (0, 6), (0, 13)
-"""The versions of jaxlib from which on it knows the flag, and from which on nobody looked: one that does not know it aborts."""
+"""The versions of jaxlib from which on it knows the flag, and from which on nobody looked: one that does not know it ends the
+process."""
 MOST_CORES = 4
 """With more, the order for concurrency may gain time. Measured on two: docs/performance.md."""
 

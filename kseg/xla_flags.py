@@ -16,13 +16,18 @@ MOST_CORES = 4
 """With more, the order for concurrency may gain time. Measured on two: docs/performance.md."""
 
 
+def xla_flags_and(flags: str) -> str:
+    """Returns the environment's XLA_FLAGS with others behind them, of which the last of a name holds."""
+    return " ".join(filter(None, (os.environ.get("XLA_FLAGS"), flags)))
+
+
 def order_for_memory() -> None:
     """Adds SEQUENTIAL to XLA_FLAGS, unless they say something of it, on a machine of few cores. For programs, not for libraries:
     it holds for the process and those that it starts, and only where JAX has not computed anything yet.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if OWN_ORDER not in flags and usable_cores() <= MOST_CORES and KNOWN_SINCE <= _jaxlib() < UNKNOWN_SINCE:
-        os.environ["XLA_FLAGS"] = f"{flags} {SEQUENTIAL}".strip()
+    said = OWN_ORDER in os.environ.get("XLA_FLAGS", "")
+    if not said and usable_cores() <= MOST_CORES and KNOWN_SINCE <= _jaxlib() < UNKNOWN_SINCE:
+        os.environ["XLA_FLAGS"] = xla_flags_and(SEQUENTIAL)
 
 
 def _jaxlib():

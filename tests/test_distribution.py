@@ -19,6 +19,7 @@ from conftest import ROOT
 from kseg import evaluate, train
 from kseg.errors import KsegError
 from kseg.run import RunDir
+from kseg.xla_flags import xla_flags_and
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="this run is already on another backend")
 EPOCHS = 40
@@ -96,7 +97,7 @@ def copy_until(reference, step, folder):
 
 def test_on_eight_devices():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/eight_devices.py"]
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    flags = xla_flags_and("--xla_force_host_platform_device_count=8")
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": "tests"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -13,6 +13,7 @@ from small_model import small_model
 import kseg
 from kseg.errors import KsegError
 from kseg.functional import assign, flat, functionalize, nested
+from kseg.xla_flags import xla_flags_and
 
 if keras.backend.backend() != "jax":
     pytest.skip("functionalize is for JAX", allow_module_level=True)
@@ -220,7 +221,7 @@ TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 @pytest.mark.parametrize(("program", "flags"), [(SHARDED, TWO_DEVICES), (BLOCKED, "")], ids=["two_devices", "without_tf"])
 def test_in_a_process_of_its_own(program, flags):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(), "PYTHONPATH": path}
+    environment = {**os.environ, "XLA_FLAGS": xla_flags_and(flags), "PYTHONPATH": path}
     if flags:  # the two are CPUs
         environment["JAX_PLATFORMS"] = "cpu"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

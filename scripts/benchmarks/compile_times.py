@@ -13,6 +13,7 @@ from benchmarks.speed_side import KSEG_WITHOUT, device_facts
 from kseg.errors import KsegError
 from kseg.files import write_text
 from kseg.imports import without
+from kseg.xla_flags import xla_flags_and
 
 HELP = (
     "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 8 minutes on two "
@@ -81,8 +82,8 @@ def registered() -> list[str]:
 
 def _measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {**{name: getattr(arguments, name) for name in ("image_size", "batch_size", "num_classes")}, "network": network}
-    flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), arguments.xla_flags)))
-    environment = {"KERAS_BACKEND": "jax", "JAX_ENABLE_COMPILATION_CACHE": "false", **({"XLA_FLAGS": flags} if flags else {})}
+    flags = xla_flags_and(arguments.xla_flags)
+    environment = {"KERAS_BACKEND": "jax", "JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": flags}
     with Side("compile_times", settings, environment) as side:
         if "failed" in side.ready:
             raise KsegError(side.ready["failed"])

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from kseg.xla_flags import SEQUENTIAL
+from kseg.xla_flags import SEQUENTIAL, xla_flags_and
 
 HELP = "Memory of a training step with and without --remat, or --loss_bands, as JAX and XLA count it."
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     # In its order for concurrency XLA recomputes everything at once.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SEQUENTIAL}"
+    os.environ["XLA_FLAGS"] = xla_flags_and(SEQUENTIAL)
     os.environ["KERAS_BACKEND"] = "jax"
     import numpy as np
 

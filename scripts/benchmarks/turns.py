@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.common import Side
 from benchmarks.steps import PEERS, Work
 from kseg.errors import KsegError, nearest
+from kseg.xla_flags import xla_flags_and
 
 PEER_NAMES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
 
@@ -57,13 +58,12 @@ def measure(work: Work, sides: Sequence[str], *, turns: int, steps: int, xla_fla
 def _environment(side: str, xla_flags: str, cache: str) -> dict[str, str]:
     if side != "kseg":
         return {}
-    flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), xla_flags)))
     return {
         "KERAS_BACKEND": "jax",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX would take three quarters of the GPU's memory, which torch needs, too
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **({"XLA_FLAGS": flags} if flags else {}),
+        "XLA_FLAGS": xla_flags_and(xla_flags),
     }
 
 

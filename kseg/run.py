@@ -222,6 +222,7 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     import kseg.metrics
     import kseg.models
     import kseg.optimizers  # noqa: F401  (what they register, the file may name)
+    from kseg.models.initializers import undrawn
 
     path = Path(path)
     try:
@@ -238,7 +239,8 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     if unpacked > max(_INFLATED * packed, _SMALL):  # Keras does not compress, and weights hardly can be
         raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust where it is from")
     try:
-        return keras.saving.load_model(path, compile=compile, safe_mode=True)
+        with undrawn():
+            return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except MemoryError:
         raise
     except Exception as error:  # a layer of other code than Keras and kseg, one that safe mode refuses, weights that do not fit

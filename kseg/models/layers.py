@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from kseg.models import lowering
+from kseg.models.initializers import glorot_uniform, torch_uniform
 from kseg.tracing import traced_once
 
 register = keras.saving.register_keras_serializable("kseg")
@@ -244,12 +245,6 @@ def sequential_name(name: str, *path: object) -> str:
     return "_".join(str(part) for part in (name, *path))
 
 
-def torch_uniform(fan_in: int) -> Any:
-    """PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return keras.initializers.RandomUniform(-bound, bound)
-
-
 def batch_norm(x: Any, name: str, *, epsilon: float = 1e-5) -> Any:
     """Batch norm with torch's constants (Keras's own defaults are epsilon 1e-3 and momentum 0.99)."""
     return BatchNormalization(epsilon=epsilon, momentum=0.9, name=name)(x)
@@ -322,7 +317,8 @@ def aspp(
 
 def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
     """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
-    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)
+    name = sequential_name(name, 0)
+    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer=glorot_uniform(), name=name)(x)
 
 
 def torch_head(x: Any, num_classes: int, *, name: str) -> Any:

@@ -17,6 +17,7 @@ import keras
 
 from kseg.errors import KsegError, cause
 from kseg.models.backbones import BACKBONES, HubWeights
+from kseg.models.initializers import undrawn
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.torch_weights import load_backbone_weights
 
@@ -225,7 +226,8 @@ def _load_h5(model: keras.Model, path: Path) -> None:
 def _from_model(backbone: str, path: Path) -> Pretrained:
     """The backbone of a model that kseg saved, or a backbone that was saved alone, with the normalisation it was trained with."""
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with undrawn():
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile's and Keras's, by what is wrong with the file
         raise KsegError(f"{path}: not a .keras model file, or a damaged one ({cause(error)})") from None
     layers = {layer.name: layer for layer in model.layers}

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import torch
-from initial import zeros_for_random_numbers
 
 from kseg.losses import CrossEntropy
 from kseg.models import build_backbone, build_model
@@ -215,8 +214,7 @@ def make_smooth(reference: torch.nn.Module, model: keras.Model) -> None:
 def build_pair(pair: Pair) -> tuple[torch.nn.Module, keras.Model]:
     """Both networks with the reference's random weights."""
     reference = randomise(pair.reference())
-    with zeros_for_random_numbers():
-        model = pair.ours()
+    model = pair.ours()
     load_torch_weights(model, {f"{pair.prefix}{key}": value for key, value in reference.state_dict().items()})
     return reference, model
 

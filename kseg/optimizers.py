@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kseg.initializers import OfFewPrograms
 from kseg.tracing import is_traced, traced_once
 
 _Mixin: Any = object  # a class of Any, so that a type checker takes what Groups finds in the class after it
@@ -45,8 +46,8 @@ class Groups(_Mixin):
         if self.freezes_backbone:
             self._thawed_at = self.add_variable((), dtype="int", name="thawed_at")
 
-    def add_variable_from_reference(self, reference_variable, *args, **kwargs):
-        variable = super().add_variable_from_reference(reference_variable, *args, **kwargs)
+    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+        variable = super().add_variable_from_reference(reference_variable, name, OfFewPrograms(initializer))
         self._slots.setdefault(self._var_key(reference_variable), []).append(variable)
         return variable
 

@@ -222,7 +222,7 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     import kseg.metrics
     import kseg.models
     import kseg.optimizers  # noqa: F401  (what they register, the file may name)
-    from kseg.models.initializers import undrawn
+    from kseg.initializers import undrawn
 
     path = Path(path)
     try:

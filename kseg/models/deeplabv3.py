@@ -5,8 +5,7 @@ from typing import Any
 import keras
 
 from kseg.models import register_model
-from kseg.models.initializers import torch_uniform
-from kseg.models.layers import Conv2D, aspp, batch_norm, head
+from kseg.models.layers import Conv2D, aspp, batch_norm, head, torch_uniform
 
 
 @register_model(backbone="resnet34", output_stride=8, levels=("c5",))

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from kseg.models import register_model
-from kseg.models.initializers import he_normal
 from kseg.models.layers import Conv2D, MaxPooling2D, Resize, register
 
 
@@ -61,7 +60,7 @@ class Bilinear(keras.initializers.Initializer):
 
 def _score_fc(x: Any, num_classes: int, filters: int, dropout: float) -> Any:
     for name, size in (("decoder_fc6", 7), ("decoder_fc7", 1)):
-        x = Conv2D(filters, size, padding="same", kernel_initializer=he_normal(), name=name)(x)
+        x = Conv2D(filters, size, padding="same", kernel_initializer="he_normal", name=name)(x)
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
     return _score(x, num_classes, "decoder_score_fr")

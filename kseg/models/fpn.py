@@ -5,7 +5,6 @@ from typing import Any
 import keras
 
 from kseg.models import register_model
-from kseg.models.initializers import he_uniform
 from kseg.models.layers import Conv2D, Resize, ResizeNearest, head
 
 
@@ -48,11 +47,11 @@ def fpn(
 
 
 def _lateral(x: Any, filters: int, name: str) -> Any:
-    return Conv2D(filters, 1, kernel_initializer=he_uniform(), name=name)(x)
+    return Conv2D(filters, 1, kernel_initializer="he_uniform", name=name)(x)
 
 
 def _conv_group_norm_relu(x: Any, filters: int, name: str) -> Any:
     """torch's Sequential(Conv2d 3x3 without bias, GroupNorm(32), ReLU)."""
-    x = Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=he_uniform(), name=f"{name}_0")(x)
+    x = Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_uniform", name=f"{name}_0")(x)
     x = keras.layers.GroupNormalization(groups=32, epsilon=1e-5, name=f"{name}_1")(x)
     return keras.layers.ReLU(name=f"{name}_2")(x)

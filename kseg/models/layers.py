@@ -12,10 +12,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseg.initializers import OfFewPrograms
 from kseg.models import lowering
-from kseg.models.initializers import glorot_uniform, torch_uniform
 from kseg.tracing import traced_once
 
+_Mixin: Any = object  # a class of Any, so that a type checker takes what a mixin finds in the class after it
 register = keras.saving.register_keras_serializable("kseg")
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -63,8 +64,16 @@ class Normalize(keras.layers.Layer):
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
+class _Initialised(_Mixin):
+    """Makes a layer's variables by few programs."""
+
+    def add_weight(self, *args, initializer=None, **kwargs):
+        initializer = None if initializer is None else OfFewPrograms(initializer)
+        return super().add_weight(*args, initializer=initializer, **kwargs)
+
+
 @register
-class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+class DepthwiseConv2D(_Initialised, keras.layers.DepthwiseConv2D):
     """keras.layers.DepthwiseConv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
 
     def call(self, inputs):
@@ -79,7 +88,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 
 @register
-class Conv2D(keras.layers.Conv2D):
+class Conv2D(_Initialised, keras.layers.Conv2D):
     """keras.layers.Conv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
 
     def convolution_op(self, inputs, kernel):
@@ -104,7 +113,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
 
 @register
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(_Initialised, keras.layers.BatchNormalization):
     """keras.layers.BatchNormalization for [..., C] whose moving variance follows the unbiased estimate, as torch's does.
 
     Keras follows the biased one, which is smaller by (n - 1) / n with n the number of values a channel: noticeable where maps are
@@ -245,6 +254,12 @@ def sequential_name(name: str, *path: object) -> str:
     return "_".join(str(part) for part in (name, *path))
 
 
+def torch_uniform(fan_in: int) -> Any:
+    """PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
 def batch_norm(x: Any, name: str, *, epsilon: float = 1e-5) -> Any:
     """Batch norm with torch's constants (Keras's own defaults are epsilon 1e-3 and momentum 0.99)."""
     return BatchNormalization(epsilon=epsilon, momentum=0.9, name=name)(x)
@@ -317,8 +332,7 @@ def aspp(
 
 def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
     """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
-    name = sequential_name(name, 0)
-    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer=glorot_uniform(), name=name)(x)
+    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)
 
 
 def torch_head(x: Any, num_classes: int, *, name: str) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 
 from kseg.errors import KsegError, cause
+from kseg.initializers import undrawn
 from kseg.models.backbones import BACKBONES, HubWeights
-from kseg.models.initializers import undrawn
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.torch_weights import load_backbone_weights
 

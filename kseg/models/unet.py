@@ -6,7 +6,6 @@ import keras
 
 from kseg.errors import KsegError
 from kseg.models import register_model
-from kseg.models.initializers import he_uniform
 from kseg.models.layers import ResizeNearest, conv_bn_relu, head
 
 
@@ -44,4 +43,4 @@ def unet(
 
 
 def _conv(x: Any, filters: int, name: str) -> Any:
-    return conv_bn_relu(x, filters, kernel_initializer=he_uniform(), name=name)
+    return conv_bn_relu(x, filters, kernel_initializer="he_uniform", name=name)

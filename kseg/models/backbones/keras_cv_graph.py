@@ -15,7 +15,6 @@ import keras
 
 from kseg.models.backbones.keras_cv_layers import DotProductAttention, Focus, TransposedRead, gelu_tanh
 from kseg.models.channels import adapt_kernel, channel_statistics
-from kseg.models.initializers import in_rows
 from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -200,11 +199,7 @@ def _copy(layer: Any, name: str, *, dilation: int) -> Any:
     if dilation > 1 and hasattr(layer, "strides"):
         config["strides"] = (1, 1)
     if kind in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
-        role, kind = {
-            keras.layers.Conv2D: ("kernel_initializer", Conv2D),
-            keras.layers.DepthwiseConv2D: ("depthwise_initializer", DepthwiseConv2D),
-        }[kind]
-        config[role] = in_rows(getattr(layer, role))
+        kind = {keras.layers.Conv2D: Conv2D, keras.layers.DepthwiseConv2D: DepthwiseConv2D}[kind]
         if layer.kernel_size != (1, 1):
             config |= {"padding": "same", "dilation_rate": (dilation, dilation)}
         if type(layer.activation).__name__ == "HardSigmoidActivation":  # keras-cv's, which cannot be saved

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-from kseg.models.initializers import he_normal
 from kseg.models.layers import Conv2D, DepthwiseConv2D
 
 
@@ -29,7 +28,7 @@ def conv(
     x, padding = _padded(x, size, stride, dilation, same, name)
     return Conv2D(
         filters, size, strides=stride, dilation_rate=dilation, groups=groups, padding=padding, use_bias=use_bias, name=name,
-        kernel_initializer=he_normal("fan_out", "untruncated_normal"),
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
     )(x)  # fmt: skip
 
 
@@ -44,7 +43,7 @@ def depthwise_conv(
     x, padding = _padded(x, size, stride, dilation, same, name)
     return DepthwiseConv2D(
         size, strides=stride, dilation_rate=dilation, padding=padding, use_bias=False, name=name,
-        depthwise_initializer=he_normal(fan, "untruncated_normal"),
+        depthwise_initializer=keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal"),
     )(x)  # fmt: skip
 
 

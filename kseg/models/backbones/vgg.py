@@ -9,7 +9,6 @@ from functools import partial
 import keras
 
 from kseg.models.backbones import HubWeights, register_backbone
-from kseg.models.initializers import he_normal
 from kseg.models.layers import Conv2D, MaxPooling2D, batch_norm
 
 FILTERS = (64, 128, 256, 512, 512)
@@ -53,7 +52,7 @@ def build(
         for _ in range(convolutions):
             x = Conv2D(
                 filters, 3, padding="same", name=f"encoder_features_{index}",
-                kernel_initializer=he_normal("fan_out", "untruncated_normal"),
+                kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             )(x)  # fmt: skip
             if normalized:
                 index += 1

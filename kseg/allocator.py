@@ -1,4 +1,4 @@
-"""Memory that the process holds and does not need."""
+"""The C library's allocator of memory."""
 
 import ctypes
 import sys
@@ -13,15 +13,3 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def forget_programs() -> None:
-    """Makes JAX forget every program of this process, 1 to 2 MB each: initial weights and an optimizer's variables took one for
-    each shape. What is called again is traced again, and compiled or read from the cache. Other backends have none.
-    """
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.clear_caches()

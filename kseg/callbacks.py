@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kseg import hosts
-from kseg.allocator import forget_programs, return_freed_memory
+from kseg.allocator import return_freed_memory
 from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
 from kseg.errors import KsegError, nearest
 from kseg.interruption import Interrupted, StopRequest
@@ -48,16 +48,11 @@ class Position(keras.callbacks.Callback):
 
 
 class ReturnMemory(keras.callbacks.Callback):
-    """Forgets the programs that made the model and its optimizer, and gives the system what compiling leaves of memory: the
-    step's after the first batch, validation's after its epoch.
-    """
+    """Gives the system what compiling leaves of memory: the step's after the first batch, validation's after its epoch."""
 
     def __init__(self):
         super().__init__()
         self._compiled = False
-
-    def on_train_begin(self, logs=None):
-        forget_programs()
 
     def on_train_batch_end(self, batch, logs=None):
         if not self._compiled:

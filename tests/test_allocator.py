@@ -60,17 +60,3 @@ def test_freed_memory_goes_back(when):
     for block in seen["stay"]:
         libc.free(block)
     assert seen["before"] - seen["after"] > 100, seen
-
-
-def test_programs_of_before_are_forgotten():
-    if keras.backend.backend() != "jax":
-        ReturnMemory().on_train_begin()
-        return
-    import jax
-
-    traced = []
-    double = jax.jit(lambda x: (traced.append(x), 2 * x)[1])
-    double(1), double(1)
-    assert len(traced) == 1
-    ReturnMemory().on_train_begin()
-    assert double(1) == 2 and len(traced) == 2

@@ -74,7 +74,6 @@ def kseg_step(work: Work) -> Step:
     import keras
 
     import kseg
-    from kseg.allocator import forget_programs
     from kseg.memory import jitted_step
     from kseg.summary import count_flops
 
@@ -88,7 +87,6 @@ def kseg_step(work: Work) -> Step:
     }
     if work.kind == "step":
         step, (state, _) = jitted_step(model, images, labels)
-        forget_programs()  # as a run does
         compiled = step.lower(state, (images, labels)).compile()
 
         def launch():

@@ -42,16 +42,14 @@ class OfFewPrograms:
 
     def __call__(self, shape, dtype=None):
         dtype = dtype or keras.config.floatx()
-        draw = _without_shape(self.initializer, shape)
+        draw, constant = _without_shape(self.initializer, shape), _CONSTANTS.get(type(self.initializer))
         if draw is not None and not _draws.get():
             return _on_device(np.zeros(shape, dtype))
-        if keras.backend.backend() != "jax":
-            return self.initializer(shape, dtype)
-        if type(self.initializer) in _CONSTANTS:
-            return _on_device(_CONSTANTS[type(self.initializer)](shape, dtype))
+        if keras.backend.backend() == "jax" and constant is not None:
+            return _on_device(constant(shape, dtype))
         size = math.prod(shape)
         length = next((length for length in LENGTHS if length >= size), None)
-        if draw is None or length is None:
+        if keras.backend.backend() != "jax" or draw is None or length is None:
             return self.initializer(shape, dtype)
         import jax
 
@@ -69,7 +67,7 @@ def _without_shape(initializer: Any, shape: tuple[int, ...]) -> Any:
         return initializer
     if not isinstance(initializer, keras.initializers.VarianceScaling) or len(shape) < 2:
         return None
-    if any(getattr(initializer, axes, None) for axes in ("input_axes", "output_axes")):  # of Keras from 3.13 or so on
+    if any(getattr(initializer, axes, None) for axes in ("input_axes", "output_axes")):  # which Keras 3.12 does not have
         return None
     area = math.prod(shape[:-2])  # of a kernel [..., in, out]
     fans = {"fan_in": area * shape[-2], "fan_out": area * shape[-1], "fan_avg": area * (shape[-2] + shape[-1]) / 2}

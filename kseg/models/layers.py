@@ -67,9 +67,9 @@ class Normalize(keras.layers.Layer):
 class _Initialised(_Mixin):
     """Makes a layer's variables by few programs."""
 
-    def add_weight(self, *args, initializer=None, **kwargs):
+    def add_weight(self, shape=None, initializer=None, **kwargs):
         initializer = None if initializer is None else OfFewPrograms(initializer)
-        return super().add_weight(*args, initializer=initializer, **kwargs)
+        return super().add_weight(shape=shape, initializer=initializer, **kwargs)
 
 
 @register

@@ -28,6 +28,7 @@ from kseg.config import TrainConfig
 from kseg.distribution import alone, describe_devices
 from kseg.errors import KsegError
 from kseg.files import atomic_path, write_text
+from kseg.initializers import undrawn
 
 PACKAGES = (
     "kseg", "keras", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu", "keras-cv", "albumentations",
@@ -222,7 +223,6 @@ def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
     import kseg.metrics
     import kseg.models
     import kseg.optimizers  # noqa: F401  (what they register, the file may name)
-    from kseg.initializers import undrawn
 
     path = Path(path)
     try:

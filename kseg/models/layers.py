@@ -16,7 +16,6 @@ from kseg.initializers import OfFewPrograms
 from kseg.models import lowering
 from kseg.tracing import traced_once
 
-_Mixin: Any = object  # a class of Any, so that a type checker takes what a mixin finds in the class after it
 register = keras.saving.register_keras_serializable("kseg")
 
 NORMALIZATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -64,8 +63,8 @@ class Normalize(keras.layers.Layer):
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
-class _Initialised(_Mixin):
-    """Makes a layer's variables by few programs."""
+class _Initialised(keras.layers.Layer):
+    """What makes the variables of the Keras layer that stands after this class among the bases by few programs."""
 
     def add_weight(self, shape=None, initializer=None, **kwargs):
         initializer = None if initializer is None else OfFewPrograms(initializer)

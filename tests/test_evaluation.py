@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from compilations import compilations
 from conftest import declare_torchvision_ops
 from scipy import ndimage
 
@@ -203,16 +204,10 @@ def test_a_model_file_scores_as_its_run(runs, tiny_coco, tmp_path, capsys):
 
 def test_windows_averages_and_all_scores_at_once(runs, tmp_path, capsys):
     """An ensemble, with flips, by windows: one compilation for all the sizes of pictures."""
-    compiled = []
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda event, duration, fun_name=None, **_: compiled.append(fun_name) if event.endswith("compile_duration") else None
-        )
     first, second = runs
     flags = ["--window=32", "--tta=flips,turns", f"--ensemble={second.path}", "--boundary", "--calibration"]
-    content = scored(tmp_path, f"--run_dir={first.path}", *flags)
+    with compilations() as compiled:
+        content = scored(tmp_path, f"--run_dir={first.path}", *flags)
     if keras.backend.backend() == "jax":
         assert compiled.count("jit(predict_step)") == 1
     assert content["prediction"] == {

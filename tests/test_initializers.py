@@ -1,11 +1,10 @@
 """Initial values are those of Keras's initializers, and no shape takes a program of its own."""
 
-import contextlib
-
 import jax
 import keras
 import numpy as np
 import pytest
+from compilations import compilations
 
 import kseg
 from kseg.initializers import LENGTHS, OfFewPrograms, undrawn
@@ -66,22 +65,6 @@ def test_undrawn():
         zeros, ones = initializer((3, 4), "float32"), OfFewPrograms("ones")((3,), "float32")
     assert isinstance(zeros, jax.Array) and zeros.shape == (3, 4) and not np.any(zeros)
     assert np.all(ones == 1) and np.all(initializer((3, 4)) >= 0.5)
-
-
-@contextlib.contextmanager
-def compilations():
-    """Yields a list that grows with every program that JAX compiles, or reads from its cache."""
-    compiled = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield compiled
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 NETWORKS = {"unet": "tf_efficientnet_b0", "deeplabv3plus": "resnet50", "fcn16s": "vgg11"}

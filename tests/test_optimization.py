@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from compilations import compilations
 
 from kseg import evaluate, train
 from kseg.config.train import OptimizationConfig
@@ -104,19 +105,8 @@ class Each(keras.callbacks.Callback):
 @pytest.fixture
 def compiled():
     """Names of the functions that XLA compiles from here on, under JAX."""
-    names = []
-    if keras.backend.backend() != "jax":
+    with compilations() as names:
         yield names
-        return
-    import jax
-
-    def listen(event, duration, fun_name=None, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            names.append(fun_name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_backbone_thaws(compiled, tmp_path):

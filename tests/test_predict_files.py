@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from compilations import compilations
 from PIL import Image
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -115,24 +116,13 @@ def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
 def test_sizes_compile_nothing_anew(run, photos):
     if keras.backend.backend() != "jax":
         pytest.skip("JAX says what it compiles")
-    import jax
-
-    compiled = []
-
-    def listen(event, duration, fun_name=None, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(fun_name)
-
     pictures = Pictures([PictureFile(photos / name, name) for name in SIZES], NAMES)
     assert [pictures.size(index) for index in range(4)] == list(SIZES.values())  # of the headers, turned as EXIF says
     found = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=1).predict(range(4))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as compiled:
         next(found)
         first = list(compiled)
         assert len(list(found)) == 3
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert first.count("jit(predict_step)") == 1
     assert compiled == first
 

@@ -12,6 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from compilations import compilations
 
 from kseg import evaluate, train
 from kseg.errors import KsegError
@@ -29,18 +30,9 @@ def flags(data_dir, run_dir, *more):
 def trained(tiny_coco, tmp_path_factory):
     """(run directory, what was printed, how often each jitted function was compiled)."""
     run_dir = tmp_path_factory.mktemp("runs") / "first"
-    compiled = []
-
-    def listen(event, duration, fun_name=None, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(fun_name)
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.monitoring.register_event_duration_secs_listener(listen)
-    out = _capture(lambda: train.main(flags(tiny_coco, run_dir)))
-    return RunDir(run_dir), out, tuple(compiled)  # the listener stays: what later tests compile is not this run's
+    with compilations() as compiled:
+        out = _capture(lambda: train.main(flags(tiny_coco, run_dir)))
+    return RunDir(run_dir), out, tuple(compiled)
 
 
 def _capture(call):

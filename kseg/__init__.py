@@ -32,7 +32,7 @@ _PUBLIC = {
     "TverskyLoss": "kseg.losses",
     "WeightedSum": "kseg.losses",
     "build_loss": "kseg.losses",
-    "load_model": "kseg.run",
+    "load_model": "kseg.model_file",
     "load_torch_weights": "kseg.models.torch_weights",
     "export_torch_weights": "kseg.models.torch_export",
     "functionalize": "kseg.functional",

@@ -15,9 +15,10 @@ from kseg import hosts
 from kseg.allocator import return_freed_memory
 from kseg.checkpoints import RunState, restore_metrics, save_checkpoint
 from kseg.errors import KsegError, nearest
+from kseg.files import atomic_path
 from kseg.interruption import Interrupted, StopRequest
 from kseg.progress import progress_bar
-from kseg.run import RunDir, atomic_path
+from kseg.run import RunDir
 
 AGREE_STEPS = 10
 """Steps after which the processes of a run ask each other whether to stop."""

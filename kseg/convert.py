@@ -39,9 +39,9 @@ def convert(config: ConvertConfig) -> str:
 
 
 def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
+    from kseg.model_file import save_model
     from kseg.models import build_model
     from kseg.models.torch_weights import load_torch_weights
-    from kseg.run import save_model
 
     assert config.model is not None and config.num_classes is not None  # ConvertConfig requires them
     model = build_model(
@@ -62,8 +62,8 @@ def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
 
 
 def _to_torch(checkpoint: Path, out: Path) -> str:
+    from kseg.model_file import load_model
     from kseg.models.torch_export import export_torch_weights
-    from kseg.run import load_model
 
     state = export_torch_weights(load_model(checkpoint))
     write_state_dict(state, out)
@@ -72,7 +72,7 @@ def _to_torch(checkpoint: Path, out: Path) -> str:
 
 def write_state_dict(state: Mapping[str, Any], path: Path) -> None:
     """Writes arrays by key as .safetensors, or as .pth for torch.load, whole or not at all."""
-    from kseg.run import atomic_path
+    from kseg.files import atomic_path
 
     with atomic_path(path) as temporary:
         if path.suffix == ".safetensors":

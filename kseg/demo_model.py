@@ -12,9 +12,10 @@ import numpy as np
 from kseg.config import DemoConfig
 from kseg.errors import KsegError
 from kseg.hub import load_folder
+from kseg.model_file import load_model
 from kseg.models.supervision import main_head
 from kseg.report_pictures import example_image
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 
 LONGEST = 1600
 """Pixels of the longer side that a picture is shown, and labelled, at; larger ones are made smaller."""

@@ -125,9 +125,10 @@ def push(folder: str | os.PathLike, repository: str, *, private: bool = True) ->
 
 def _share_run(config: HubConfig) -> None:
     from kseg.model_card import card_files
+    from kseg.model_file import load_model
     from kseg.model_folder import check_free, normalization_of, write_model_folder
     from kseg.model_info import ModelInfo
-    from kseg.run import RunDir, load_model
+    from kseg.run import RunDir
 
     assert config.run_dir is not None and config.folder is not None  # the callers' configs have them
     folder = Path(config.folder)

@@ -67,7 +67,7 @@ def _without_shape(initializer: Any, shape: tuple[int, ...]) -> Any:
         return initializer
     if not isinstance(initializer, keras.initializers.VarianceScaling) or len(shape) < 2:
         return None
-    if any(getattr(initializer, axes, None) for axes in ("input_axes", "output_axes")):  # which Keras 3.12 does not have
+    if initializer.input_axes or initializer.output_axes:
         return None
     area = math.prod(shape[:-2])  # of a kernel [..., in, out]
     fans = {"fan_in": area * shape[-2], "fan_out": area * shape[-1], "fan_avg": area * (shape[-2] + shape[-1]) / 2}

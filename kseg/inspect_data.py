@@ -23,8 +23,8 @@ def inspect_data(config: InspectConfig):
     """Returns (Inspection, the page's path). Raises KsegError for whatever hinders looking."""
     from kseg.data.augment import Augmenter
     from kseg.data.inspection import inspect
+    from kseg.files import write_text
     from kseg.inspection_page import write_inspection_page
-    from kseg.run import write_text
 
     Augmenter(config.augment, config.image_size)  # a mistyped name is said before the data are read
     folder = Path(config.output_dir)

@@ -16,10 +16,10 @@ from kseg.distribution import check_batch, data_parallel
 from kseg.errors import KsegError
 from kseg.exhaustion import explained_exhaustion
 from kseg.figures import rate_chart
+from kseg.files import atomic_path
 from kseg.models import MODELS
 from kseg.preparation import compiled_model, open_data
 from kseg.progress import progress_bar
-from kseg.run import atomic_path
 
 _DIVERGED = 4.0  # times the lowest smoothed loss
 _SMOOTHING = 0.9  # of the exponential moving average, whose start is corrected for

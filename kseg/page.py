@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from kseg.figures import DPI
+from kseg.files import write_text
 from kseg.palette import palette
-from kseg.run import write_text
 
 PANEL = 640
 """Pixels of the longer side of a picture on a page, at most."""

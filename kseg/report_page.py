@@ -11,11 +11,12 @@ from kseg.config import TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
 from kseg.evaluation import Evaluation
 from kseg.figures import confusion_chart, curves_chart, iou_chart
+from kseg.files import atomic_path
 from kseg.metrics import LEVEL, mean_iou_interval, scores
 from kseg.page import css_width, data_uri, hex_colors, template, write_page
 from kseg.palette import IGNORED
 from kseg.report_pictures import examples
-from kseg.run import RunDir, atomic_path
+from kseg.run import RunDir
 from kseg.scoring import Predictor
 
 _SKIPPED_SHOWN = 10

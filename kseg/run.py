@@ -17,7 +17,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,14 @@ from typing import Any
 import keras
 
 from kseg.config import TrainConfig
-from kseg.distribution import alone, describe_devices
+from kseg.distribution import describe_devices
 from kseg.errors import KsegError
-from kseg.files import atomic_path, write_text
-from kseg.initializers import undrawn
+from kseg.files import write_text
 
 PACKAGES = (
     "kseg", "keras", "jax", "jaxlib", "torch", "tensorflow", "tensorflow-cpu", "keras-cv", "albumentations",
     "opencv-python-headless", "pycocotools", "pillow", "numpy",
 )  # fmt: skip
-
-
-_INFLATED, _SMALL = 50, 2**28  # A .keras file may unpack to so many times its size, or to so many bytes.
 
 
 class RunDir:
@@ -205,47 +200,6 @@ def default_run_dir(config: TrainConfig) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     backbone = [config.backbone.split("/")[-1]] if config.backbone else []
     return Path("runs", "-".join([now, config.model, *backbone]))
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
-    with alone(), atomic_path(path) as temporary:
-        model.save(temporary)
-
-
-def load_model(path: str | os.PathLike, compile: bool = False) -> keras.Model:
-    """Loads a .keras file, with Keras's safe mode on.
-
-    compile: also restore the optimizer and the loss. Raises KsegError if the file is missing, no Keras model, cannot be
-    loaded, or holds paths that lead out of it or more than it can have room for.
-    """
-    import kseg.losses
-    import kseg.metrics
-    import kseg.models
-    import kseg.optimizers  # noqa: F401  (what they register, the file may name)
-
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.getinfo("config.json")
-            members = archive.infolist()
-            unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
-    except FileNotFoundError:
-        raise KsegError(f"{path}: no such file") from None
-    except (OSError, KeyError, zipfile.BadZipFile):
-        raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
-    if leaving := [member.filename for member in members if Path(member.filename).is_absolute() or ".." in member.filename]:
-        raise KsegError(f"{path}: holds a file {leaving[0][:80]!r}, which leads out of it; do not trust where it is from")
-    if unpacked > max(_INFLATED * packed, _SMALL):  # Keras does not compress, and weights hardly can be
-        raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust where it is from")
-    try:
-        with undrawn():
-            return keras.saving.load_model(path, compile=compile, safe_mode=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a layer of other code than Keras and kseg, one that safe mode refuses, weights that do not fit
-        reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
-        raise KsegError(f"{path}: Keras cannot load it ({reason})") from error
 
 
 def environment() -> dict[str, Any]:

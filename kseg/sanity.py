@@ -18,7 +18,7 @@ from kseg import hosts
 from kseg.callbacks import Position
 from kseg.data.dataset import Dataset
 from kseg.errors import KsegError
-from kseg.run import write_text
+from kseg.files import write_text
 
 _NAMES = 5  # classes or images that a warning names
 

@@ -15,8 +15,9 @@ from kseg.data.check import open_split
 from kseg.data.workers import WorkerPool
 from kseg.distribution import check_batch
 from kseg.errors import KsegError
+from kseg.model_file import load_model
 from kseg.models.supervision import main_head
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 from kseg.scoring import Predictor, Windows
 
 

@@ -26,8 +26,10 @@ from kseg.distribution import check_batch, data_parallel
 from kseg.early_stopping import EarlyStopping
 from kseg.evaluation import Evaluation, write_evaluation, write_matrices
 from kseg.exhaustion import explained_exhaustion
+from kseg.files import write_text
 from kseg.interruption import Interrupted, StopRequest, deferred_signals
 from kseg.losses import build_loss
+from kseg.model_file import load_model, save_model
 from kseg.models import MODELS
 from kseg.models.backbones import check_backbone
 from kseg.models.supervision import main_head
@@ -35,7 +37,7 @@ from kseg.optimization import optimization_callbacks
 from kseg.preparation import RunData, compiled_model, open_data
 from kseg.report_page import write_report
 from kseg.resume import resumed_config
-from kseg.run import RunDir, default_run_dir, load_model, save_model, write_text
+from kseg.run import RunDir, default_run_dir
 from kseg.sanity import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches
 from kseg.scoring import Predictor
 from kseg.summary import TimeEstimate, describe_run

@@ -143,7 +143,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers and picture below docs/backends, and the table of all numbers there into the page."""
     from kseg.figures import losses_chart
-    from kseg.run import atomic_path, write_text
+    from kseg.files import atomic_path, write_text
 
     settings = result["settings"]
     name = f"{settings['model']}-{(settings['backbone'] or 'default').replace('/', '-')}"

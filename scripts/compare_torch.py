@@ -242,7 +242,7 @@ def table(result: dict[str, Any]) -> str:
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers, picture and table below docs/."""
     from kseg.figures import losses_chart
-    from kseg.run import atomic_path, write_text
+    from kseg.files import atomic_path, write_text
 
     window = result["settings"]["window"]
     curves = {SIDES[side]: smooth(run["losses"], window).tolist() for side, run in result["runs"].items()}

@@ -61,6 +61,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    from kseg.run import write_text
+    from kseg.files import write_text
 
     write_text(Path(sys.argv[2]), json.dumps(measure(sys.argv[1]), indent=1) + "\n")

@@ -18,8 +18,9 @@ from experiments_page import write_pages
 
 from kseg.config import TrainConfig
 from kseg.errors import KsegError, nearest
+from kseg.files import write_text
 from kseg.flags import parse, run_main
-from kseg.run import RunDir, write_text
+from kseg.run import RunDir
 
 DESCRIPTION = """
 Runs the diary's experiments one after the other, each a process of python -m kseg.train, and writes one table of them all,

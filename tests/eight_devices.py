@@ -21,8 +21,9 @@ from kseg.distribution import data_parallel, shard
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy, build_loss
 from kseg.metrics import ConfusionMatrix, confusion_matrices
+from kseg.model_file import load_model
 from kseg.models.layers import BatchNormalization
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 from kseg.scoring import Predictor
 
 LOSSES = ["ce", "focal", "ohem", "dice", "dice(per_image=True)", "jaccard", "tversky", "lovasz", "ce+boundary"]

@@ -5,7 +5,8 @@ import json
 import keras
 
 from kseg.config import DataConfig, TrainConfig
-from kseg.run import RunDir, save_model
+from kseg.model_file import save_model
+from kseg.run import RunDir
 
 NAMES = ("background", "red", "green", "blue")
 """The classes of the fixture tiny_coco."""

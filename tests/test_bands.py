@@ -13,11 +13,12 @@ from kseg.config import TrainConfig
 from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
 from kseg.metrics import ConfusionMatrix
+from kseg.model_file import load_model
 from kseg.models import build_model
 from kseg.models.bands import Banded, banded
 from kseg.models.layers import Resize
 from kseg.models.supervision import main_head
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="bands are for JAX")
 

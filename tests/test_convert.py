@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from kseg.convert import main
 from kseg.errors import KsegError
+from kseg.model_file import load_model
 from kseg.models import build_model
 from kseg.models.torch_weights import load_torch_weights
-from kseg.run import load_model
 
 
 @pytest.fixture(scope="module")

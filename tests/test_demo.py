@@ -24,10 +24,11 @@ from kseg.data.dataset import Sample
 from kseg.demo_model import DemoModel
 from kseg.demo_server import MAX_UPLOAD, DemoServer
 from kseg.errors import KsegError
+from kseg.model_file import save_model
 from kseg.page import hex_colors
 from kseg.palette import palette
 from kseg.report_pictures import example_panels, side_by_side
-from kseg.run import RunDir, save_model
+from kseg.run import RunDir
 
 NAMES = ("back & ground", "<b>red</b>", "green", "blue")
 

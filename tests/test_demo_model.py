@@ -14,8 +14,8 @@ from kseg.config import DemoConfig
 from kseg.demo_model import LONGEST, DemoModel, open_demo_model
 from kseg.demo_server import describe
 from kseg.errors import KsegError
+from kseg.model_file import save_model
 from kseg.models.layers import resize_bilinear
-from kseg.run import save_model
 
 NAMES = ("background", "red", "green", "blue")
 

@@ -14,7 +14,8 @@ from kseg.config import SelectionConfig, better
 from kseg.early_stopping import EarlyStopping
 from kseg.errors import KsegError
 from kseg.interruption import StopRequest
-from kseg.run import RunDir, load_model
+from kseg.model_file import load_model
+from kseg.run import RunDir
 
 
 def test_a_run_that_gets_no_better_ends(tiny_coco, tmp_path, capsys):

@@ -19,7 +19,8 @@ from kseg.config import DataConfig, EvaluateConfig, TrainConfig
 from kseg.errors import KsegError
 from kseg.evaluation import Evaluation, write_evaluation
 from kseg.metrics import confusion_matrices, mean_iou_interval, scores
-from kseg.run import RunDir, save_model
+from kseg.model_file import save_model
+from kseg.run import RunDir
 
 NAMES = ["background", "red", "green", "blue"]
 

@@ -15,9 +15,10 @@ from PIL import Image
 from kseg import export
 from kseg.config import TrainConfig
 from kseg.errors import KsegError
+from kseg.model_file import save_model
 from kseg.models import build_model
 from kseg.palette import palette
-from kseg.run import RunDir, save_model
+from kseg.run import RunDir
 
 SIZE = (32, 64)
 NAMES = [f"class {i}" for i in range(12)]

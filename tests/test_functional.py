@@ -101,7 +101,7 @@ def test_there_and_back(model, pure, images, tmp_path):
     import orbax.checkpoint
     from safetensors.numpy import load_file, save_file
 
-    from kseg.run import save_model
+    from kseg.model_file import save_model
 
     apply, params, state = pure
     params = {path: value + 0.05 for path, value in params.items()}

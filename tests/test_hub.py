@@ -20,9 +20,10 @@ from kseg.errors import KsegError
 from kseg.evaluation import Evaluation, write_evaluation
 from kseg.figures import iou_chart
 from kseg.model_card import markdown, training_command
+from kseg.model_file import save_model
 from kseg.model_info import ModelInfo
 from kseg.optimization import precision
-from kseg.run import RunDir, save_model
+from kseg.run import RunDir
 
 # huggingface_hub uploads in a way that httpx2 no longer wants.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")

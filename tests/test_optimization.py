@@ -15,11 +15,12 @@ from kseg.errors import KsegError
 from kseg.losses import CrossEntropy
 from kseg.memory import kept_bytes, step_memory
 from kseg.metrics import ConfusionMatrix
+from kseg.model_file import load_model, save_model
 from kseg.models import MODELS, build_model
 from kseg.models.backbones import BACKBONES, register_backbone
 from kseg.models.layers import conv_bn_relu, head
 from kseg.optimization import configure, optimization_callbacks, precision
-from kseg.run import RunDir, load_model, save_model
+from kseg.run import RunDir
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX's compilation")
 BATCH, SIZE, CLASSES = 4, 16, 3

@@ -23,8 +23,8 @@ from kseg.data.pictures import PictureFile, Pictures
 from kseg.data.submission import read_submission
 from kseg.data.subset import Subset
 from kseg.errors import KsegError
+from kseg.model_file import load_model, save_model
 from kseg.prediction_files import coco_ids
-from kseg.run import load_model, save_model
 from kseg.scoring import Predictor
 
 SIZES = {"a.jpg": (48, 64), "sub/a.png": (50, 40), "sub/deep/turned.jpg": (70, 45), "z.bmp": (33, 90)}

@@ -18,9 +18,11 @@ from kseg.config import SelectionConfig
 from kseg.errors import KsegError
 from kseg.evaluation import read_matrices, write_evaluation, write_matrices
 from kseg.figures import short_count
+from kseg.files import write_text
 from kseg.metrics import mean_iou_difference, mean_iou_interval, scores
+from kseg.model_file import load_model
 from kseg.report_page import hardest_classes
-from kseg.run import RunDir, best_epoch, load_model, write_text
+from kseg.run import RunDir, best_epoch
 
 
 @pytest.fixture(scope="module")

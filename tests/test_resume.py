@@ -19,7 +19,8 @@ import tiny_model
 from kseg import train
 from kseg.checkpoints import newest_checkpoint, read_state
 from kseg.errors import KsegError
-from kseg.run import RunDir, load_model
+from kseg.model_file import load_model
+from kseg.run import RunDir
 
 
 def flags(data_dir, run_dir, *more):

@@ -11,7 +11,8 @@ from random_run import random_network, random_run
 from kseg import evaluate
 from kseg.config import TrainConfig
 from kseg.errors import KsegError
-from kseg.run import RunDir, default_run_dir, load_model, save_model
+from kseg.model_file import load_model, save_model
+from kseg.run import RunDir, default_run_dir
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from kseg import evaluate
 from kseg.errors import KsegError
 from kseg.figures import losses_chart, runs_chart
 from kseg.metrics import scores
+from kseg.model_file import load_model
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import compare_backends

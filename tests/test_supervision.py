@@ -13,11 +13,12 @@ from kseg.checkpoints import RunState, restore_model, save_checkpoint
 from kseg.errors import KsegError
 from kseg.losses import build_loss
 from kseg.metrics import ConfusionMatrix
+from kseg.model_file import load_model
 from kseg.models import build_model
 from kseg.models.backbones import BACKBONES
 from kseg.models.supervision import DeeplySupervised, deeply_supervised, main_head
 from kseg.models.torch_export import export_torch_weights
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles a whole model; JAX's run is enough")
 

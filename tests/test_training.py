@@ -16,7 +16,8 @@ from compilations import compilations
 
 from kseg import evaluate, train
 from kseg.errors import KsegError
-from kseg.run import RunDir, load_model
+from kseg.model_file import load_model
+from kseg.run import RunDir
 
 
 def flags(data_dir, run_dir, *more):
@@ -139,7 +140,7 @@ def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_pat
     from safetensors.numpy import load_file, save_file
 
     from kseg.functional import assign, flat, functionalize, nested
-    from kseg.run import save_model
+    from kseg.model_file import save_model
 
     run, _, _ = trained
     model = load_model(run.model)

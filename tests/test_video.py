@@ -12,8 +12,8 @@ from random_run import NAMES, random_run
 from kseg import predict
 from kseg.data.pictures import ArrayPictures
 from kseg.errors import KsegError
+from kseg.model_file import load_model
 from kseg.palette import overlay
-from kseg.run import load_model
 from kseg.scoring import Predictor
 from kseg.video import Video, video_file
 

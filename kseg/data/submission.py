@@ -32,7 +32,7 @@ def resize_prediction(prediction: np.ndarray) -> np.ndarray:
 def submission_file(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
     """Yields what writes a line of (image_id, class ids [H, W]).
 
-    To be used within kseg.run.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
+    To be used within kseg.files.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
     break.
     """
     with path.open("w", newline="", encoding="utf-8") as file:

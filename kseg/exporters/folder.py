@@ -17,8 +17,9 @@ from kseg.errors import KsegError
 from kseg.exporters.serving import quantize, serving_model
 from kseg.exporters.tensorflow_process import run_with_tensorflow
 from kseg.files import atomic_folder
+from kseg.model_file import load_model
 from kseg.palette import palette
-from kseg.run import RunDir, load_model
+from kseg.run import RunDir
 
 ABOUT = "kseg.json"
 FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "saved_model": "saved_model.pb"}

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     import tensorflow as tf
 
     from kseg.exporters.serving import serving_model
-    from kseg.run import load_model
+    from kseg.model_file import load_model
 
     settings = json.loads(argv[1])
     model = serving_model(load_model(settings["model"]), "float32")

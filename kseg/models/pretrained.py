@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import keras
 
 from kseg.errors import KsegError, cause
-from kseg.initializers import undrawn
+from kseg.model_file import load_model
 from kseg.models.backbones import BACKBONES, HubWeights
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.torch_weights import load_backbone_weights
@@ -216,7 +217,9 @@ def _check_torch_layout(backbone: str, weights: str) -> None:
 
 def _load_h5(model: keras.Model, path: Path) -> None:
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():  # Keras tells of lists of layers that it had loaded already, when a layer fails
+            warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+            model.load_weights(path)
     except Exception as error:  # h5py's and Keras's, by what is wrong with the file
         raise KsegError(
             f"{path}: not the weights of this backbone ({cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
@@ -225,11 +228,7 @@ def _load_h5(model: keras.Model, path: Path) -> None:
 
 def _from_model(backbone: str, path: Path) -> Pretrained:
     """The backbone of a model that kseg saved, or a backbone that was saved alone, with the normalisation it was trained with."""
-    try:
-        with undrawn():
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # zipfile's and Keras's, by what is wrong with the file
-        raise KsegError(f"{path}: not a .keras model file, or a damaged one ({cause(error)})") from None
+    model = load_model(path)
     layers = {layer.name: layer for layer in model.layers}
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     text = table(result)
     print(text)
     if arguments.write:
-        from kseg.run import write_text
+        from kseg.files import write_text
 
         write_between(PAGE, "fit", text)
         write_text(NUMBERS, json.dumps(result, indent=1) + "\n")

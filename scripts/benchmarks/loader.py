@@ -58,7 +58,7 @@ def _publish(result: dict[str, Any], write: bool) -> None:
     """Writes what there is so far: a run that is stopped leaves what it measured."""
     if write:
         text = table(result)
-        from kseg.run import write_text
+        from kseg.files import write_text
 
         write_between(PAGE, "loader", text)
         write_text(NUMBERS, json.dumps(result, indent=1) + "\n")

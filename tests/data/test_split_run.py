@@ -5,7 +5,8 @@ import keras
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
 from kseg.data import build_dataset
 from kseg.evaluate import evaluate
-from kseg.run import RunDir, save_model
+from kseg.model_file import save_model
+from kseg.run import RunDir
 from kseg.scoring import Predictor
 
 

@@ -2,6 +2,9 @@
 what huggingface_hub asks for.
 """
 
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -238,6 +241,28 @@ def test_files_of_keras(name, tmp_path):
         build_backbone("resnet34", weights=tmp_path / "model.keras")
     with pytest.raises(KsegError, match=r"b.weights.h5: not the weights of this backbone"):
         build_backbone("resnet34", weights=tmp_path / "b.weights.h5")
+
+
+def test_hostile_files_of_keras_are_refused(tmp_path):
+    backbone = build_backbone("resnet18")
+    backbone.save(tmp_path / "leaving.keras")
+    with zipfile.ZipFile(tmp_path / "leaving.keras", "a") as archive:
+        archive.writestr("../outside", b"0")
+    backbone.save_weights(tmp_path / "other.weights.h5")
+    (tmp_path / "secret").write_bytes(bytes(64 * 4))
+    with h5py.File(tmp_path / "other.weights.h5", "a") as file:
+        group = file["layers/batch_normalization/vars"]
+        del group["0"]
+        group.create_dataset("0", (64,), "f4", external=[(str(tmp_path / "secret"), 0, 64 * 4)])
+    (tmp_path / "text.keras").write_text("text")
+    for name, message in (
+        ("leaving.keras", "holds a file '../outside', which leads out of it"),
+        ("other.weights.h5", "not the weights of this backbone .*: Not allowed: H5 file"),
+        ("text.keras", "not a .keras model file, or a damaged one"),
+    ):
+        with pytest.raises(KsegError, match=f"{name}: {message}") as error:
+            build_backbone("resnet18", weights=tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 # --- Images that are not RGB ----------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> None:
     arguments = parser().parse_args(words[1:])
-    arguments.run(arguments)
+    run = vars(arguments).pop("run")  # what is left are settings, which are written beside what was measured
+    run(arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from kseg.errors import KsegError
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import benchmark
-from benchmarks import check, compile_times, everything, growth, speed
+from benchmarks import check, compile_times, everything, fit, growth, loader, speed
 from benchmarks.common import read_between, write_between
 from benchmarks.goals import peak_tflops
 from benchmarks.steps import Work
@@ -198,6 +198,25 @@ def test_numbers_of_another_command_are_refused(tmp_path):
     with pytest.raises(KsegError, match="holds no numbers of infer"):
         benchmark.main(["benchmark.py", "infer", f"--from_json={tmp_path / 'step.json'}"])
     benchmark.main(["benchmark.py", "step", f"--from_json={tmp_path / 'step.json'}"])
+
+
+@on_jax
+@pytest.mark.parametrize(
+    ("module", "words", "parts"),
+    [
+        (fit, ["fit", "--model=unet", "--image_size=32", "--batch_size=2", "--steps=1", "--rounds=1"], {"fit", "metric"}),
+        (loader, ["loader", "--sets=synthetic", "--augments=none", "--images=8", "--rounds=1", "--workers=1"], {"rows"}),
+    ],
+)
+def test_what_was_measured_is_written(module, words, parts, tmp_path, monkeypatch):
+    name = words[0]
+    monkeypatch.setattr(module, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(module, "NUMBERS", tmp_path / "numbers.json")
+    (tmp_path / "page.md").write_text(f"<!-- {name} -->\n<!-- /{name} -->\n")
+    benchmark.main(["benchmark.py", *words, "--write"])
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers.keys() >= {"machine", "settings"} | parts and numbers["settings"]["rounds"] == 1
+    assert read_between(tmp_path / "page.md", name) == module.table(numbers).strip()
 
 
 def test_all_runs_every_command_that_measures():

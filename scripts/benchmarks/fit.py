@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.write:
         from kseg.files import write_text
 
-        write_between(PAGE, "fit", text)
         write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+        write_between(PAGE, "fit", text)
 
 
 def _data(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -93,6 +93,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
             epochs=arguments.rounds + 1,
             steps_per_epoch=arguments.steps,
             callbacks=[position, progress, logger, Turns()],
+            shuffle=False,
             verbose=0,
         )
     return {side: values[1:] for side, values in seconds.items()}  # the first turn compiles

@@ -60,8 +60,8 @@ def _publish(result: dict[str, Any], write: bool) -> None:
         text = table(result)
         from kseg.files import write_text
 
-        write_between(PAGE, "loader", text)
         write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+        write_between(PAGE, "loader", text)
 
 
 def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[str, Any]:

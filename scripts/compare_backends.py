@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import ROOT, Side, machine, write_between
+from benchmarks.common import ROOT, Side, machine, write_between, write_numbers
 
 from kseg.config import TrainConfig
 from kseg.config.fields import check_at_least, field, to_json
@@ -143,11 +143,11 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers and picture below docs/backends, and the table of all numbers there into the page."""
     from kseg.figures import losses_chart
-    from kseg.files import atomic_path, write_text
+    from kseg.files import atomic_path
 
     settings = result["settings"]
     name = f"{settings['model']}-{(settings['backbone'] or 'default').replace('/', '-')}"
-    write_text(NUMBERS / f"network-{name}.json", json.dumps(result, indent=1) + "\n")
+    write_numbers(NUMBERS / f"network-{name}.json", result)
     curves = {backend: [step["loss"] for step in side["train"]] for backend, side in result["backends"].items()}
     with atomic_path(NUMBERS / f"network-{name}.png") as temporary:
         temporary.write_bytes(losses_chart(curves, 1))

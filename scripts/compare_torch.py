@@ -11,7 +11,6 @@ third run, the control: smp's again, its initial weights changed in the last dig
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
-from benchmarks.common import ROOT, machine, write_between
+from benchmarks.common import ROOT, machine, write_between, write_numbers
 
 PAGE = ROOT / "docs" / "backends.md"
 NUMBERS = ROOT / "docs" / "backends" / "torch.json"
@@ -242,13 +241,13 @@ def table(result: dict[str, Any]) -> str:
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers, picture and table below docs/."""
     from kseg.figures import losses_chart
-    from kseg.files import atomic_path, write_text
+    from kseg.files import atomic_path
 
     window = result["settings"]["window"]
     curves = {SIDES[side]: smooth(run["losses"], window).tolist() for side, run in result["runs"].items()}
     with atomic_path(PICTURE) as temporary:
         temporary.write_bytes(losses_chart(curves, window))
-    write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+    write_numbers(NUMBERS, result)
     write_between(PAGE, "torch", table(result) + "\n\n![The smoothed losses of the three runs](backends/torch.png)")
 
 

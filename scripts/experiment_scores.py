@@ -5,7 +5,6 @@ show the difference, and nowhere in kseg.
 """
 
 import csv
-import json
 import sys
 from pathlib import Path
 from statistics import median
@@ -14,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from benchmarks.common import write_numbers
 
 from kseg.config import TrainedConfig
 from kseg.metrics import scores
@@ -61,6 +61,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    from kseg.files import write_text
-
-    write_text(Path(sys.argv[2]), json.dumps(measure(sys.argv[1]), indent=1) + "\n")
+    write_numbers(Path(sys.argv[2]), measure(sys.argv[1]))

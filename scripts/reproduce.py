@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import ROOT
+from benchmarks.common import ROOT, write_numbers
 from experiments import Experiment, read_experiments
 from experiments_page import write_pages
 
 from kseg.config import TrainConfig
 from kseg.errors import KsegError, nearest
-from kseg.files import write_text
 from kseg.flags import parse, run_main
 from kseg.run import RunDir
 
@@ -153,7 +152,7 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
         if code == 0:
             result |= json.loads(scores.read_text(encoding="utf-8"))
             scores.unlink()
-            write_text(result_file, json.dumps(result, indent=1) + "\n")
+            write_numbers(result_file, result)
             return result
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return {**result, "failed": lines[-1] if lines else f"exit code {code}"}

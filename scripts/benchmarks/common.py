@@ -71,6 +71,11 @@ def read_numbers(path: Path, kind: str) -> dict[str, Any]:
     return result
 
 
+def write_numbers(path: Path, result: dict[str, Any]) -> None:
+    """Writes what was measured as JSON, whole or not at all. A page's table is of numbers, so that it is written after them."""
+    write_text(path, json.dumps(result, indent=1) + "\n")
+
+
 def place(kind: str, platform: str) -> str:
     """Where numbers of a kind stand in the page, and the name of their files: a GPU's have their own, such as "step-gpu"."""
     return kind if platform == "cpu" else f"{kind}-{platform}"

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between
+from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
 from benchmarks.speed_side import KSEG_WITHOUT, device_facts
 from kseg.errors import KsegError
-from kseg.files import write_text
 from kseg.imports import without
 from kseg.xla_flags import xla_flags_and
 
@@ -63,13 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _publish(result: dict[str, Any], *, write: bool, file: Path | None) -> None:
     """Writes what there is so far: a run that is stopped leaves what it measured."""
-    numbers = json.dumps(result, indent=1) + "\n"
     if file:
-        write_text(file, numbers)
+        write_numbers(file, result)
     if write:
         name = place("compile", result["rows"][0]["platform"])
+        write_numbers(FOLDER / f"{name}.json", result)
         write_between(PAGE, name, table(result))
-        write_text(FOLDER / f"{name}.json", numbers)
 
 
 def registered() -> list[str]:

@@ -1,7 +1,6 @@
 """Fit: what Keras's fit and kseg's callbacks cost over a bare jitted loop of the same step, and what the metric costs."""
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, write_between, write_numbers
 from benchmarks.steps import compiled_model
 
 HELP = "Overhead of fit over a bare jitted loop of the same step on the same data, and the metric's share of an evaluation pass."
@@ -38,9 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     text = table(result)
     print(text)
     if arguments.write:
-        from kseg.files import write_text
-
-        write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
+        write_numbers(NUMBERS, result)
         write_between(PAGE, "fit", text)
 
 

@@ -1,18 +1,17 @@
 """Curves: how a training step's time and memory grow with the image's size, the batch and the classes."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between
+from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between, write_numbers
 from benchmarks.speed import PACKAGES, peers
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, seconds
 from kseg.errors import KsegError
-from kseg.files import atomic_path, write_text
+from kseg.files import atomic_path
 
 HELP = (
     "Time and memory of a training step against image size, batch and classes, with fitted exponents; --peer: smp's, too. "
@@ -82,16 +81,16 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def _publish(result: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Writes what there is so far: a run that is stopped leaves what it measured."""
     if arguments.json:
-        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
+        write_numbers(arguments.json, result)
     if arguments.write and result["axes"]:
         from benchmarks.charts import growth_chart
 
         name = place("curves", next(iter(next(iter(result["axes"].values())).values()))["kseg"]["ready"]["platform"])
+        write_numbers(FOLDER / f"{name}.json", result)
         with atomic_path(FOLDER / f"{name}.png") as temporary:
             temporary.write_bytes(growth_chart({AXES[axis]: points(result, axis) for axis in result["axes"]}, NAMES))
         picture = f"![Time and memory of a training step as size, batch and classes grow](performance/{name}.png)"
         write_between(PAGE, name, f"{text(result)}\n\n{picture}")
-        write_text(FOLDER / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def points(result: dict[str, Any], name: str) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import json
 import os
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, write_between
+from benchmarks.common import ROOT, Side, in_words, machine, write_between, write_numbers
 from kseg.cores import usable_cores
 
 HELP = "Images/s of the data loader, its scaling, memory over 20 epochs and start-up; --peer: against torch's DataLoader."
@@ -57,11 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _publish(result: dict[str, Any], write: bool) -> None:
     """Writes what there is so far: a run that is stopped leaves what it measured."""
     if write:
-        text = table(result)
-        from kseg.files import write_text
-
-        write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
-        write_between(PAGE, "loader", text)
+        write_numbers(NUMBERS, result)
+        write_between(PAGE, "loader", table(result))
 
 
 def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[str, Any]:

@@ -1,15 +1,13 @@
 """Memory: what a training step holds at most, kseg's on JAX beside segmentation_models_pytorch's on torch."""
 
 import argparse
-import json
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, write_between
+from benchmarks.common import ROOT, in_words, machine, write_between, write_numbers
 from benchmarks.goals import NETWORKS
 from benchmarks.speed import PACKAGES
 from benchmarks.steps import Work
 from benchmarks.turns import check_networks, measure, memory, seconds
-from kseg.files import write_text
 from kseg.xla_flags import OWN_ORDER
 
 HELP = (
@@ -42,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
             row["torch"] = _measure(work, "eager", arguments.steps)
         result["rows"].append(row)
         if arguments.write:
+            write_numbers(NUMBERS, result)
             write_between(PAGE, "memory", table(result))
-            write_text(NUMBERS, json.dumps(result, indent=1) + "\n")
     print(table(result))
 
 

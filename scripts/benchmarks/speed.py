@@ -1,19 +1,18 @@
 """Step and infer: time and memory of a training step and of inference, kseg's on JAX beside smp's on torch, in turns."""
 
 import argparse
-import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, network_title, place, read_numbers, write_between
+from benchmarks.common import ROOT, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
 from kseg.errors import KsegError
-from kseg.files import atomic_path, write_text
+from kseg.files import atomic_path
 
 PAGE = ROOT / "docs" / "performance.md"
 NUMBERS = ROOT / "docs" / "performance"
@@ -106,20 +105,19 @@ class Speed:
 
     def publish(self, result: dict[str, Any], *, write: bool, file: Path | None) -> None:
         """Writes what there is so far: a run that is stopped leaves what it measured."""
-        numbers = json.dumps(result, indent=1) + "\n"
         if file:
-            write_text(file, numbers)
+            write_numbers(file, result)
         if write:
             from benchmarks.charts import ratios_chart
 
             name = section(result)
+            write_numbers(NUMBERS / f"{name}.json", result)
             text = table(result)
             if ratios := chart_rows(result):
                 with atomic_path(NUMBERS / f"{name}.png") as temporary:
                     temporary.write_bytes(ratios_chart(ratios))
                 text += f"\n\n![Time and memory of {self.what}, kseg / smp](performance/{name}.png)"
             write_between(PAGE, name, text)
-            write_text(NUMBERS / f"{name}.json", numbers)
 
 
 STEP = Speed("step", "a training step", "About 20 minutes on two idle cores with --peer.")

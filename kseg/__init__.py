@@ -15,13 +15,13 @@ if "keras" not in sys.modules:
     os.environ.setdefault("KERAS_BACKEND", "jax")
 
 _PUBLIC = {
-    "KsegError": "kseg.errors",
+    "KsegError": "kseg.utils.errors",
     "build_backbone": "kseg.models",
     "build_dataset": "kseg.data",
     "build_model": "kseg.models",
     "list_backbones": "kseg.models",
     "list_models": "kseg.models",
-    "ConfusionMatrix": "kseg.metrics",
+    "ConfusionMatrix": "kseg.metrics.confusion_matrix",
     "BoundaryLoss": "kseg.losses",
     "CrossEntropy": "kseg.losses",
     "DiceLoss": "kseg.losses",
@@ -32,10 +32,10 @@ _PUBLIC = {
     "TverskyLoss": "kseg.losses",
     "WeightedSum": "kseg.losses",
     "build_loss": "kseg.losses",
-    "load_model": "kseg.model_file",
-    "load_torch_weights": "kseg.models.torch_weights",
-    "export_torch_weights": "kseg.models.torch_export",
-    "functionalize": "kseg.functional",
+    "load_model": "kseg.models.saving",
+    "load_torch_weights": "kseg.models.pytorch.load",
+    "export_torch_weights": "kseg.models.pytorch.export",
+    "functionalize": "kseg.models.functional",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -1,14 +1,10 @@
 """Converts checkpoints from PyTorch and back: python -m kseg.convert --checkpoint=F --out=G [--help]."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from kseg.compilation_cache import keep_compiled_programs
 from kseg.config import ConvertConfig
-from kseg.errors import KsegError
-from kseg.flags import parse, run_main
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Reads a PyTorch checkpoint of segmentation_models.pytorch or torchvision into a Keras model file, or writes one.
@@ -20,75 +16,11 @@ Every tensor is used or named; no code from a checkpoint is run. The way back lo
 """
 
 
-def convert(config: ConvertConfig) -> str:
-    """Converts and returns what there is to say about it. Raises KsegError for whatever the user can mend."""
-    assert config.checkpoint is not None and config.out is not None  # ConvertConfig requires them
-    checkpoint, out = Path(config.checkpoint), Path(config.out)
-    kinds = (".keras",) if config.to == "keras" else (".safetensors", ".pth")
-    if out.suffix not in kinds:
-        raise KsegError(f"--out={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
-    if out.exists() and not config.overwrite:
-        raise KsegError(f"--out={out} exists; name another file, or pass --overwrite")
-    if not checkpoint.is_file():
-        raise KsegError(f"--checkpoint={checkpoint}: no such file")
-    keep_compiled_programs(config.compilation_cache)
-    try:
-        return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
-    except OSError as error:
-        raise KsegError(f"--out={out}: {error.strerror or error}") from None
-
-
-def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
-    from kseg.model_file import save_model
-    from kseg.models import build_model
-    from kseg.models.torch_weights import load_torch_weights
-
-    assert config.model is not None and config.num_classes is not None  # ConvertConfig requires them
-    model = build_model(
-        config.model,
-        num_classes=config.num_classes,
-        backbone=config.backbone,
-        output_stride=config.output_stride,
-        input_shape=(None, None, config.in_channels),
-    )
-    source = None if config.source == "auto" else config.source
-    loaded = load_torch_weights(model, checkpoint, source=source, reset_head=config.reset_head)
-    save_model(model, out)
-    lines = [f"read    {checkpoint}, {loaded.tensors} tensors named as {' and '.join(loaded.sources)} do"]
-    lines.append(f"sha256  {hashlib.sha256(checkpoint.read_bytes()).hexdigest()}")
-    if loaded.left_out:
-        lines.append(f"unused  {', '.join(loaded.left_out)}")
-    return "\n".join([*lines, f"wrote   {out}"])
-
-
-def _to_torch(checkpoint: Path, out: Path) -> str:
-    from kseg.model_file import load_model
-    from kseg.models.torch_export import export_torch_weights
-
-    state = export_torch_weights(load_model(checkpoint))
-    write_state_dict(state, out)
-    return f"wrote   {out}, {len(state)} tensors"
-
-
-def write_state_dict(state: Mapping[str, Any], path: Path) -> None:
-    """Writes arrays by key as .safetensors, or as .pth for torch.load, whole or not at all."""
-    from kseg.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import save_file
-
-            save_file(dict(state), temporary)
-            return
-        try:
-            import torch
-        except ModuleNotFoundError:
-            raise KsegError(f"--out={path}: writing it needs torch; install it, or write a .safetensors") from None
-        torch.save({key: torch.from_numpy(array) for key, array in state.items()}, temporary)
-
-
 def main(argv: Sequence[str]) -> None:
-    print(convert(parse(ConvertConfig, argv, DESCRIPTION)))
+    config = parse(ConvertConfig, argv, DESCRIPTION)
+    from kseg.models.convert import convert  # imported late, so that --help answers at once
+
+    print(convert(config))
 
 
 if __name__ == "__main__":

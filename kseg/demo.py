@@ -1,10 +1,10 @@
 """A page to try a model in a browser: python -m kseg.demo --run_dir=R [--help]."""
 
-import contextlib
 from collections.abc import Sequence
 
 from kseg.config import DemoConfig
-from kseg.flags import parse, run_main
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Serves a page on this machine to try a model: drop a picture, see what the model makes of each pixel.
@@ -17,23 +17,11 @@ It ends with Ctrl-C. Pictures stay on this machine, and are not kept. --host=0.0
 """
 
 
-def demo(config: DemoConfig) -> None:
-    """Serves until it is interrupted. Raises KsegError for whatever the user can mend."""
-    from kseg.compilation_cache import keep_compiled_programs
-    from kseg.demo_model import open_demo_model
-    from kseg.demo_server import DemoServer
-
-    keep_compiled_programs(config.compilation_cache)
-    with DemoServer(open_demo_model(config), config.host, config.port) as server:
-        where = "" if server.local else "; whoever reaches this machine can open it"
-        print(f"open {server.url} in a browser{where}; Ctrl-C ends it", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
-    print("ended")
-
-
 def main(argv: Sequence[str]) -> None:
-    demo(parse(DemoConfig, argv, DESCRIPTION))
+    config = parse(DemoConfig, argv, DESCRIPTION)
+    from kseg.sharing.demo_server import serve  # imported late, so that --help answers at once
+
+    serve(config)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kseg.config import ExportConfig
-from kseg.flags import parse, run_main
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Writes the model of a run directory for programs that have neither kseg nor Keras.
@@ -17,15 +18,11 @@ classes, colours and sizes; docs/export.md shows how each format is loaded.
 """
 
 
-def export(config: ExportConfig) -> str:
-    """Exports and returns what there is to say about it. Raises KsegError for whatever the user can mend."""
-    from kseg.exporters.folder import export_run
-
-    return export_run(config)
-
-
 def main(argv: Sequence[str]) -> None:
-    print(export(parse(ExportConfig, argv, DESCRIPTION)))
+    config = parse(ExportConfig, argv, DESCRIPTION)
+    from kseg.sharing.export.folder import export_run  # imported late, so that --help answers at once
+
+    print(export_run(config))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kseg.config import FindRateConfig
-from kseg.flags import parse, run_main
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Suggests a learning rate for a training run (Smith 2017, arXiv:1506.01186): trains while the rate rises by the same factor every
@@ -18,7 +19,7 @@ Takes every flag of kseg.train, so that model, loss, augmentation and batch are 
 
 def main(argv: Sequence[str]) -> None:
     config = parse(FindRateConfig, argv, DESCRIPTION)
-    from kseg.learning_rate import find_rate, write_picture
+    from kseg.training.lr_finder import find_rate, write_picture
 
     found = find_rate(config)
     write_picture(config.output, found)

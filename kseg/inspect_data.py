@@ -1,11 +1,10 @@
 """Finds what is wrong with a data set: python -m kseg.inspect_data --dataset=coco --data_dir=DIR [--help]."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kseg.config import InspectConfig
-from kseg.errors import KsegError
-from kseg.flags import parse, run_main
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Reads every image and label map of a data set and says what they hold and what is wrong with them, before training.
@@ -19,27 +18,10 @@ Exit code: 0 if the data can be used, 1 if there are errors (what would stop tra
 _SHOWN = 20  # lines of one level; the files have all
 
 
-def inspect_data(config: InspectConfig):
-    """Returns (Inspection, the page's path). Raises KsegError for whatever hinders looking."""
-    from kseg.data.augment import Augmenter
-    from kseg.data.inspection import inspect
-    from kseg.files import write_text
-    from kseg.inspection_page import write_inspection_page
-
-    Augmenter(config.augment, config.image_size)  # a mistyped name is said before the data are read
-    folder = Path(config.output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        inspection = inspect(config)
-        write_text(folder / "inspection.json", inspection.to_json())
-        write_inspection_page(folder / "inspection.html", inspection, config)
-    except OSError as error:
-        raise KsegError(f"--output_dir={folder}: cannot be written ({error.strerror or error})") from None
-    return inspection, folder / "inspection.html"
-
-
 def main(argv: Sequence[str]) -> None:
     config = parse(InspectConfig, argv, DESCRIPTION)
+    from kseg.reports.inspection_page import inspect_data  # imported late, so that --help answers at once
+
     inspection, page = inspect_data(config)
     for facts in inspection.splits:
         share = facts.ignored / max(facts.pixels, 1)

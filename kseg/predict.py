@@ -1,20 +1,11 @@
 """Predicts label maps: python -m kseg.predict --run_dir=R --split=test --submission=FILE [--help]."""
 
-import contextlib
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from kseg.config import PredictConfig
-from kseg.errors import KsegError
-from kseg.flags import parse, run_main
-
-if TYPE_CHECKING:
-    from kseg.data import Dataset
-    from kseg.scoring import Predictor
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Predicts every image of a split, of files and folders, or of a video, with the model of a run directory or of a .keras file.
@@ -28,138 +19,11 @@ left out, and all others are done; 2 if nothing could be done. docs/prediction.m
 """
 
 
-@dataclass(frozen=True)
-class Done:
-    """How many images, of what, were predicted; a line for each file of --input that was left out."""
-
-    count: int
-    what: str
-    skipped: Sequence[str] = ()
-
-
-def predict(config: PredictConfig) -> Done:
-    """Writes what the flags name. Raises KsegError for whatever the user can mend."""
-    from kseg.compilation_cache import keep_compiled_programs
-    from kseg.distribution import data_parallel
-    from kseg.prediction_files import check_outputs
-
-    check_outputs(config)
-    keep_compiled_programs(config.compilation_cache)
-    try:
-        with data_parallel(config.distribution):
-            if config.video is not None:
-                return _predict_video(config, Path(config.video))
-            return _predict_files(config) if config.input else _predict_split(config)
-    except OSError as error:
-        raise KsegError(f"cannot write {error.filename or 'the predictions'}: {error.strerror or error}") from None
-
-
-def _predict_split(config: PredictConfig) -> Done:
-    from kseg.data.workers import worker_pool
-    from kseg.trained import open_trained
-
-    with worker_pool(config.workers) as pool:
-        keep = config.probabilities_dir is not None
-        trained = open_trained(config, pool, labelled=False, confidence=config.results is not None, keep=keep)
-        _write(config, trained.dataset, [(range(len(trained.dataset)), trained.predictor)])
-    return Done(len(trained.dataset), f"images of split {trained.split}")
-
-
-def _predict_files(config: PredictConfig) -> Done:
-    """The pictures that can be read, in one program or, where their sizes differ much, a few."""
-    from kseg.data.check import check_samples
-    from kseg.data.pictures import Pictures, find_pictures, size_groups
-    from kseg.data.subset import Subset
-    from kseg.data.workers import worker_pool
-    from kseg.prediction_files import check_inputs_stay, write_skipped
-    from kseg.trained import open_model
-
-    files = find_pictures(config.input)
-    check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
-    opened = open_model(config)
-    pictures, skipped = check_samples(Pictures(files, opened.class_names, opened.data.max_pixels), "skip")
-    with worker_pool(config.workers) as pool:
-
-        def parts() -> Iterator[tuple[Sequence[int], "Predictor"]]:
-            for group in size_groups([pictures.size(index) for index in range(len(pictures))]):
-                yield (
-                    group,
-                    opened.predictor(
-                        Subset(pictures, group),
-                        "--input",
-                        pool,
-                        confidence=config.results is not None,
-                        keep=config.probabilities_dir is not None,
-                    ),
-                )
-
-        _write(config, pictures, parts())
-    write_skipped(config, skipped)
-    return Done(len(pictures), "images", skipped)
-
-
-def _write(config: PredictConfig, dataset: "Dataset", parts: "Iterable[tuple[Sequence[int], Predictor]]") -> None:
-    """parts: the indices of some images, and what predicts them, counting from 0."""
-    from kseg.prediction_files import PredictionFiles
-    from kseg.progress import progress_bar
-
-    with PredictionFiles(config, dataset) as files, progress_bar(len(dataset), "predict") as bar:
-        for indices, predictor in parts:
-            for index, found in zip(indices, predictor.predict(range(len(indices))), strict=True):
-                files.add(index, found)
-                bar.update()
-
-
-def _predict_video(config: PredictConfig, path: Path) -> Done:
-    """Frame by frame: a batch of them is held at a time."""
-    import numpy as np
-
-    from kseg.data.pictures import ArrayPictures
-    from kseg.files import atomic_path
-    from kseg.palette import overlay
-    from kseg.prediction_files import check_inputs_stay, write_picture
-    from kseg.progress import progress_bar
-    from kseg.trained import open_model
-    from kseg.video import Video, video_file
-
-    check_inputs_stay(config, [], [path])
-    with contextlib.ExitStack() as stack:
-        video = stack.enter_context(contextlib.closing(Video(path, config.max_pixels)))
-        opened = open_model(config)
-        add = None
-        if config.overlay_video:
-            temporary = stack.enter_context(atomic_path(Path(config.overlay_video)))
-            add = stack.enter_context(video_file(temporary, video.size, video.frames_a_second / config.every))
-        total = None if video.expected is None else -(-video.expected // config.every)
-        bar = stack.enter_context(progress_bar(total, "predict", unit="frame"))
-        blank = ArrayPictures([np.zeros((*video.size, 3), "uint8")], opened.class_names)
-        predictor = opened.predictor(blank, "--video", keep=config.probabilities_dir is not None)
-        waiting: deque[tuple[int, np.ndarray]] = deque()  # what the predictor has taken and not yet given back
-
-        def frames() -> Iterator[np.ndarray]:
-            for number, frame in video.frames(config.every):
-                waiting.append((number, frame))
-                yield frame
-
-        count = 0
-        for found in predictor.predict_arrays(frames()):
-            count += 1
-            number, frame = waiting.popleft()
-            write_picture(config, Path(f"frame_{number:06d}"), found, frame)
-            if add:
-                add(overlay(frame, found.prediction))
-            bar.update()
-        if not count:
-            raise KsegError(f"--video={path}: has not one frame that can be read")
-    if total is not None and count < total:
-        print(f"warning: --video={path}: ended after {count} of {total} frames; it may be damaged", file=sys.stderr)
-    return Done(count, f"frames of {path}")
-
-
 def main(argv: Sequence[str]) -> None:
-    from kseg.prediction_files import outputs
-
     config = parse(PredictConfig, argv, DESCRIPTION)
+    from kseg.inference.predict import predict  # imported late, so that --help answers at once
+    from kseg.inference.writers import outputs
+
     done = predict(config)
     for line in done.skipped:
         print(f"skipped: {line}", file=sys.stderr)

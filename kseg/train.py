@@ -4,16 +4,17 @@ import shlex
 from collections.abc import Collection, Sequence
 
 from kseg.config import TrainConfig
-from kseg.flags import parse_given, run_main
+from kseg.config.command_line import parse_given
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Trains a semantic-segmentation model and writes a run directory: checkpoints, metrics.csv, model.keras and report.html.
+Trains a segmentation model and writes a run directory: checkpoints, metrics.csv, model.keras and report.html.
 
   python -m kseg.train --model=deeplabv3plus                                the offline demonstration
   python -m kseg.train --dataset=coco --data_dir=DIR --image_size=256       your own data
-  python -m kseg.train --flagfile=flags/camvid.txt --data_dir=DIR           an experiment
-  python -m kseg.train --dry_run ...                                        whether it would work, and what it would need
-  python -m kseg.train --resume --run_dir=R                                 goes on with a run that was stopped
+  python -m kseg.train --flagfile=flags/camvid.txt --data_dir=DIR           settings from a file
+  python -m kseg.train --dry_run ...                                        tries one batch and reports the memory needed
+  python -m kseg.train --resume --run_dir=R                                 continues a run that was stopped
 
 KERAS_BACKEND=jax (the default), tensorflow or torch chooses the backend.
 """
@@ -21,15 +22,15 @@ KERAS_BACKEND=jax (the default), tensorflow or torch chooses the backend.
 
 def main(argv: Sequence[str]) -> None:
     config, given = parse_given(TrainConfig, argv, DESCRIPTION)
-    from kseg import hosts  # late, so that --help and a mistyped flag answer at once
+    from kseg.runtime import hosts  # imported late, so that --help and a mistyped flag answer at once
 
     with hosts.as_one(config.devices):
         _train(config, given)
 
 
 def _train(config: TrainConfig, given: Collection[str]) -> None:
-    from kseg.compilation_cache import keep_compiled_programs
-    from kseg.training import train
+    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.training.loop import train
 
     keep_compiled_programs(config.devices.compilation_cache)
     result = train(config, given)
@@ -38,11 +39,11 @@ def _train(config: TrainConfig, given: Collection[str]) -> None:
         return
     scores, config = result.evaluation.scores, result.config
     print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")
-    where = result.run.report if config.tracking.report else result.run.path
-    print(f"{result.evaluation.summary(result.split)}, {result.seconds:.0f} s, {where}")
+    page = result.run.report if config.tracking.report else result.run.path
+    print(f"{result.evaluation.summary(result.split)}, {result.seconds:.0f} s, {page}")
     if result.stopped is not None:
         path = shlex.quote(str(result.run.path))
-        print(f"stopped before its end; to go on: python -m kseg.train --resume --run_dir={path}")
+        print(f"stopped early; to continue: python -m kseg.train --resume --run_dir={path}")
         raise SystemExit(result.stopped)
 
 

@@ -1,17 +1,10 @@
 """Writes any data set as TFDS/ArrayRecord shards: python -m kseg.write_shards --dataset=coco --data_dir=D --output_dir=O."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
-import cv2
+from collections.abc import Sequence
 
 from kseg.config import ShardsConfig
-from kseg.data.dataset import Dataset
-from kseg.data.subset import Subset
-from kseg.errors import KsegError
-from kseg.flags import parse, run_main
-from kseg.progress import progress_bar
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
 
 DESCRIPTION = """
 Writes splits of a data set as a TensorFlow Datasets data set in ArrayRecord shards: few large files, for storage over a
@@ -22,80 +15,10 @@ network. The images' files are stored as they are, label maps as PNG.
 """
 
 
-def write_shards(config: ShardsConfig) -> Path:
-    """Writes the shards and returns their folder, which appears complete or not at all. Raises KsegError."""
-    from kseg.data.check import open_split
-
-    assert config.output_dir is not None  # ShardsConfig requires it
-    output = Path(config.output_dir).expanduser()
-    if (output / config.name).exists():
-        raise KsegError(f"{output / config.name}: is there already; pass another --name or --output_dir, or remove it.")
-    datasets: dict[str, Dataset] = {}
-    for split in config.splits:
-        datasets[split], skipped = open_split(config.data, split)
-        for line in skipped:
-            print(f"skipped: {split}: {line}")
-    names = {dataset.class_names for dataset in datasets.values()}
-    if len(names) > 1:
-        raise KsegError(f"the splits {', '.join(datasets)} define different classes; make them agree.")
-    return _write(datasets, list(names.pop()), output, config.name)
-
-
-def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, name: str) -> Path:
-    import tensorflow_datasets as tfds
-
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "segmentation_mask": tfds.features.LabeledImage(labels=class_names, shape=(None, None, 1), encoding_format="png"),
-            "file_name": tfds.features.Text(),
-        }
-    )
-    tfds.disable_progress_bar()
-    total = sum(map(len, datasets.values()))
-    with progress_bar(total, "writing shards") as bar:
-        try:
-            builder = tfds.dataset_builders.store_as_tfds_dataset(
-                name=name,
-                version="1.0.0",
-                features=features,
-                split_datasets={split: _examples(dataset, bar) for split, dataset in datasets.items()},
-                data_dir=output,
-                file_format="array_record",
-                disable_shuffling=True,
-            )
-        except OSError as error:
-            raise KsegError(f"--output_dir={output}: cannot be written ({error.strerror or error}).") from error
-    return Path(builder.data_dir)
-
-
-def _examples(dataset: Dataset, bar: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index in range(len(dataset)):
-        sample = dataset.load(index)
-        yield (
-            index,
-            {
-                "image": _image_bytes(dataset, index) or _png(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)),
-                "segmentation_mask": _png(sample.label),
-                "file_name": sample.name,
-            },
-        )
-        bar.update()
-
-
-def _image_bytes(dataset: Any, index: int) -> bytes | None:
-    """The image's file as it is, if the source has files."""
-    while isinstance(dataset, Subset):
-        dataset, index = dataset.dataset, dataset.indices[index]
-    return dataset.image_bytes(index) if hasattr(dataset, "image_bytes") else None
-
-
-def _png(pixels: Any) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
 def main(argv: Sequence[str]) -> None:
     config = parse(ShardsConfig, argv, DESCRIPTION)
+    from kseg.data.shards import write_shards  # imported late, so that --help answers at once
+
     folder = write_shards(config)
     print(f"wrote {folder}")
     print(f"train on it: python -m kseg.train --dataset=tfds --data_dir={config.output_dir} --tfds_name={config.name}")

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import check, compile_times, everything, export, fit, growth, loader, memory, remat, speed, startup
 
-from kseg.flags import run_main
+from kseg.runtime.main import run_main
 
 COMMANDS: dict[str, Any] = {
     "step": speed.STEP,

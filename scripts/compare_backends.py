@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import ROOT, Side, machine, write_between, write_numbers
 
 from kseg.config import TrainConfig
+from kseg.config.command_line import parse
 from kseg.config.fields import check_at_least, field, to_json
-from kseg.errors import KsegError
-from kseg.flags import BACKENDS, parse, run_main
+from kseg.runtime.main import BACKENDS, run_main
+from kseg.utils.errors import KsegError
 
 DESCRIPTION = """
 Runs one network on several back ends, each in a process of its own, from the same weights on the same batches, and says how far
@@ -82,7 +83,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 def write_batches(config: CompareConfig, folder: Path) -> tuple[int, ...]:
     """Writes the run's config and its first batches; returns the shape of a batch of images."""
     from kseg.data.check import open_split
-    from kseg.data.pipeline import train_batches
+    from kseg.data.loading.pipeline import train_batches
 
     train = config.train
     dataset, _ = open_split(train.data, train.train_split)
@@ -142,8 +143,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers and picture below docs/backends, and the table of all numbers there into the page."""
-    from kseg.figures import losses_chart
-    from kseg.files import atomic_path
+    from kseg.reports.figures import losses_chart
+    from kseg.utils.files import atomic_path
 
     settings = result["settings"]
     name = f"{settings['model']}-{(settings['backbone'] or 'default').replace('/', '-')}"

@@ -65,7 +65,7 @@ def main() -> None:
         else:
             weights = state if side == "smp" else in_the_last_digit(state)
             losses, matrix = train_torch(arguments, num_classes, weights, train, val)
-        from kseg.metrics import scores
+        from kseg.metrics.confusion_matrix import scores
 
         runs[side] = {"losses": losses, "mean_iou": scores(matrix).mean_iou, "seconds": round(time.monotonic() - start)}
         print(f"{SIDES[side]}: loss {losses[0]:.4f} to {losses[-1]:.4f}, mIoU {runs[side]['mean_iou']:.4f}", flush=True)
@@ -83,7 +83,7 @@ def read_batches(arguments: argparse.Namespace) -> tuple[list[tuple[np.ndarray, 
     from kseg.config import DataConfig
     from kseg.config.fields import parse_size
     from kseg.data import build_dataset
-    from kseg.data.pipeline import eval_batches, train_batches
+    from kseg.data.loading.pipeline import eval_batches, train_batches
 
     config = DataConfig("coco", arguments.data_dir, background=False, ignore_categories=("unlabelled",))
     size, batch_size = parse_size(arguments.image_size), arguments.batch_size
@@ -125,7 +125,7 @@ def in_the_last_digit(state: dict[str, Any]) -> dict[str, Any]:
 
 def learning_rate(arguments: argparse.Namespace) -> Any:
     """The schedule of both sides, or a number."""
-    from kseg.schedules import build_schedule
+    from kseg.training.schedules import build_schedule
 
     return build_schedule(arguments.schedule, arguments.learning_rate, steps=arguments.steps, warmup_steps=arguments.warmup_steps)
 
@@ -174,9 +174,9 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
 def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
     """kseg's network by Keras's; returns the same."""
     from kseg.losses import CrossEntropy
-    from kseg.models import build_model
-    from kseg.models.torch_weights import load_torch_weights
-    from kseg.optimizers import TorchAdam
+    from kseg.models.build import build_model
+    from kseg.models.pytorch.load import load_torch_weights
+    from kseg.training.optimizers import TorchAdam
 
     model = build_model("deeplabv3plus", num_classes=num_classes, backbone=arguments.backbone, dropout=0.0)
     load_torch_weights(model, state)
@@ -193,7 +193,7 @@ def count(predictions, labels, num_classes) -> np.ndarray:
     """One confusion matrix over all batches, both sides' alike."""
     from keras import ops
 
-    from kseg.metrics import confusion_matrices
+    from kseg.metrics.confusion_matrix import confusion_matrices
 
     counts = [
         ops.convert_to_numpy(confusion_matrices(ops.convert_to_tensor(label), ops.convert_to_tensor(found), num_classes))
@@ -240,8 +240,8 @@ def table(result: dict[str, Any]) -> str:
 
 def publish(result: dict[str, Any]) -> None:
     """Writes numbers, picture and table below docs/."""
-    from kseg.figures import losses_chart
-    from kseg.files import atomic_path
+    from kseg.reports.figures import losses_chart
+    from kseg.utils.files import atomic_path
 
     window = result["settings"]["window"]
     curves = {SIDES[side]: smooth(run["losses"], window).tolist() for side, run in result["runs"].items()}

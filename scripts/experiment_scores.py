@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.common import write_numbers
 
 from kseg.config import TrainedConfig
-from kseg.metrics import scores
+from kseg.metrics.confusion_matrix import scores
 
 
 def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:
@@ -31,9 +31,9 @@ def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:
 
 def measure(run_dir: str) -> dict[str, Any]:
     """Scores a run's model again, and reads its metrics.csv and timing.csv."""
-    from kseg.data.workers import worker_pool
-    from kseg.summary import count_flops
-    from kseg.trained import open_trained
+    from kseg.data.loading.worker_pool import worker_pool
+    from kseg.inference.load import open_trained
+    from kseg.training.summary import count_flops
 
     with worker_pool(None) as pool:
         trained = open_trained(TrainedConfig(run_dir=run_dir), pool)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kseg.figures import runs_chart
-from kseg.files import atomic_path, write_text
-from kseg.page import css_width, data_uri, template, write_page
-from kseg.palette import IGNORED
+from kseg.data.palette import IGNORED
+from kseg.reports.figures import runs_chart
+from kseg.reports.html import css_width, data_uri, template, write_page
+from kseg.utils.files import atomic_path, write_text
 
 COLUMNS = (
     "experiment", "diary: leaderboard", "diary: validation", "mIoU", "batch-averaged", "constant", "epochs", "s an epoch",

@@ -27,9 +27,9 @@ import keras  # noqa: E402
 import torch  # noqa: E402
 from parity import BACKBONE_PAIRS, MODEL_PAIRS, ON_JAX, SIZES, Pair, build_pair, evaluation_error, training_errors  # noqa: E402
 
-from kseg.distribution import describe_devices  # noqa: E402
-from kseg.files import write_text  # noqa: E402
-from kseg.progress import progress_bar  # noqa: E402
+from kseg.runtime.distribution import describe_devices  # noqa: E402
+from kseg.utils.files import write_text  # noqa: E402
+from kseg.utils.progress import progress_bar  # noqa: E402
 
 PAGE = ROOT / "docs" / "checkpoints.md"
 SMALL = 1e-6

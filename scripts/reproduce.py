@@ -17,9 +17,10 @@ from experiments import Experiment, read_experiments
 from experiments_page import write_pages
 
 from kseg.config import TrainConfig
-from kseg.errors import KsegError, nearest
-from kseg.flags import parse, run_main
-from kseg.run import RunDir
+from kseg.config.command_line import parse
+from kseg.runtime.main import run_main
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.errors import KsegError, nearest
 
 DESCRIPTION = """
 Runs the diary's experiments one after the other, each a process of python -m kseg.train, and writes one table of them all,
@@ -99,7 +100,7 @@ def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     arguments, extra = parser().parse_known_args(list(words))
     arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "diary")
     if arguments.data == "drawn":
-        from kseg.data.synthetic import synthetic_coco
+        from kseg.data.synthetic.dataset import synthetic_coco
 
         extra = [f"--data_dir={synthetic_coco(train=8, val=4, size=64)}", *extra]
     for experiment in choose(arguments.only):

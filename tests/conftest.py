@@ -33,8 +33,8 @@ import pytest
 from PIL import Image
 from torchvision_ops import declare_torchvision_ops
 
-from kseg.flags import GC_THRESHOLD
-from kseg.xla_flags import order_for_memory
+from kseg.runtime.main import GC_THRESHOLD
+from kseg.runtime.xla_flags import order_for_memory
 
 gc.set_threshold(*GC_THRESHOLD)
 order_for_memory()  # as commands do, which some tests start: what they compile is then found by each other

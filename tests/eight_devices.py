@@ -1,4 +1,4 @@
-"""What one process does on eight devices: tests/test_distribution.py runs this file in a process that has them (XLA makes them
+"""What one process does on eight devices: tests/runtime/test_distribution.py runs this file in a process that has them (XLA makes them
 of the CPU's cores).
 """
 
@@ -17,14 +17,14 @@ from keras import ops
 from kseg import evaluate, train
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.distribution import data_parallel, shard
-from kseg.errors import KsegError
+from kseg.inference.predictor import Predictor
 from kseg.losses import CrossEntropy, build_loss
-from kseg.metrics import ConfusionMatrix, confusion_matrices
-from kseg.model_file import load_model
+from kseg.metrics.confusion_matrix import ConfusionMatrix, confusion_matrices
 from kseg.models.layers import BatchNormalization
-from kseg.run import RunDir
-from kseg.scoring import Predictor
+from kseg.models.saving import load_model
+from kseg.runtime.distribution import data_parallel, shard
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.errors import KsegError
 
 LOSSES = ["ce", "focal", "ohem", "dice", "dice(per_image=True)", "jaccard", "tversky", "lovasz", "ce+boundary"]
 

@@ -5,8 +5,8 @@ import json
 import keras
 
 from kseg.config import DataConfig, TrainConfig
-from kseg.model_file import save_model
-from kseg.run import RunDir
+from kseg.models.saving import save_model
+from kseg.runtime.run_dir import RunDir
 
 NAMES = ("background", "red", "green", "blue")
 """The classes of the fixture tiny_coco."""

@@ -9,9 +9,9 @@ from PIL import Image
 
 from kseg.config import DataConfig, TrainConfig
 from kseg.data.dataset import Sample
-from kseg.evaluation import Evaluation
-from kseg.report_page import write_report
-from kseg.run import RunDir
+from kseg.metrics.evaluation import Evaluation
+from kseg.reports.report_page import write_report
+from kseg.runtime.run_dir import RunDir
 
 CONFIG = TrainConfig(data=DataConfig(dataset="coco", data_dir="data/streets"), backbone="keras_cv/resnet18", image_size=(96, 128))
 

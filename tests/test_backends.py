@@ -4,16 +4,16 @@ import pytest
 from conftest import run_tests_on
 
 FILES = [
-    "tests/test_devices.py",
-    "tests/test_exhaustion.py",
-    "tests/test_metrics.py",
-    "tests/test_losses.py",
-    "tests/test_supervision.py",
-    "tests/test_optimizers.py",
-    "tests/test_schedules.py",
-    "tests/test_scoring.py",
+    "tests/runtime/test_devices.py",
+    "tests/runtime/test_out_of_memory.py",
+    "tests/metrics/test_metrics.py",
+    "tests/losses/test_losses.py",
+    "tests/models/test_auxiliary_head.py",
+    "tests/training/test_optimizers.py",
+    "tests/training/test_schedules.py",
+    "tests/inference/test_predictor.py",
     "tests/models/test_layers.py",
-    "tests/models/test_lowering.py",
+    "tests/models/test_convolutions.py",
     "tests/models/test_deeplabv3plus.py",
 ]
 

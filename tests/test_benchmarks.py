@@ -9,7 +9,7 @@ import keras
 import pytest
 from conftest import ROOT
 
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import benchmark

@@ -19,7 +19,7 @@ from kseg.config import (
     ShardsConfig,
     TrainConfig,
 )
-from kseg.flags import parse
+from kseg.config.command_line import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {

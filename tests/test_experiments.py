@@ -13,9 +13,9 @@ from conftest import ROOT
 from PIL import Image
 
 from kseg.config import TrainConfig
-from kseg.errors import KsegError
-from kseg.flags import parse
+from kseg.config.command_line import parse
 from kseg.models.layers import DOUBLE_NORMALIZATION, NORMALIZATIONS, Normalize
+from kseg.utils.errors import KsegError
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from experiments import read_experiments

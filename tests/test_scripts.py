@@ -10,12 +10,12 @@ import pytest
 from conftest import ROOT
 
 from kseg import evaluate
-from kseg.errors import KsegError
-from kseg.figures import losses_chart, runs_chart
-from kseg.metrics import scores
-from kseg.model_file import load_model
+from kseg.metrics.confusion_matrix import scores
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.run import RunDir
+from kseg.models.saving import load_model
+from kseg.reports.figures import losses_chart, runs_chart
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.errors import KsegError
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import compare_backends

@@ -8,10 +8,11 @@ kseg.train with those models to choose from: python tests/tiny_model.py --model=
 import keras
 import numpy as np
 
-from kseg.flags import run_main
-from kseg.models import build_model, register_model
-from kseg.models.backbones import register_backbone
+from kseg.models.backbones.registry import register_backbone
+from kseg.models.build import build_model
 from kseg.models.layers import Conv2D, Resize, conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.registry import register_model
+from kseg.runtime.main import run_main
 
 
 def build_tiny_backbone(*, output_stride, input_shape):

@@ -1,12 +1,13 @@
 """What a run is told: frozen dataclasses, validated, JSON both ways. Knows neither absl nor Keras.
 
-Every field carries its help text and group, from which kseg.flags makes the command line; a config may hold others, whose flags
+Every field carries its help text and group, from which kseg.config.command_line makes the command line; a config may hold others, whose flags
 stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.fields import build, flag_lines, flatten, leaves
-from kseg.config.find_rate import FindRateConfig
+from kseg.config.inference import EvaluateConfig, ExportConfig, TrainedConfig
+from kseg.config.lr_finder import FindRateConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig
 from kseg.config.share import DemoConfig, HubConfig
@@ -21,7 +22,6 @@ from kseg.config.train import (
     TrialConfig,
     better,
 )
-from kseg.config.use import EvaluateConfig, ExportConfig, TrainedConfig
 
 __all__ = [
     "MAX_PIXELS",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kseg.config.fields import check_choices, field
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 MAX_PIXELS = 2**30
 """What --max_pixels may be raised to: 3 GB an image."""

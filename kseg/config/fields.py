@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 Config = TypeVar("Config")
 COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kseg.config.fields import check_at_least, field
-from kseg.config.use import TrainedConfig
-from kseg.errors import KsegError
+from kseg.config.inference import TrainedConfig
+from kseg.utils.errors import KsegError
 
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 """Suffixes of --overlay_video, and the codec that each is written with."""

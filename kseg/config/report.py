@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from kseg.config.data import DataOverrides
 from kseg.config.fields import check_workers, compilation_cache_field, field
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from kseg.config.fields import check_not_empty, compilation_cache_field, field, parse_size
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 """A repository of the Hub by its name, owner/name."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kseg.config.data import DataConfig
 from kseg.config.fields import check_choices, compilation_cache_field, field, parse_size
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kseg.config.fields import (
     parse_size,
     to_json,
 )
-from kseg.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, nearest
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Data sources by name. Nothing here imports TensorFlow; kseg.data.pipeline does."""
+"""Data sources by name. Nothing here imports TensorFlow; kseg.data.loading.pipeline does."""
 
 from kseg.config import TRAIN_PART, VAL_PART, DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Dataset, Sample
-from kseg.errors import KsegError
-from kseg.registry import Registry
+from kseg.utils.errors import KsegError
+from kseg.utils.registry import Registry
 
 __all__ = ["DATASETS", "IGNORE_INDEX", "BadSample", "Dataset", "Sample", "build_dataset"]
 
@@ -35,7 +35,7 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
 @DATASETS.register("coco")
 def _coco(config: DataConfig, split: str) -> Dataset:
     """A COCO annotation file and a folder of images for each split."""
-    from kseg.data.coco import CocoDataset
+    from kseg.data.sources.coco import CocoDataset
 
     assert config.data_dir is not None  # DataConfig requires it
     return CocoDataset(
@@ -52,8 +52,8 @@ def _coco(config: DataConfig, split: str) -> Dataset:
 @DATASETS.register("folder")
 def _folder(config: DataConfig, split: str) -> Dataset:
     """Image files and label images side by side."""
-    from kseg.data.folder import FolderDataset
-    from kseg.data.label_map import read_label_map
+    from kseg.data.sources.folder import FolderDataset
+    from kseg.data.sources.label_map import read_label_map
 
     assert config.data_dir is not None  # DataConfig requires it
     if config.label_map is None:
@@ -72,8 +72,8 @@ def _folder(config: DataConfig, split: str) -> Dataset:
 @DATASETS.register("tfds")
 def _tfds(config: DataConfig, split: str) -> Dataset:
     """A prepared TensorFlow Datasets data set in ArrayRecord format; TensorFlow is not needed to read it."""
-    from kseg.data.label_map import read_label_map
-    from kseg.data.tfds import TfdsDataset
+    from kseg.data.sources.label_map import read_label_map
+    from kseg.data.sources.tfds import TfdsDataset
 
     assert config.tfds_name is not None  # DataConfig requires it
     return TfdsDataset(
@@ -90,6 +90,6 @@ def _tfds(config: DataConfig, split: str) -> Dataset:
 @DATASETS.register("synthetic")
 def _synthetic(config: DataConfig, split: str) -> Dataset:
     """The offline demonstration: drawn once into a cache folder, then read as any COCO data set."""
-    from kseg.data.synthetic import load_synthetic
+    from kseg.data.synthetic.dataset import load_synthetic
 
     return load_synthetic(split, config.data_dir)

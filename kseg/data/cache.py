@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from kseg.data.dataset import BadSample, Dataset, Sample
-from kseg.data.image_file import read_values
-from kseg.errors import KsegError
-from kseg.files import atomic_path, cache_folder
+from kseg.data.sources.image_file import read_values
+from kseg.utils.errors import KsegError
+from kseg.utils.files import atomic_path, cache_folder
 
 
 class Splittable(Dataset, Protocol):

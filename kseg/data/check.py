@@ -8,12 +8,12 @@ from typing import TypeVar
 import numpy as np
 
 from kseg.config import DataConfig
-from kseg.cores import usable_cores
 from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.subset import Subset
-from kseg.errors import KsegError
-from kseg.progress import progress_bar
+from kseg.utils.errors import KsegError
+from kseg.utils.progress import progress_bar
+from kseg.utils.system import usable_cores
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kseg.data.dataset import Dataset, Sample
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 class Subset:

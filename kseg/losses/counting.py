@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 def pixel_weights(label: Any, num_classes: int, ignore_index: int, class_weights: Sequence[float] | None) -> tuple[Any, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.errors import KsegError, nearest
 from kseg.losses.objects import LOSSES, WeightedSum
+from kseg.utils.errors import KsegError, nearest
 
 _EXAMPLES = "such as ce, ce+0.5*dice or focal(gamma=3)+2*tversky(alpha=0.3,beta=0.7)"
 

@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.errors import KsegError
 from kseg.losses.boundaries import boundary
 from kseg.losses.pixels import cross_entropy, cross_entropy_terms, focal, ohem
 from kseg.losses.regions import dice, jaccard, lovasz, tversky
-from kseg.registry import Registry
+from kseg.utils.errors import KsegError
+from kseg.utils.registry import Registry
 
 LOSSES = Registry("loss")
 Weights = Sequence[float] | None

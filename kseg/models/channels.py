@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 def adapt_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:

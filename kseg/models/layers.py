@@ -6,15 +6,16 @@ checkpoint needs no table. `sequential_name("decoder_aspp", 0)` joins them.
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from kseg.initializers import OfFewPrograms
-from kseg.models import lowering
-from kseg.tracing import traced_once
+from kseg.models.initializers import OfFewPrograms
+from kseg.models.ops import convolutions
+from kseg.runtime.tracing import traced_once
 
 register = keras.saving.register_keras_serializable("kseg")
 
@@ -73,12 +74,12 @@ class _Initialised(keras.layers.Layer):
 
 @register
 class DepthwiseConv2D(_Initialised, keras.layers.DepthwiseConv2D):
-    """keras.layers.DepthwiseConv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
+    """keras.layers.DepthwiseConv2D, computed by kseg.models.ops.convolutions. Same arguments, same weights, same results."""
 
     def call(self, inputs):
         if self.data_format != "channels_last":
             return super().call(inputs)
-        x = lowering.depthwise_conv2d(
+        x = convolutions.depthwise_conv2d(
             inputs, self.kernel, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate
         )
         if self.use_bias:
@@ -88,27 +89,27 @@ class DepthwiseConv2D(_Initialised, keras.layers.DepthwiseConv2D):
 
 @register
 class Conv2D(_Initialised, keras.layers.Conv2D):
-    """keras.layers.Conv2D, computed by kseg.models.lowering. Same arguments, same weights, same results."""
+    """keras.layers.Conv2D, computed by kseg.models.ops.convolutions. Same arguments, same weights, same results."""
 
     def convolution_op(self, inputs, kernel):
         if self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
         if self.groups == 1 and self.kernel_size == (1, 1):
-            return lowering.pointwise_conv2d(inputs, kernel, strides=self.strides)
+            return convolutions.pointwise_conv2d(inputs, kernel, strides=self.strides)
         where = {"strides": self.strides, "padding": self.padding, "dilation_rate": self.dilation_rate}
         if self.groups > 1:
-            return lowering.grouped_conv2d(inputs, kernel, groups=self.groups, **where)
-        return lowering.conv2d(inputs, kernel, **where)
+            return convolutions.grouped_conv2d(inputs, kernel, groups=self.groups, **where)
+        return convolutions.conv2d(inputs, kernel, **where)
 
 
 @register
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """keras.layers.MaxPooling2D, computed by kseg.models.lowering where it pads nothing. Same arguments, same results."""
+    """keras.layers.MaxPooling2D, computed by kseg.models.ops.convolutions where it pads nothing. Same arguments, same results."""
 
     def call(self, inputs):
         if self.data_format != "channels_last" or self.padding != "valid":
             return super().call(inputs)
-        return lowering.max_pool2d(inputs, self.pool_size, self.strides)
+        return convolutions.max_pool2d(inputs, self.pool_size, self.strides)
 
 
 @register
@@ -345,3 +346,16 @@ def fcn_head(x: Any, num_classes: int, *, dropout: float = 0.1, name: str) -> An
     x = conv_bn_relu(x, x.shape[-1] // 4, name=name)
     x = keras.layers.Dropout(dropout, name=sequential_name(name, 3))(x)
     return torch_head(x, num_classes, name=sequential_name(name, 4))
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made inside have this Keras dtype policy: float32, or mixed_bfloat16 or mixed_float16, which compute in 16 bits and
+    keep variables in float32. Layers made afterwards have the policy of before.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

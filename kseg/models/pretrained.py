@@ -16,11 +16,11 @@ from typing import Any
 
 import keras
 
-from kseg.errors import KsegError, cause
-from kseg.model_file import load_model
-from kseg.models.backbones import BACKBONES, HubWeights
+from kseg.models.backbones.registry import BACKBONES, HubWeights
 from kseg.models.layers import NORMALIZATIONS, Normalize
-from kseg.models.torch_weights import load_backbone_weights
+from kseg.models.pytorch.load import load_backbone_weights
+from kseg.models.saving import load_model
+from kseg.utils.errors import KsegError, cause
 
 KERAS_FILES = (".keras", ".h5")
 TORCH_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 
 from kseg.config import TrainConfig
-from kseg.distribution import describe_devices
 from kseg.losses import CrossEntropy
-from kseg.models import build_model
+from kseg.models.build import build_model
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.optimizers import TorchAdam
+from kseg.runtime.distribution import describe_devices
+from kseg.training.optimizers import TorchAdam
 
 
 def main(settings: dict[str, Any]) -> None:

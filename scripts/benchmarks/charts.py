@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from kseg.figures import _png
+from kseg.reports.figures import _png
 
 _COLORS = {"kseg": "#0072b2", "eager": "#d55e00", "compile": "#7f8ea3"}
 

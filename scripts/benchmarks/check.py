@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.common import network_title, read_between
 from benchmarks.speed import COLUMNS, INFER, PAGE, STEP, section, table
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 HELP = (
     "Measures step and infer again with the commands that stand in docs/performance.md, and compares the ratios with its tables: "

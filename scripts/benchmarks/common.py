@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kseg.cores import usable_cores
-from kseg.errors import KsegError
-from kseg.files import write_text
+from kseg.utils.errors import KsegError
+from kseg.utils.files import write_text
+from kseg.utils.system import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

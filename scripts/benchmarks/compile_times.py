@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
 from benchmarks.speed_side import KSEG_WITHOUT, device_facts
-from kseg.errors import KsegError
-from kseg.imports import without
-from kseg.xla_flags import xla_flags_and
+from kseg.runtime.xla_flags import xla_flags_and
+from kseg.utils.errors import KsegError
+from kseg.utils.system import without
 
 HELP = (
     "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 8 minutes on two "
@@ -73,7 +73,7 @@ def _publish(result: dict[str, Any], *, write: bool, file: Path | None) -> None:
 def registered() -> list[str]:
     """Every registered model."""
     os.environ["KERAS_BACKEND"] = "jax"
-    from kseg.models import list_models
+    from kseg.models.registry import list_models
 
     return list_models()
 
@@ -120,8 +120,8 @@ def main(settings: dict[str, Any]) -> None:
     import numpy as np
 
     from benchmarks.steps import compiled_model
-    from kseg.memory import jitted_step
-    from kseg.models import MODELS
+    from kseg.models.registry import MODELS
+    from kseg.runtime.memory import jitted_step
 
     device = device_facts("kseg")  # starts the device, which is no model's work
     name, _, backbone = settings["network"].partition("/")

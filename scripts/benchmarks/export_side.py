@@ -16,8 +16,8 @@ def make(settings: dict[str, Any]) -> None:
 
     import kseg
     from kseg.config import TrainConfig
-    from kseg.model_file import save_model
-    from kseg.run import RunDir
+    from kseg.models.saving import save_model
+    from kseg.runtime.run_dir import RunDir
 
     keras.utils.set_random_seed(0)
     name, backbone = settings["model"].split("/", 1)
@@ -45,7 +45,7 @@ def loaded(format: str, folder: Path) -> Callable[[np.ndarray], Any]:
         model = tf.saved_model.load(path).signatures["serving_default"]
         return lambda images: model(images=tf.constant(images))["logits"].numpy()
     if format == "kseg":
-        from kseg.model_file import load_model
+        from kseg.models.saving import load_model
 
         return load_model(folder / "run/model.keras").predict_on_batch
     import jax.export

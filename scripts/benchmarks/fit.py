@@ -60,8 +60,8 @@ def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds a step within fit, with the callbacks of a run that act on every step, and of the bare loop, in turns."""
     import keras
 
-    from kseg.callbacks import Position, Progress
-    from kseg.distribution import hide_accelerators_from_tensorflow
+    from kseg.runtime.distribution import hide_accelerators_from_tensorflow
+    from kseg.training.callbacks import Position, Progress
 
     hide_accelerators_from_tensorflow()
     import tensorflow as tf
@@ -100,7 +100,7 @@ def _bare_loop(model: Any, batches: Any) -> Callable[[int], None]:
     """Keras's own train_step, jitted with its state donated, in a loop that does nothing else."""
     import jax
 
-    from kseg.memory import compiled_step
+    from kseg.runtime.memory import compiled_step
 
     step, state = compiled_step(model, *next(batches))
 

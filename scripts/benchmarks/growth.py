@@ -10,8 +10,8 @@ from benchmarks.common import ROOT, in_words, machine, place, read_numbers, writ
 from benchmarks.speed import PACKAGES, peers
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, seconds
-from kseg.errors import KsegError
-from kseg.files import atomic_path
+from kseg.utils.errors import KsegError
+from kseg.utils.files import atomic_path
 
 HELP = (
     "Time and memory of a training step against image size, batch and classes, with fitted exponents; --peer: smp's, too. "

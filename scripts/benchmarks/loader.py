@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import ROOT, Side, in_words, machine, write_between, write_numbers
-from kseg.cores import usable_cores
+from kseg.utils.system import usable_cores
 
 HELP = "Images/s of the data loader, its scaling, memory over 20 epochs and start-up; --peer: against torch's DataLoader."
 PAGE = ROOT / "docs" / "performance.md"
@@ -64,7 +64,7 @@ def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[st
     if name == "camvid":
         data = {"data_dir": arguments.data_dir, "background": False, "ignore_categories": ["unlabelled"]}
     else:
-        from kseg.data.synthetic import synthetic_coco
+        from kseg.data.synthetic.dataset import synthetic_coco
 
         data = {"data_dir": str(synthetic_coco(train=96, val=1, size=512))}
     return {

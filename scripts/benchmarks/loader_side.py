@@ -43,8 +43,8 @@ def open_dataset(settings: dict[str, Any]) -> Any:
 
 def kseg_batches(settings: dict[str, Any]) -> Iterator[float]:
     """Yields the seconds from after the imports to the first batch, then for every batch."""
-    from kseg.data.pipeline import train_batches
-    from kseg.data.workers import worker_pool
+    from kseg.data.loading.pipeline import train_batches
+    from kseg.data.loading.worker_pool import worker_pool
 
     start = time.perf_counter()
     with worker_pool(settings["workers"]) as pool:
@@ -69,7 +69,7 @@ def torch_batches(settings: dict[str, Any]) -> Iterator[float]:
     import cv2
     import torch
 
-    from kseg.data.augment import Augmenter
+    from kseg.data.augmentation.augmenter import Augmenter
 
     start = time.perf_counter()
     dataset = open_dataset(settings)

@@ -8,7 +8,7 @@ from benchmarks.goals import NETWORKS
 from benchmarks.speed import PACKAGES
 from benchmarks.steps import Work
 from benchmarks.turns import check_networks, measure, memory, seconds
-from kseg.xla_flags import OWN_ORDER
+from kseg.runtime.xla_flags import OWN_ORDER
 
 HELP = (
     "Peak memory of training steps, on a CPU in XLA's own order of a program, too; --peer: beside "

@@ -3,7 +3,7 @@
 import gc
 from pathlib import Path
 
-from kseg.allocator import return_freed_memory
+from kseg.runtime.memory import return_freed_memory
 
 
 def peak_mb() -> float:

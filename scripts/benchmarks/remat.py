@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from kseg.xla_flags import SEQUENTIAL, xla_flags_and
+from kseg.runtime.xla_flags import SEQUENTIAL, xla_flags_and
 
 HELP = "Memory of a training step with and without --remat, or --loss_bands, as JAX and XLA count it."
 
@@ -23,11 +23,11 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ["KERAS_BACKEND"] = "jax"
     import numpy as np
 
-    from kseg.distribution import describe_devices
     from kseg.losses import CrossEntropy
-    from kseg.memory import kept_bytes, step_memory
-    from kseg.models import build_model
-    from kseg.models.bands import banded
+    from kseg.models.build import build_model
+    from kseg.models.chunked_loss import banded
+    from kseg.runtime.distribution import describe_devices
+    from kseg.runtime.memory import kept_bytes, step_memory
 
     size, batch = arguments.image_size, arguments.batch_size
     images, labels = np.zeros((batch, size, size, 3), "uint8"), np.zeros((batch, size, size), "uint8")

@@ -11,8 +11,8 @@ from benchmarks.common import ROOT, in_words, machine, network_title, place, rea
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
 from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
-from kseg.errors import KsegError
-from kseg.files import atomic_path
+from kseg.utils.errors import KsegError
+from kseg.utils.files import atomic_path
 
 PAGE = ROOT / "docs" / "performance.md"
 NUMBERS = ROOT / "docs" / "performance"
@@ -217,7 +217,7 @@ def _utilisation(result: dict[str, Any]) -> str:
         network = network_title(row["work"]["network"])
         parts.append(f"{network} " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     counted = "three times the forward pass's multiplications and additions" if passes == 3 else "multiplications and additions"
-    return f"Model FLOP utilisation, of {peak:g} TFLOP/s ({counted}, as `kseg.summary.count_flops` has them): {'; '.join(parts)}."
+    return f"Model FLOP utilisation, of {peak:g} TFLOP/s ({counted}, as `kseg.training.summary.count_flops` has them): {'; '.join(parts)}."
 
 
 def chart_rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:

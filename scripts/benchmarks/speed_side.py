@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.process_memory import held_mb, peak_mb, release, reset_peak
 from benchmarks.steps import Step, Work, kseg_step, torch_step
-from kseg.errors import KsegError
-from kseg.imports import without
+from kseg.utils.errors import KsegError
+from kseg.utils.system import without
 
 KSEG_WITHOUT = ("tensorflow", "keras_cv", "torch")
 """What kseg's side is kept from importing."""
@@ -65,12 +65,12 @@ def _import_all(side: str, work: Work) -> float:
     if side == "kseg":
         import jax
 
-        import kseg.functional
         import kseg.losses
-        import kseg.memory
-        import kseg.metrics
+        import kseg.metrics.confusion_matrix
         import kseg.models
-        import kseg.summary  # noqa: F401
+        import kseg.models.functional
+        import kseg.runtime.memory
+        import kseg.training.summary  # noqa: F401
 
         jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8))).block_until_ready()  # starts the device and the compiler
     else:  # torch and timm import more as they go

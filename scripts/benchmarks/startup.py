@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import ROOT, machine, write_between
-from kseg.flags import run_main
+from kseg.runtime.main import run_main
 
 HELP = "Seconds to the first training step of DeepLabV3+, cold and warm: an empty compilation cache and a filled one, in turns."
 PAGE = ROOT / "docs" / "performance.md"
@@ -89,8 +89,8 @@ def main(settings: dict[str, Any]) -> None:
     import numpy as np
 
     import kseg
-    from kseg.compilation_cache import keep_compiled_programs
-    from kseg.optimizers import build_optimizer
+    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.training.optimizers import build_optimizer
 
     keep_compiled_programs(settings["cache"])
     keras.utils.set_random_seed(0)

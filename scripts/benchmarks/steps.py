@@ -46,7 +46,7 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
     import keras
 
     import kseg
-    from kseg.optimizers import build_optimizer
+    from kseg.training.optimizers import build_optimizer
 
     keras.utils.set_random_seed(0)
     model = kseg.build_model(name, num_classes=num_classes, backbone=backbone)
@@ -74,8 +74,8 @@ def kseg_step(work: Work) -> Step:
     import keras
 
     import kseg
-    from kseg.memory import jitted_step
-    from kseg.summary import count_flops
+    from kseg.runtime.memory import jitted_step
+    from kseg.training.summary import count_flops
 
     keras.config.set_dtype_policy("mixed_bfloat16" if work.precision == "bfloat16" else "float32")
     images, labels = work.batch()

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.common import Side
 from benchmarks.steps import PEERS, Work
-from kseg.errors import KsegError, nearest
-from kseg.xla_flags import xla_flags_and
+from kseg.runtime.xla_flags import xla_flags_and
+from kseg.utils.errors import KsegError, nearest
 
 PEER_NAMES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
 
@@ -76,8 +76,8 @@ def _say(what: str) -> None:
 def check_networks(networks: Sequence[str], *, peer: bool) -> None:
     """Raises KsegError for a word that is not MODEL/BACKBONE, an unknown name, or what one of the sides does not have."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    from kseg.models import MODELS
-    from kseg.models.backbones import check_backbone
+    from kseg.models.backbones.registry import check_backbone
+    from kseg.models.registry import MODELS
 
     for network in networks:
         model, slash, backbone = network.partition("/")

@@ -7,7 +7,7 @@ import pytest
 
 from kseg.data.check import Subset, check_samples
 from kseg.data.dataset import BadSample, Dataset, Sample
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 
 class Numbers:

@@ -7,7 +7,7 @@ import pytest
 
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.class_weights import (
+from kseg.data.inspection.class_weights import (
     check_setting,
     find_class_weights,
     inverse,
@@ -16,7 +16,7 @@ from kseg.data.class_weights import (
     read_class_weights,
     sum_counts,
 )
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 NAMES = ("road", "tree", "car")
 

@@ -11,9 +11,9 @@ from PIL import Image
 from pycocotools import mask as mask_lib
 
 from kseg.data.check import check_samples
-from kseg.data.coco import CocoDataset
 from kseg.data.dataset import BadSample, Dataset
-from kseg.errors import KsegError
+from kseg.data.sources.coco import CocoDataset
+from kseg.utils.errors import KsegError
 
 HEIGHT, WIDTH = 20, 30
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 12, "name": "void"}]

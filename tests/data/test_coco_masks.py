@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_lib
 
-from kseg.data.coco_masks import (
+from kseg.data.sources.coco_masks import (
     BadMask,
     check_runs,
     clip_polygon,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data.elastic import ElasticTransform
+from kseg.data.augmentation.elastic import ElasticTransform
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from kseg.config import DataConfig, TrainConfig
 from kseg.data import build_dataset
 from kseg.data.check import check_samples, open_split
 from kseg.data.dataset import BadSample, Dataset
-from kseg.errors import KsegError
+from kseg.utils.errors import KsegError
 
 LABEL = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)
 

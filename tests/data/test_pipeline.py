@@ -6,10 +6,10 @@ import pytest
 
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.augment import Augmenter, sample_seed
+from kseg.data.augmentation.augmenter import Augmenter, sample_seed
 from kseg.data.dataset import BadSample, Sample
-from kseg.data.pipeline import eval_batches, full_size_batches, sample_errors, train_batches
-from kseg.errors import KsegError
+from kseg.data.loading.pipeline import eval_batches, full_size_batches, sample_errors, train_batches
+from kseg.utils.errors import KsegError
 
 
 class Slow:

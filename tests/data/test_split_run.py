@@ -4,10 +4,10 @@ import keras
 
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
 from kseg.data import build_dataset
-from kseg.evaluate import evaluate
-from kseg.model_file import save_model
-from kseg.run import RunDir
-from kseg.scoring import Predictor
+from kseg.inference.evaluate import evaluate
+from kseg.inference.predictor import Predictor
+from kseg.models.saving import save_model
+from kseg.runtime.run_dir import RunDir
 
 
 def test_evaluate_scores_the_images_that_validated(tiny_coco, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kseg.data.submission import read_submission, resize_prediction, write_submission
-from kseg.errors import KsegError
+from kseg.inference.submission import read_submission, resize_prediction, write_submission
+from kseg.utils.errors import KsegError
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (360, 480), (50, 41), (257, 255), (1, 1)])

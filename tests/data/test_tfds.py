@@ -12,8 +12,8 @@ from kseg.config import DataConfig, ShardsConfig
 from kseg.data import build_dataset
 from kseg.data.check import open_split
 from kseg.data.dataset import BadSample, Dataset
-from kseg.errors import KsegError
-from kseg.write_shards import write_shards
+from kseg.data.shards import write_shards
+from kseg.utils.errors import KsegError
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kseg.data.augment import Augmenter, describe_transforms
-from kseg.data.elastic import ElasticTransform
-from kseg.data.transforms import TRANSFORMS
-from kseg.errors import KsegError
+from kseg.data.augmentation.augmenter import Augmenter, describe_transforms
+from kseg.data.augmentation.elastic import ElasticTransform
+from kseg.data.augmentation.transforms import TRANSFORMS
+from kseg.utils.errors import KsegError
 
 ARGUMENTS = {  # of the transforms that have no defaults for all
     "CenterCrop": "height=90, width=100",

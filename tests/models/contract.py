@@ -13,7 +13,7 @@ import numpy as np
 
 from kseg import load_model
 from kseg.losses import CrossEntropy
-from kseg.models import build_model
+from kseg.models.build import build_model
 
 SMALL_FC = {"fc_filters": 32}
 CASES = {

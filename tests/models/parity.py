@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from kseg.losses import CrossEntropy
-from kseg.models import build_backbone, build_model
-from kseg.models.backbones import BACKBONES
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.backbones.registry import BACKBONES
+from kseg.models.build import build_backbone, build_model
+from kseg.models.pytorch.load import load_torch_weights
 
 CLASSES = 5
 SIZES = ((64, 96), (129, 97), (256, 256))

@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT
 from contract import CASES
 
-from kseg.models import MODELS, list_backbones, list_models
-from kseg.models.backbones import BACKBONES, keras_cv_tables
+from kseg.models.backbones import keras_cv_tables
+from kseg.models.backbones.registry import BACKBONES, list_backbones
+from kseg.models.registry import MODELS, list_models
 
 
 def run(mode, folder, backend):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from parity import channels_first, channels_last, randomise, relative_error
 
-from kseg.models import build_model
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_model
+from kseg.models.pytorch.load import load_torch_weights
 
 
 @pytest.fixture(scope="module")

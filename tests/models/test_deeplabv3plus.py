@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from kseg.models import MODELS
 from kseg.models.layers import Resize
+from kseg.models.registry import MODELS
 
 
 def copy_from_torch(module: torch.nn.Module, model: keras.Model) -> None:

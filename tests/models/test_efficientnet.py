@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_torch_weights import channels_last, randomise, relative_error
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone, build_model
 from kseg.models.backbones import efficientnet
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_backbone, build_model
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 # smp points to its encoders of timm's form, which are other networks: the ones here are those its users trained.
 pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")

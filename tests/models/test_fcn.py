@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kseg.models import MODELS, build_model
-from kseg.models.fcn import Bilinear
+from kseg.models.build import build_model
+from kseg.models.decoders.fcn import Bilinear
 from kseg.models.layers import Resize
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.models.registry import MODELS
 
 STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
 UPSAMPLING = {"fcn32s": (), "fcn16s": ("upscore2",), "fcn8s": ("upscore2", "upscore_pool4")}

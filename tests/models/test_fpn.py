@@ -5,9 +5,9 @@ import pytest
 import torch
 from parity import channels_first, channels_last, randomise, relative_error
 
-from kseg.errors import KsegError
-from kseg.models import build_model
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_model
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 
 @pytest.fixture(scope="module")

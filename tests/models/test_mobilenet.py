@@ -5,9 +5,9 @@ import pytest
 import torch
 from test_torch_weights import channels_last, randomise, relative_error
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_backbone
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 
 @pytest.mark.parametrize(("size", "output_stride"), [((64, 96), 8), ((65, 47), 16), ((65, 47), 32)])

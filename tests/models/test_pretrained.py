@@ -13,11 +13,11 @@ from hub_server import COMMIT, serve, use_hub
 from parity import randomise
 from safetensors.numpy import save_file
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone, build_model, list_backbones
-from kseg.models.backbones import BACKBONES
+from kseg.models.backbones.registry import BACKBONES, list_backbones
+from kseg.models.build import build_backbone, build_model
 from kseg.models.channels import channel_statistics
 from kseg.models.pretrained import download, find_weights
+from kseg.utils.errors import KsegError
 
 # --- The table ------------------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 import keras
 import pytest
 
-from kseg.errors import KsegError
-from kseg.models import MODELS, build_model, list_backbones, list_models
-from kseg.models.backbones import BACKBONES
+from kseg.models.backbones.registry import BACKBONES, list_backbones
+from kseg.models.build import build_model
+from kseg.models.registry import MODELS, list_models
+from kseg.utils.errors import KsegError
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kseg.errors import KsegError
-from kseg.models import MODELS, build_model
-from kseg.models.segnet import max_unpool
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_model
+from kseg.models.decoders.segnet import max_unpool
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.models.registry import MODELS
+from kseg.utils.errors import KsegError
 
 DECODER = [(512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,)]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from test_torch_weights import channels_last, randomise, relative_error
 
-from kseg.models import build_backbone
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_backbone
+from kseg.models.pytorch.load import load_torch_weights
 
 LEVELS = ("c1", "c2", "c3", "c4", "c5")
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from parity import randomise
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone, build_model, list_backbones
 from kseg.models.backbones.keras_cv import _without_values
-from kseg.models.torch_export import export_torch_weights, torch_path
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.backbones.registry import list_backbones
+from kseg.models.build import build_backbone, build_model
+from kseg.models.pytorch.export import export_torch_weights, torch_path
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 FILLED_IN = ("num_batches_tracked", "encoder.conv_head.weight", "encoder.bn2.")
 

@@ -1,4 +1,4 @@
-"""Torch-layout backbones and whole models against timm and smp, with weights read by kseg.models.torch_weights."""
+"""Torch-layout backbones and whole models against timm and smp, with weights read by kseg.models.pytorch.load."""
 
 import keras
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 import torch
 from parity import channels_last, randomise, relative_error
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone, build_model
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_backbone, build_model
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import torch
 from parity import CLASSES, channels_first
 
 from kseg.losses import CrossEntropy
-from kseg.models import build_model
-from kseg.models.torch_weights import load_torch_weights
-from kseg.optimizers import TorchAdam
+from kseg.models.build import build_model
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.training.optimizers import TorchAdam
 
 STEPS, BATCH, SIZE = 20, 8, (96, 96)
 RATE = 1e-5

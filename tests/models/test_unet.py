@@ -6,10 +6,11 @@ import pytest
 import torch
 from parity import channels_first, channels_last, randomise, relative_error
 
-from kseg.errors import KsegError
-from kseg.models import MODELS, build_model
+from kseg.models.build import build_model
 from kseg.models.layers import ResizeNearest
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.models.registry import MODELS
+from kseg.utils.errors import KsegError
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
-"""VGG backbones against smp's encoder, level by level, with weights read by kseg.models.torch_weights."""
+"""VGG backbones against smp's encoder, level by level, with weights read by kseg.models.pytorch.load."""
 
 import numpy as np
 import pytest
 import torch
 
-from kseg.errors import KsegError
-from kseg.models import build_backbone
-from kseg.models.torch_weights import load_torch_weights
+from kseg.models.build import build_backbone
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.utils.errors import KsegError
 
 LEVELS = ("c0", "c1", "c2", "c3", "c4", "c5")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv, depthwise_conv
 from kseg.models.layers import NORMALIZATIONS, batch_norm
 
@@ -94,7 +94,7 @@ FORMS = {"tf_efficientnet_": Form(True, 1e-3, 0.0), "timm-efficientnet-": Form(F
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Sizes are rounded up.
+    """Builds the backbone `name`; see kseg.models.build.build_backbone. Sizes are rounded up.
 
     Features c2 to c5 are the last stages of their stride. c1 is the first stage (16 channels in b0) in timm's form, and the stem
     (32) in smp's.

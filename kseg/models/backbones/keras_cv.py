@@ -23,13 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kseg.errors import KsegError
-from kseg.models.backbones import register_backbone
 from kseg.models.backbones.keras_cv_tables import BACKBONES, Family
+from kseg.models.backbones.registry import register_backbone
+from kseg.utils.errors import KsegError
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int], pretrained: bool = False) -> Any:
-    """Builds the backbone `name` (without "keras_cv/"). See kseg.models.backbones.build_backbone.
+    """Builds the backbone `name` (without "keras_cv/"). See kseg.models.build.build_backbone.
 
     pretrained: keras-cv's ImageNet preset, which Kaggle serves, not random weights. The presets were trained on images in 0..1,
     so the backbone then undoes the normalisation in its first layer.
@@ -70,7 +70,7 @@ def keras_cv_model(name: str) -> Any:
 
 
 def _keras_cv_class(name: str) -> Any:
-    from kseg.distribution import hide_accelerators_from_tensorflow
+    from kseg.runtime.distribution import hide_accelerators_from_tensorflow
 
     hide_accelerators_from_tensorflow()
     import keras_cv

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv, depthwise_conv
 from kseg.models.layers import batch_norm
 
@@ -16,7 +16,7 @@ LEVEL_AFTER_BLOCK = {1: "c1", 3: "c2", 6: "c3", 13: "c4"}
 
 
 def build(*, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """Builds the backbone; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
+    """Builds the backbone; see kseg.models.build.build_backbone. Features c1 to c5; sizes are rounded up.
 
     c1 to c4 are linear (16, 24, 32 and 96 channels), and c5 is the 1280 channels before the classifier's pooling, as in smp.
     output_stride 16 or 8: the last stages keep their resolution and are dilated, their first block included, as smp does.

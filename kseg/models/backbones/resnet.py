@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
 from kseg.models.layers import MaxPooling2D, batch_norm
 
@@ -72,7 +72,7 @@ REVISIONS = {
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5; sizes are rounded up.
+    """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c1 to c5; sizes are rounded up.
 
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
     torchvision_resnet50 and _resnet101 have stride 8 only, and torchvision's dilation: the first block's comes one stage later.

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, register_backbone
 from kseg.models.backbones.torch_layers import conv
 from kseg.models.layers import MaxPooling2D, batch_norm
 
@@ -25,7 +25,7 @@ REVISIONS = {
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Features c1 to c5.
+    """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c1 to c5.
 
     Sizes are rounded up, but for the stem's max pool, which rounds down: c2 is [B, floor(ceil(H/2) / 2), ...].
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.

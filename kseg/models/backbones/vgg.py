@@ -8,7 +8,7 @@ from functools import partial
 
 import keras
 
-from kseg.models.backbones import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, register_backbone
 from kseg.models.layers import Conv2D, MaxPooling2D, batch_norm
 
 FILTERS = (64, 128, 256, 512, 512)
@@ -40,7 +40,7 @@ def build(
     output_stride: int,
     input_shape: tuple[int | None, int | None, int],
 ) -> keras.Model:
-    """Builds the backbone `name`; see kseg.models.backbones.build_backbone. Sizes are rounded down.
+    """Builds the backbone `name`; see kseg.models.build.build_backbone. Sizes are rounded down.
 
     normalized: batch norm after every convolution. Features, as smp's encoder yields them: c0 [B, H, W, 64] to c4
     [B, H // 16, W // 16, 512] are each stage's last ReLU, before its pool (in the paper's words conv1_2 to conv5_3); c5

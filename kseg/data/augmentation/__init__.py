@@ -1,0 +1,1 @@
+"""Augmentation: presets, transforms by text, and the augmenter that applies them."""

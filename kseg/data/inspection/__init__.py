@@ -1,0 +1,1 @@
+"""Checks of a data set before training: statistics, issues, class weights."""

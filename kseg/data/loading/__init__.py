@@ -1,0 +1,1 @@
+"""Loading: from samples on disk to tf.data batches, in worker processes."""

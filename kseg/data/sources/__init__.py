@@ -1,0 +1,1 @@
+"""Data sources: COCO, folders of label images, TensorFlow Datasets, plain image files."""

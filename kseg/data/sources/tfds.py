@@ -1,0 +1,144 @@
+"""Data sets of TensorFlow Datasets in ArrayRecord format: random access, no TensorFlow.
+
+The images' bytes are decoded by kseg.data.sources.image_file, not by tfds: the same pixels and the same refusals as everywhere.
+"""
+
+import functools
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
+from kseg.data.sources.image_file import read_image, read_size, read_values
+from kseg.data.sources.label_map import LabelMap, build_label_map
+from kseg.utils.errors import KsegError, nearest
+
+FILE_NAME = "file_name"
+"""Text feature that names the sample, if the data set has it."""
+
+
+class TfdsDataset:
+    """One split of a prepared tfds data set, as a kseg.data.dataset.Dataset. Nothing is downloaded.
+
+    Args:
+        name: as tfds.builder takes it: "oxford_iiit_pet", with ":version" or "/config".
+        split: "train", "train[:90%]", ....
+        data_dir: where tfds keeps data sets; None: tfds's own default.
+        image, label: image features.
+        label_map: what the label's values stand for; None if the label feature is a LabeledImage with names.
+        max_pixels: see kseg.data.sources.image_file.read_image.
+
+    Raises:
+        KsegError: if the data set is not prepared as ArrayRecord, or has no such split or feature.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        image: str = "image",
+        label: str = "segmentation_mask",
+        label_map: LabelMap | None = None,
+        max_pixels: int | None = None,
+    ):
+        self.ignore_index = IGNORE_INDEX
+        self._tfds, self._split, self._max_pixels = name, split, max_pixels
+        self._features = (image, label)
+        self._data_dir = os.path.expanduser(data_dir) if data_dir else None  # noqa: PTH111  # tfds's may be a URL
+        info = _builder(name, self._data_dir).info
+        features = info.features
+        for flag, feature in (("tfds_image", image), ("tfds_label", label)):
+            if feature not in features:
+                raise KsegError(f"--{flag}={feature}: {name} has no such feature{nearest(feature, list(features))}")
+            if not hasattr(features[feature], "encoding_format"):
+                raise KsegError(f"--{flag}={feature}: this feature of {name} is no image; choose another.")
+        if not re.match(r"\w+", split) or re.match(r"\w+", split)[0] not in {"all", *info.splits}:  # type: ignore[index]
+            raise KsegError(f"{name} has no split {split!r}{nearest(split, list(info.splits))}")
+        names = getattr(features[label], "names", None)  # Of a LabeledImage.
+        if label_map is None:
+            if not names:
+                raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
+            label_map = build_label_map(dict(enumerate(names)), name)
+        self._map, self.class_names = label_map, label_map.class_names
+        self._named = FILE_NAME in features
+        try:
+            self._count = len(self._source)
+        except Exception as error:
+            raise KsegError(f"split {split!r} of {name} cannot be opened ({' '.join(str(error).split())}).") from error
+        if not self._count:
+            raise KsegError(f"split {split!r} of {name} is empty; choose another.")
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        features = _builder(self._tfds, self._data_dir).info.features
+        skipped = {key: tfds.decode.SkipDecoding() for key in features if hasattr(features[key], "encoding_format")}
+        return _builder(self._tfds, self._data_dir).as_data_source(self._split, decoders=skipped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_source"}  # Opened again where it is read.
+
+    def __len__(self) -> int:
+        return self._count
+
+    def name(self, index: int) -> str:
+        """The record's file_name, or its place in the split."""
+        name = self._record(index)[FILE_NAME] if self._named else f"{self._split}-{index:06d}"
+        return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the label image, from its header."""
+        return read_size(self._record(index)[self._features[1]], self._shown(index), self._max_pixels)
+
+    def load(self, index: int) -> Sample:
+        """Reads sample `index`. Raises BadSample, with a line that names the record, if it cannot be used."""
+        index = range(len(self))[index]
+        return Sample(self.load_image(index), self.load_label(index), self.name(index))
+
+    def load_image(self, index: int) -> np.ndarray:
+        """The image, uint8 [H, W, 3]."""
+        shown = f"{self._shown(index)}, feature {self._features[0]}"
+        size = self.size(index)
+        source = self.image_bytes(index)
+        return read_image(source, shown, size, stated_in=f"feature {self._features[1]}", max_pixels=self._max_pixels)
+
+    def load_label(self, index: int) -> np.ndarray:
+        """The label map, uint8 [H, W]."""
+        shown = f"{self._shown(index)}, feature {self._features[1]}"
+        return self._map(read_values(self._record(index)[self._features[1]], shown, self._max_pixels), shown)
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image file's content."""
+        return self._record(index)[self._features[0]]
+
+    def _record(self, index: int) -> dict[str, Any]:
+        try:
+            return self._source[index]
+        except Exception as error:  # A damaged shard: array_record and protobuf raise many kinds.
+            raise BadSample(f"{self._shown(index)}: cannot be read ({' '.join(str(error).split())}).") from error
+
+    def _shown(self, index: int) -> str:
+        return f"{self._tfds}, split {self._split}, record {index}"
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise KsegError(f"--tfds_name={name}: cannot be opened ({reason}); check the name and --data_dir.") from error
+    how = f"prepare it first: tfds build {name} --file_format=array_record"
+    if not builder.is_prepared():
+        raise KsegError(f"--tfds_name={name}: is not prepared in {builder.data_dir}; {how}.")
+    if builder.info.file_format.value != "array_record":
+        raise KsegError(
+            f"--tfds_name={name}: is prepared as {builder.info.file_format.value}, which has no random access; {how}."
+        )
+    return builder

@@ -1,1 +1,0 @@
-"""Trained models for programs without kseg: StableHLO, SavedModel, ONNX."""

@@ -1,0 +1,1 @@
+"""Inference: loads trained models, predicts, evaluates and writes the results."""

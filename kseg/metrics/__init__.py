@@ -1,0 +1,1 @@
+"""Metrics: confusion matrix, mIoU, boundary IoU and calibration."""

@@ -1,0 +1,46 @@
+"""Deep supervision: training a model that has an auxiliary head, and using it without."""
+
+import keras
+
+from kseg.models.chunked_loss import Banded
+from kseg.models.layers import TrainingModel
+
+
+@keras.saving.register_keras_serializable("kseg")
+class DeeplySupervised(TrainingModel):
+    """A model of {"logits": ..., "auxiliary": ...} that trains on the loss of both heads, and is judged by its logits alone.
+
+    fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), loss being the one that compile was given; that
+    sum is the "loss" of its logs. Metrics and val_loss are of the logits, under the names that they have for a model of one head.
+    Made by deeply_supervised.
+    """
+
+    SETTINGS = ("auxiliary_weight",)
+    auxiliary_weight = 0.0
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        if training:
+            loss = loss + self.auxiliary_weight * self.loss(y, y_pred["auxiliary"], sample_weight)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
+
+
+def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupervised:
+    """Returns the model, of the same layers, that trains on both of its heads. model: build_model's with auxiliary=True."""
+    supervised = DeeplySupervised(model.input, model.output, name=model.name)
+    supervised.auxiliary_weight = auxiliary_weight
+    return supervised
+
+
+def main_head(model: keras.Model) -> keras.Model:
+    """Returns a trained model to use, of the same layers: without an auxiliary head, with the resize that a banded one lacks. Any
+    other model is returned as it is.
+    """
+    if isinstance(model, Banded):
+        return model.whole()
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.input, model.output["logits"], name=model.name)

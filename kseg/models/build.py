@@ -1,0 +1,116 @@
+"""Builds models: normalisation, a backbone, a decoder, and the resize to the input's size."""
+
+import os
+from typing import Any
+
+import keras
+
+import kseg.models.backbones
+import kseg.models.decoders  # noqa: F401  (registers the models)
+from kseg.models.backbone import Backbone
+from kseg.models.backbones.registry import BACKBONES, check_backbone
+from kseg.models.channels import channel_statistics
+from kseg.models.layers import NORMALIZATIONS, Normalize, Resize, fcn_head
+from kseg.models.pretrained import Pretrained, find_weights
+from kseg.models.registry import MODELS
+from kseg.utils.errors import KsegError
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    backbone_weights: str | os.PathLike | None = None,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    output_stride: int | None = None,
+    normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "auto",
+    auxiliary: bool = False,
+    **options: Any,
+) -> keras.Model:
+    """Builds a segmentation model.
+
+    name: one of list_models(). num_classes: at least 1. backbone, output_stride: default to the model's own.
+    backbone_weights: None, a tag the backbone's family knows ("imagenet"), hf://owner/repo[@revision], or a file.
+    normalization: "auto", the mean and std that backbone_weights need (ImageNet's, mostly); "imagenet"; a (mean, std) pair for
+    channels in 0..1; or None if the caller's images are normalised already. For images that are not RGB, a mean and std of RGB
+    are averaged (one channel) or repeated (R, G, B, R, ...).
+    auxiliary: torchvision's auxiliary head (layers aux_classifier_...) on c4, too, for training: see kseg.models.auxiliary_head.
+    options: the decoder's own, e.g. dilation_rates.
+
+    Returns a keras.Model from [B, H, W, 3] RGB (or what input_shape says), uint8 or float in 0..255, to float32 logits
+    [B, H, W, num_classes] (no softmax), for any H and W of at least 32; with an auxiliary head, to {"logits": ..., "auxiliary":
+    ...}, each of that shape. Raises KsegError for an unknown name, or a combination that cannot work.
+    """
+    entry = MODELS[name]
+    backbone = backbone or entry.info["backbone"]
+    if num_classes < 1:
+        raise KsegError(f"num_classes must be at least 1, not {num_classes}")
+    if any(side is not None and side < 32 for side in input_shape[:2]):
+        raise KsegError(f"input_shape {input_shape} is too small: height and width must be at least 32")
+    weights = None if backbone_weights is None else find_weights(backbone, backbone_weights)
+    encoder = build_backbone(
+        backbone,
+        output_stride=output_stride or entry.info["output_stride"],
+        weights=weights,
+        input_shape=input_shape,
+    )
+    images = keras.Input(input_shape, name="images", dtype="float32")
+    x = images
+    if normalization is not None:
+        mean, std = _mean_and_std(normalization, weights)
+        x = Normalize(*channel_statistics(mean, std, input_shape[-1]), name="normalize")(images)
+    features = encoder(x)
+    missing = [level for level in entry.info["levels"] if level not in features]
+    if missing:
+        raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
+    if auxiliary and "c4" not in features:
+        raise KsegError(f"an auxiliary head needs the features c4, which backbone {backbone} does not have; train without one")
+    logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
+    heads = {"logits": logits}
+    if auxiliary:
+        heads["auxiliary"] = fcn_head(features["c4"], num_classes, name="aux_classifier")
+    resized = {head: Resize(entry.info["align_corners"], dtype="float32", name=head)([x, images]) for head, x in heads.items()}
+    return keras.Model(images, resized if auxiliary else resized["logits"], name=name)
+
+
+def _mean_and_std(normalization, weights):
+    if normalization == "auto":
+        return (weights.mean, weights.std) if weights else NORMALIZATIONS["imagenet"]
+    if isinstance(normalization, str):
+        if normalization not in NORMALIZATIONS:
+            known = ", ".join(["auto", *NORMALIZATIONS])
+            raise KsegError(f"unknown normalization {normalization!r}; known: {known}, (mean, std), None")
+        return NORMALIZATIONS[normalization]
+    return normalization
+
+
+def build_backbone(
+    name: str,
+    *,
+    output_stride: int = 32,
+    weights: str | os.PathLike | Pretrained | None = None,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+) -> Any:
+    """Builds a backbone.
+
+    name: `keras_cv/<name>` for keras-cv's.
+    output_stride: 8, 16 or 32, the stride of `c5`; below 32 the last stages trade their stride for dilation.
+    weights: None for random weights; a tag that the family knows, such as "imagenet"; hf://owner/repo[@revision]; or a file (see
+    kseg.models.pretrained). With another number of channels than three, the first convolution is adapted (adapt_kernel).
+    Returns a Backbone (a keras.Model) named "backbone", from [B, H, W, C] normalised images to {"c1": ..., "c5": ...}.
+    Raises KsegError for an unknown name, a stride that the family cannot be built with, or weights that cannot be had.
+    """
+    check_backbone(name, output_stride)
+    if weights is None:
+        return _backbone(BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape))
+    found = weights if isinstance(weights, Pretrained) else find_weights(name, weights)
+    build = found.build or BACKBONES[name].build
+    model = build(output_stride=output_stride, input_shape=input_shape)
+    if found.fill is not None:
+        found.fill(model)
+    return _backbone(model)
+
+
+def _backbone(model: Any) -> Backbone:
+    return Backbone(model.inputs[0], model.output, name="backbone")

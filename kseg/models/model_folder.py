@@ -1,0 +1,144 @@
+"""A model as a folder to share: what build_model was told (config.json) and the weights (model.safetensors). Nothing else is
+read, and nothing in it is code.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kseg.models.auxiliary_head import main_head
+from kseg.models.layers import Normalize
+from kseg.models.model_info import CONFIG, ModelInfo, Numbers, member, read_info
+from kseg.utils.errors import KsegError, cause
+from kseg.utils.files import atomic_folder
+
+WEIGHTS, CARD = "model.safetensors", "README.md"
+_MAX_HEADER = 2**21  # bytes of a safetensors file beside its weights
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """A model of a folder: images [B, H, W, C] in 0..255 to logits [B, H, W, classes], and what it is."""
+
+    model: keras.Model
+    info: ModelInfo
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.info.class_names
+
+
+def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:
+    """The (mean, std) that a model of build_model normalises with; None if it does not."""
+    layers = {layer.name: layer for layer in model.layers}
+    normalize, backbone = layers.get("normalize"), layers.get("backbone")
+    if not isinstance(normalize, Normalize):
+        return None
+    if backbone is not None and any(layer.name == "unit_range" for layer in backbone.layers):
+        return (0.0,) * len(normalize.mean), (1.0,) * len(normalize.std)  # keras-cv's preset takes back what was normalised
+    return tuple(map(float, normalize.mean)), tuple(map(float, normalize.std))
+
+
+def write_model_folder(
+    model: keras.Model, info: ModelInfo, folder: Path, further: Mapping[str, bytes], *, overwrite: bool = False
+) -> None:
+    """Writes the folder whole or not at all, once it has been seen that `info` describes the model's main head.
+
+    further: files beside config.json and model.safetensors, by their name in the folder. overwrite: an earlier model folder is
+    replaced, and nothing else. Raises KsegError if the folder is there, cannot be written, or would be of another model.
+    """
+    from safetensors.numpy import save
+
+    check_free(folder, overwrite)
+    model = main_head(model)
+    _check_description(model, info)
+    try:
+        with atomic_folder(folder, replace=overwrite) as temporary:
+            arrays = {weight.path: np.ascontiguousarray(keras.ops.convert_to_numpy(weight)) for weight in model.weights}
+            (temporary / WEIGHTS).write_bytes(save(arrays, metadata={"format": "keras"}))
+            for name, content in {CONFIG: info.to_json().encode(), **further}.items():
+                (temporary / name).parent.mkdir(exist_ok=True)
+                (temporary / name).write_bytes(content)
+    except OSError as error:
+        raise KsegError(f"--folder={folder}: {error.strerror or error}") from None
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raises KsegError for a folder that is there, unless it is an earlier model folder that may be replaced."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise KsegError(f"--folder={folder} exists; name another folder, or pass --overwrite")
+    try:
+        read_info(folder)
+    except KsegError:
+        raise KsegError(f"--folder={folder} is no earlier model folder, so it is not replaced; name another") from None
+
+
+def _check_description(model: keras.Model, info: ModelInfo) -> None:
+    """Raises KsegError unless the model that info builds has the model's weights and, with them, its logits."""
+    built = info.build()
+    layout, described = ([(weight.path, tuple(weight.shape)) for weight in m.weights] for m in (model, built))
+    if layout != described:
+        other = next((a for a, b in zip(layout, described, strict=False) if a != b), f"{len(layout)} weights")
+        raise KsegError(f"the model is not what build_model makes of {info.model} on {info.backbone}: it has {other}")
+    built.set_weights(model.get_weights())
+    height, width = (side or 64 for side in info.input_shape[:2])
+    images = np.random.default_rng(0).integers(0, 256, (1, height, width, info.input_shape[2]), dtype="uint8")
+    ours, theirs = (np.asarray(m.predict_on_batch(images)) for m in (model, built))
+    if not np.allclose(ours, theirs, rtol=0, atol=1e-3 * max(float(ours.std()), 1e-3), equal_nan=True):
+        raise KsegError(f"the model is not what build_model makes of {info.model} on {info.backbone}: its logits are others")
+
+
+def folder_files(folder: Path) -> dict[str, Path]:
+    """The files of a model folder that are its own, by their names in it; whatever else lies there is left out."""
+    names = [CONFIG, WEIGHTS, *(name for name in (CARD,) if (folder / name).exists())]
+    names += [f"figures/{path.name}" for path in sorted((folder / "figures").glob("*.png"))]
+    return {name: member(folder, name) for name in names}
+
+
+def build_described(info: ModelInfo, where: object) -> keras.Model:
+    """info.build(), with the file that info is from in the message of a KsegError."""
+    try:
+        return info.build()
+    except KsegError as error:
+        raise KsegError(f"{where}: {error}") from None
+
+
+def largest_file(model: keras.Model) -> int:
+    """Bytes that the model's weights take as safetensors, at most."""
+    return sum(4 * math.prod(weight.shape) for weight in model.weights) + _MAX_HEADER
+
+
+def read_weights(model: keras.Model, path: Path) -> None:
+    """Fills the model. Raises KsegError, and leaves it as it is, unless the file has its weights, by name, shape and type, and no
+    others.
+    """
+    from safetensors import safe_open
+
+    if (size := path.stat().st_size) > (limit := largest_file(model)):
+        raise KsegError(f"{path}: has {size} bytes, and the model that {CONFIG} describes has not more than {limit}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {key: (file.get_slice(key).get_dtype(), tuple(file.get_slice(key).get_shape())) for key in file.keys()}  # noqa: SIM118
+            expected = {weight.path: ("F32", tuple(weight.shape)) for weight in model.weights}
+            if differing := sorted(set(found.items()) ^ set(expected.items())):
+                name = differing[0][0]
+                raise KsegError(
+                    f"{path}: is not of the model that {CONFIG} describes: {name[:80]!r} is {_text(found.get(name))} "
+                    f"in the file and {_text(expected.get(name))} in the model"
+                )
+            arrays = [file.get_tensor(weight.path) for weight in model.weights]
+    except KsegError:
+        raise
+    except Exception as error:  # safetensors' own, by what is wrong with the file
+        raise KsegError(f"{path}: not a safetensors file, or a damaged one ({cause(error)})") from None
+    model.set_weights(arrays)
+
+
+def _text(entry: tuple[str, tuple[int, ...]] | None) -> str:
+    return "not there" if entry is None else f"{entry[0]} {list(entry[1])}"

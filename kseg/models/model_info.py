@@ -1,0 +1,181 @@
+"""What config.json of a model folder says: which model it is. It is read as data from a stranger."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import kseg
+from kseg.config.fields import parse_size
+from kseg.models.build import build_model
+from kseg.models.layers import precision
+from kseg.models.registry import MODELS
+from kseg.utils.errors import KsegError, cause
+
+CONFIG = "config.json"
+FORMAT, VERSION = "kseg", 1
+"""What config.json says it is. VERSION goes up when an older kseg could not read what a newer one writes."""
+MAX_CONFIG = 2**20
+"""Bytes of a config.json that are read."""
+_MAX_SIDE = 16384
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_MEMBERS = {
+    "format", "format_version", "kseg_version", "model", "backbone", "output_stride", "input_shape", "normalization", "precision",
+    "image_size", "class_names",
+}  # fmt: skip
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is: build_model's arguments, and how it is used.
+
+    class_names: 1 to 255, by class. image_size: (height, width) that it was trained at. backbone, output_stride: None stands for
+    the model's own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: what its
+    layers compute in. Raises KsegError for what cannot be.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    backbone: str | None = None
+    output_stride: int | None = None
+    normalization: tuple[Numbers, Numbers] | None = None
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3)
+    precision: str = "float32"
+
+    def __post_init__(self):
+        entry = MODELS[self.model]  # raises for an unknown one
+        object.__setattr__(self, "backbone", self.backbone or entry.info["backbone"])
+        object.__setattr__(self, "output_stride", self.output_stride or entry.info["output_stride"])
+        object.__setattr__(self, "image_size", parse_size(self.image_size))
+        if max(self.image_size) > _MAX_SIDE:
+            raise KsegError(f"image_size {self.image_size}: more than {_MAX_SIDE} pixels a side")
+        if not 1 <= len(self.class_names) <= 255:
+            raise KsegError(f"{len(self.class_names)} class names: expected 1 to 255")
+        for name in self.class_names:
+            if not (name and name.isprintable() and len(name) <= 200):
+                raise KsegError(f"class name {name[:40]!r}: expected 1 to 200 characters that can be printed")
+        if self.precision not in _PRECISIONS:
+            raise KsegError(f"precision {self.precision!r}: expected one of {', '.join(_PRECISIONS)}")
+        if self.normalization is not None:
+            mean, std = self.normalization
+            if not len(mean) == len(std) == self.input_shape[-1] or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+                raise KsegError("normalization: expected a mean and a positive std for each channel")
+
+    def build(self) -> keras.Model:
+        """The model with random weights. Raises KsegError if there is no such model."""
+        with precision(self.precision):
+            return build_model(
+                self.model,
+                num_classes=len(self.class_names),
+                backbone=self.backbone,
+                output_stride=self.output_stride,
+                normalization=self.normalization,
+                input_shape=self.input_shape,
+            )
+
+    def to_json(self) -> str:
+        """What config.json holds."""
+        normalization = self.normalization and dict(zip(("mean", "std"), self.normalization, strict=True))
+        content = {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "kseg_version": kseg.__version__,
+            "model": self.model,
+            "backbone": self.backbone,
+            "output_stride": self.output_stride,
+            "input_shape": self.input_shape,
+            "normalization": normalization,
+            "precision": self.precision,
+            "image_size": self.image_size,
+            "class_names": self.class_names,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+
+def member(folder: Path, name: str) -> Path:
+    """The path of a file of a folder. Raises KsegError if it is missing, no plain file, or a link that leaves the folder."""
+    path = folder / name
+    try:
+        found = path.resolve(strict=True)
+        inside = found.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        raise KsegError(f"{path}: no such file") from None
+    if not inside:
+        hint = "; pass owner/name for what is in the Hub's cache" if "snapshots" in folder.absolute().parts else ""
+        raise KsegError(f"{path}: is a link out of the folder, which is not followed{hint}")
+    if not found.is_file():
+        raise KsegError(f"{path}: is no file")
+    return found
+
+
+def read_info(folder: Path) -> ModelInfo:
+    """Reads a folder's config.json. Raises KsegError as parse_info and member do."""
+    return parse_info(member(folder, CONFIG), folder / CONFIG)
+
+
+def parse_info(path: Path, shown: object) -> ModelInfo:
+    """Reads a config.json. shown: what messages call it.
+
+    Raises KsegError, one line, unless it is a model folder's, of this version, and names only what kseg knows.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG + 1)
+        if len(text) > MAX_CONFIG:
+            raise KsegError(f"has more than {MAX_CONFIG} bytes")
+        return _parse(json.loads(text))
+    except KsegError as error:
+        raise KsegError(f"{shown}: {error}") from None
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise KsegError(f"{shown}: cannot be read ({cause(error)})") from None
+
+
+def _parse(content: Any) -> ModelInfo:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise KsegError("does not say that this is a model of kseg; kseg.sharing.hub.save_folder writes such folders")
+    version = content.get("format_version")
+    if version != VERSION:
+        written = re.sub(r"[^\w.+-]", "?", str(content.get("kseg_version")))[:20]
+        raise KsegError(f"has format version {str(version)[:20]!r}, and this kseg ({kseg.__version__}) reads {VERSION}; "
+                        f"it was written by kseg {written}")  # fmt: skip
+    if unknown := sorted(set(content) - _MEMBERS):
+        raise KsegError(f"unknown member {unknown[0][:40]!r}")
+    if missing := sorted(_MEMBERS - set(content)):
+        raise KsegError(f"lacks the member {missing[0]!r}")
+    normalization = content["normalization"]
+    if normalization is not None:
+        if not isinstance(normalization, dict) or set(normalization) != {"mean", "std"}:
+            raise KsegError("normalization: expected a mean and a std, or null")
+        mean, std = (_list(normalization, key, (int, float)) for key in ("mean", "std"))
+        normalization = (tuple(map(float, mean)), tuple(map(float, std)))
+    shape = _list(content, "input_shape", (int, type(None)))
+    if len(shape) != 3 or shape[2] is None or not 1 <= shape[2] <= 64 or any(s and not 32 <= s <= _MAX_SIDE for s in shape[:2]):
+        raise KsegError("input_shape: expected [height or null, width or null, channels]")
+    for name, kind in {"model": str, "backbone": str, "output_stride": int, "precision": str}.items():
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            raise KsegError(f"{name}: expected {'a name' if kind is str else 'a whole number'}")
+    return ModelInfo(
+        model=content["model"],
+        class_names=tuple(_list(content, "class_names", (str,))),
+        image_size=tuple(_list(content, "image_size", (int,))),
+        backbone=content["backbone"],
+        output_stride=content["output_stride"],
+        normalization=normalization,
+        input_shape=tuple(shape),
+        precision=content["precision"],
+    )
+
+
+def _list(content: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> list[Any]:
+    value = content[name]
+    if not isinstance(value, list) or any(not isinstance(item, kinds) or isinstance(item, bool) for item in value):
+        raise KsegError(f"{name}: expected a list of {' or '.join(kind.__name__ for kind in kinds)}")
+    return value

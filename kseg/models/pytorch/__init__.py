@@ -1,0 +1,1 @@
+"""PyTorch checkpoints: reading and writing them."""

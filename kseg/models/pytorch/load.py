@@ -1,0 +1,269 @@
+"""Reads PyTorch checkpoints into a model: every key and every variable exactly once, or an error that names what is left over.
+
+A layer's name is its torch module path with "_" for ".", so no table is needed: each module's tensors go to the layer of
+that name, converted by the layer's type. kseg.models.pytorch.export is the way back.
+"""
+
+import os
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kseg.models.backbones.registry import BACKBONES
+from kseg.models.channels import adapt_kernel
+from kseg.utils.errors import KsegError
+
+WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
+"""Prefixes that DataParallel, Lightning and torch.compile put before every key."""
+OPTIONAL = ("aux_classifier_", "classification_head_")
+"""Modules that a checkpoint may hold and a model may lack: torchvision's auxiliary head, which only training uses, and smp's."""
+HEADS = ("segmentation_head_", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore")
+"""Layers whose number of filters is the number of classes: smp's, torchvision's, and those of kseg's FCN."""
+RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
+"""smp's DeepLabV3 decoder was a Sequential up to version 0.4; all other modules have kept their names since 0.1."""
+SOURCES = ("smp", "torchvision", "timm")
+_IGNORED = ("num_batches_tracked",)
+
+
+@dataclass(frozen=True)
+class TorchLoad:
+    """What load_torch_weights did. tensors: how many it used. left_out: the modules it did not use. sources: the libraries
+    that name modules so.
+    """
+
+    tensors: int
+    left_out: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass
+class _Module:
+    """A torch module: its path and its tensors by name."""
+
+    path: str
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def load_torch_weights(
+    model: keras.Model,
+    checkpoint: str | os.PathLike | Mapping[str, Any],
+    source: str | None = None,
+    reset_head: bool = False,
+) -> TorchLoad:
+    """Fills every variable of a model, or of a torch-layout backbone, from a PyTorch checkpoint.
+
+    checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
+    .safetensors. smp's keys fit models ("encoder.conv1.weight"; "encoder.model." of its tu- encoders, too), torchvision's and
+    timm's fit backbones ("conv1.weight"), those of torchvision's segmentation models fit the models of the same names
+    ("backbone." is read as "encoder."). Left out are `num_batches_tracked`, what the backbone's registration lists as
+    `unused_keys` (classifiers, mostly), and what OPTIONAL names where the model has no layers for it.
+    source: None, or "smp", "torchvision" or "timm" to insist that the keys are that library's.
+    reset_head: leave the last layers (HEADS) as they are in the model, whatever number of classes the checkpoint has.
+
+    Raises KsegError if the file cannot be read, the keys are not source's, the number of classes or another shape differs, or a
+    key or a variable is left over; the model is then unchanged.
+    """
+    state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    arrays = _unwrapped(state)
+    sources = _sources(arrays)
+    if source is not None and source not in sources:
+        if source not in SOURCES:
+            raise KsegError(f"unknown source {source!r}; known: {', '.join(SOURCES)}, None")
+        raise KsegError(
+            f"the checkpoint's keys (such as {next(iter(arrays), 'none at all')}) are not {source}'s, but those of "
+            f"{' or '.join(sources)}; leave source out to read it"
+        )
+    return _fill(model, arrays, sources, reset_head=reset_head)
+
+
+def load_backbone_weights(model: keras.Model, checkpoint: str | os.PathLike | Mapping[str, Any]) -> TorchLoad:
+    """load_torch_weights for a backbone, from a checkpoint of the backbone or of a whole model, whose other modules are left out.
+
+    The first convolution is adapted if the backbone's images are not RGB (kseg.models.channels.adapt_kernel).
+    """
+    state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    arrays = _unwrapped(state)
+    for prefix in ("encoder.", "backbone."):
+        if any(key.startswith(prefix) for key in arrays):
+            arrays = {key: value for key, value in arrays.items() if key.startswith(prefix)}
+    try:
+        return _fill(model, arrays, _sources(arrays), channels=model.input_shape[-1])
+    except KsegError as error:
+        where = f"{checkpoint}: " if isinstance(checkpoint, (str, os.PathLike)) else ""
+        raise KsegError(f"{where}{str(error).removeprefix(where)}") from None
+
+
+def _fill(
+    model: keras.Model,
+    arrays: dict[str, np.ndarray],
+    sources: tuple[str, ...],
+    *,
+    reset_head: bool = False,
+    channels: int = 3,
+) -> TorchLoad:
+    modules = _by_module(arrays)
+    everything = [module.path for module in modules.values()]
+    layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
+    if not any(name.startswith("backbone_") for name in layers):
+        modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
+    modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
+    modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
+    if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
+        modules = {f"encoder_{name}": module for name, module in modules.items()}
+    families = _families(layers)
+    unused = {_encoder_name(key) for info in families for key in info["unused_keys"]}
+    modules = {name: module for name, module in modules.items() if name not in unused}
+    if reset_head:
+        modules = {name: module for name, module in modules.items() if not name.startswith(HEADS)}
+        layers = {name: layer for name, layer in layers.items() if not name.startswith(HEADS)}
+    _check_classes(layers, modules)
+    _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
+    unplaced = sorted(modules[name].path for name in set(modules) - set(layers))
+    _refuse("the model has no place for", unplaced, "wrong model or backbone?")
+    first_layers = {_encoder_name(info["first_layer"]) for info in families}
+    converted = {name: _convert(layers[name], modules[name].tensors, channels if name in first_layers else 3) for name in layers}
+    for name, weights in converted.items():
+        layers[name].set_weights(weights)
+    used = {modules[name].path for name in layers}
+    return TorchLoad(
+        tensors=sum(len(weights) for weights in converted.values()),
+        left_out=tuple(path for path in everything if path not in used),
+        sources=sources,
+    )
+
+
+def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
+    """Reads arrays by key from .safetensors, or from .pth, .pt and .bin without running code from the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise KsegError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        import torch
+
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModuleNotFoundError as error:
+        raise KsegError(f"{path}: reading it needs the package {error.name}; install it (pip install {error.name})") from None
+    except Exception as error:  # pickle's, zipfile's and torch's own errors, by what is wrong with the file
+        reason = " ".join(str(error).split())[:160]
+        raise KsegError(f"{path}: not a checkpoint that can be read safely ({reason})") from None
+    if not isinstance(content, Mapping):
+        raise KsegError(f"{path}: holds a {type(content).__name__}, not a state_dict; save model.state_dict()")
+    return content
+
+
+def _unwrapped(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by key: out of Lightning's "state_dict", and without a prefix that every key has."""
+    if isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    arrays = {}
+    for key, value in state.items():
+        if not key.endswith(_IGNORED):
+            arrays[key] = _array(value)
+    while prefix := next((p for p in WRAPPERS if arrays and all(key.startswith(p) for key in arrays)), None):
+        arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
+    return arrays
+
+
+def _array(value: Any) -> np.ndarray:
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()  # numpy has no bfloat16
+
+
+def _sources(keys: Iterable[str]) -> tuple[str, ...]:
+    """The libraries whose module names these keys have."""
+    first = {key.partition(".")[0] for key in keys}
+    if first & {"encoder", "decoder", "segmentation_head"}:
+        return ("smp",)
+    if "backbone" in first or {"features", "classifier"} <= first:
+        return ("torchvision",)
+    if first & {"conv_stem", "pre_logits", "head", "last_linear", "layer0"}:
+        return ("timm",)
+    return ("torchvision", "timm")  # a ResNet has the same keys in both
+
+
+def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, _Module]:
+    """{"encoder_conv1": the module encoder.conv1 with its "weight"} of {"encoder.conv1.weight": ...}."""
+    modules: dict[str, _Module] = {}
+    for key, value in arrays.items():
+        path, _, name = key.rpartition(".")
+        current = next((new + path[len(old) :] for old, new in RENAMED.items() if f"{path}.".startswith(old)), path)
+        modules.setdefault(current.rstrip(".").replace(".", "_"), _Module(path)).tensors[name] = value
+    return modules
+
+
+def _families(layers: Container[str]) -> list[dict[str, Any]]:
+    """What the registrations of the layers' backbone family state."""
+    known = [BACKBONES[name].info for name in BACKBONES if "first_layer" in BACKBONES[name].info]
+    return [info for info in known if _encoder_name(info["first_layer"]) in layers]
+
+
+def _check_classes(layers: Mapping[str, keras.Layer], modules: Mapping[str, _Module]) -> None:
+    for name, layer in layers.items():
+        weight = modules[name].tensors.get("weight") if name in modules else None
+        if name.startswith(HEADS) and weight is not None and weight.ndim == 4 and weight.shape[0] != layer.filters:
+            raise KsegError(
+                f"the checkpoint's head {modules[name].path} has {weight.shape[0]} classes, the model's {layer.filters}; use "
+                f"num_classes={weight.shape[0]}, or keep the model's own head with --reset_head (reset_head=True)"
+            )
+
+
+def _encoder_name(path: str) -> str:
+    return f"encoder_{path.replace('.', '_')}"
+
+
+def tensor_names(layer: keras.Layer) -> list[str]:
+    """Names, in Keras's order, of the tensors of the torch module that a layer stands for."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return ["weight", "bias", "running_mean", "running_var"]
+    if isinstance(layer, keras.layers.GroupNormalization):
+        return ["weight", "bias"]
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
+        return ["weight", "bias"] if layer.use_bias else ["weight"]
+    raise KsegError(f"layer {layer.name} is a {type(layer).__name__}, which no torch module is converted to")
+
+
+def kernel_axes(layer: keras.Layer) -> tuple[int, int, int, int]:
+    """The transposition of a convolution's kernel from torch's layout to Keras's."""
+    return (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
+
+
+def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray], channels: int) -> list[np.ndarray]:
+    """The layer's weights, in Keras's order and layout, of a torch module's tensors.
+
+    channels: other than 3, a kernel for RGB is adapted to it.
+    """
+    tensors = dict(tensors)
+    names = tensor_names(layer)
+    if tensors.get("weight", np.empty(0)).ndim == 4:
+        tensors["weight"] = tensors["weight"].transpose(kernel_axes(layer))
+        if channels != 3 and tensors["weight"].shape[2] == 3:
+            tensors["weight"] = adapt_kernel(tensors["weight"], channels)
+    if set(names) != set(tensors):
+        raise KsegError(
+            f"module {layer.name} has {', '.join(sorted(tensors))} in the checkpoint; the model needs {', '.join(names)}"
+        )
+    weights = [tensors[name] for name in names]
+    for name, weight, variable in zip(names, weights, layer.weights, strict=True):
+        if weight.shape != tuple(variable.shape):
+            raise KsegError(
+                f"module {layer.name}: {name} is {weight.shape} in the checkpoint, {tuple(variable.shape)} in the model "
+                "(shapes in Keras's order)"
+            )
+    return weights
+
+
+def _refuse(what: str, names: list[str], hint: str) -> None:
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise KsegError(f"{what} {', '.join(names[:5])}{more}; {hint}")

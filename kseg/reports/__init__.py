@@ -1,0 +1,1 @@
+"""Reports: HTML pages and figures of runs, comparisons and data sets."""

@@ -1,0 +1,136 @@
+"""The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kseg.config import TrainConfig, better, flag_lines
+from kseg.data.dataset import Dataset
+from kseg.data.palette import IGNORED
+from kseg.inference.predictor import Predictor
+from kseg.metrics.confusion_matrix import LEVEL, mean_iou_interval, scores
+from kseg.metrics.evaluation import Evaluation
+from kseg.reports.examples import examples
+from kseg.reports.figures import confusion_chart, curves_chart, iou_chart
+from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.files import atomic_path
+
+_SKIPPED_SHOWN = 10
+_HARDEST = 5  # classes that are named as such, at most
+_CONFUSED = 0.01  # a share of pixels below this is not worth a word
+
+
+def write_report(
+    run: RunDir, config: TrainConfig, evaluation: Evaluation, dataset: Dataset, predictor: Predictor, *, best_epoch: int
+) -> None:
+    """Writes run.report, one file that needs neither network nor scripts, and its figures as PNG files into run.figures.
+
+    evaluation: the best epoch's model on all of `dataset`, the validation split. predictor: predicts the example pictures.
+    best_epoch: from 1; 0 if there was none. What the run directory lacks (metrics.csv, environment.json) is left out of the page.
+    """
+    total = evaluation.scores
+    absent = np.isnan(total.iou)
+    metrics = run.read_metrics()
+    charts = {
+        "iou": iou_chart(evaluation.class_names, total),
+        "confusion_matrix": confusion_chart(evaluation.class_names, evaluation.confusion_matrix),
+    }
+    if metrics:
+        charts["curves"] = curves_chart(metrics, best_epoch)
+    groups, strips = examples(evaluation, dataset, predictor)
+    for name, png in (charts | strips).items():
+        with atomic_path(run.figures / f"{name}.png") as temporary:
+            temporary.write_bytes(png)
+
+    share = total.pixels / max(total.pixels.sum(), 1)
+    low, high = mean_iou_interval(evaluation.matrices)
+    columns = {
+        "name": evaluation.class_names, "color": hex_colors(len(absent)), "iou": total.iou, "precision": total.precision,
+        "recall": total.recall, "dice": total.dice, "pixels": total.pixels, "share": share, "absent": absent,
+        "unlabelled": total.pixels == 0,
+    }  # fmt: skip
+    page = template("report.html.jinja").render(
+        config=config,
+        flags=flag_lines(config),
+        environment=_read_environment(run),
+        command=f"python -m kseg.evaluate --run_dir={shlex.quote(str(run.path))}",
+        scores=total,
+        images=len(evaluation.matrices),
+        unranked=len(evaluation.matrices) - len(evaluation.ranking()),
+        interval={"low": low, "high": high, "level": LEVEL},
+        classes=[dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
+        hardest=hardest_classes(evaluation.class_names, evaluation.confusion_matrix),
+        labelled=bool(total.pixels.any()),
+        frequent=evaluation.class_names[int(total.pixels.argmax())],
+        best_epoch=best_epoch,
+        better={"max": "highest", "min": "lowest"}[better(config.selection.monitor, config.selection.monitor_mode)],
+        best=next((row for row in metrics if row.get("epoch") == best_epoch), {}),
+        epochs=len(metrics),
+        skipped=_read_skipped(run),
+        skipped_shown=_SKIPPED_SHOWN,
+        charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
+        groups=groups,
+        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
+    )
+    write_page(run.report, page)
+
+
+@dataclass(frozen=True)
+class HardClass:
+    """A class of low IoU. called: (other class, share of this class's pixels that are called so) or None; taken: (other class,
+    share of the pixels called this class that are of the other) or None.
+    """
+
+    name: str
+    iou: float
+    called: tuple[str, float] | None
+    taken: tuple[str, float] | None
+
+
+def hardest_classes(class_names: Sequence[str], matrix: np.ndarray, most: int = _HARDEST) -> list[HardClass]:
+    """Returns the labelled classes of the lowest IoU, the lowest first, with what each is confused with most.
+
+    matrix: counts [C, C] (true, predicted). Classes without an error are left out; half of the labelled at most are named.
+    """
+    total = scores(matrix)
+    labelled = np.flatnonzero(total.pixels > 0)
+    order = labelled[np.argsort(total.iou[labelled], kind="stable")][: min(most, -(-len(labelled) // 2))]
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    predicted = matrix.sum(0)
+
+    def most_confused(counts, whole):
+        other = int(counts.argmax())
+        return (class_names[other], float(counts[other] / whole)) if counts[other] > _CONFUSED * whole else None
+
+    return [
+        HardClass(
+            class_names[index],
+            float(total.iou[index]),
+            most_confused(wrong[index], total.pixels[index]),
+            most_confused(wrong[:, index], predicted[index]),
+        )
+        for index in order.tolist()
+        if total.iou[index] < 1
+    ]
+
+
+def _read_environment(run: RunDir) -> dict[str, str]:
+    try:
+        content = json.loads(run.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(versions := content.pop("versions", None), dict):
+        content |= versions
+    if isinstance(command := content.get("command"), list):
+        content["command"] = shlex.join(map(str, command))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in content.items()}
+
+
+def _read_skipped(run: RunDir) -> list[str]:
+    return run.skipped.read_text(encoding="utf-8", errors="replace").splitlines() if run.skipped.exists() else []

@@ -1,0 +1,57 @@
+"""Writes the report of a run again, or a comparison of several runs."""
+
+from pathlib import Path
+
+from kseg.config import EvaluateConfig, ReportConfig, better, build, flatten
+from kseg.runtime.run_dir import RunDir, best_epoch
+from kseg.utils.errors import KsegError
+
+
+def report(config: ReportConfig) -> tuple[Path, str]:
+    """Returns the page that was written, and a line that says what it shows. Raises KsegError for what the user can mend."""
+    return _compare(config) if config.compare else _rewrite(config)
+
+
+def _rewrite(config: ReportConfig) -> tuple[Path, str]:
+    from kseg.data.loading.pipeline import sample_errors
+    from kseg.data.loading.worker_pool import worker_pool
+    from kseg.inference.load import open_trained
+    from kseg.metrics.evaluation import write_matrices
+    from kseg.reports.report_page import write_report
+    from kseg.runtime.compilation_cache import keep_compiled_programs
+
+    run = RunDir(config.run_dir or "")
+    trial = run.read_config().trial
+    if trial.overfit_batches:
+        raise KsegError(
+            f"--run_dir={run.path}: a trial of overfitting was scored on what it trained on; train it again for its page"
+        )
+    keep_compiled_programs(config.compilation_cache)
+    with worker_pool(config.workers) as pool:
+        trained = open_trained(build(EvaluateConfig, flatten(config)), pool)
+        evaluation = trained.predictor.evaluate()
+        selection = trained.config.selection
+        best = best_epoch(run.read_metrics(), selection.monitor, better(selection.monitor, selection.monitor_mode))
+        try:
+            with sample_errors():
+                write_report(run, trained.config, evaluation, trained.dataset, trained.predictor, best_epoch=best)
+            write_matrices(run.matrices, evaluation, trained.dataset)
+        except OSError as error:
+            raise KsegError(f"--run_dir={run.path}: cannot be written ({error.strerror or error})") from None
+    return run.report, evaluation.summary(trained.split)
+
+
+def _compare(config: ReportConfig) -> tuple[Path, str]:
+    from kseg.reports.comparison import read_runs
+    from kseg.reports.comparison_page import write_comparison
+
+    runs = read_runs(config.compare)
+    path = Path(config.output or "compare.html")
+    try:
+        if path.is_dir():
+            raise KsegError(f"--output={path}: is a folder; name a file")
+        notes = write_comparison(path, runs)
+    except OSError as error:
+        raise KsegError(f"--output={path}: cannot be written ({error.strerror or error})") from None
+    scored = ", ".join(f"{run.name} {'n/a' if run.mean_iou is None else f'{run.mean_iou:.4f}'}" for run in runs)
+    return path, "\n".join([*notes, f"mIoU {scored}"])

@@ -1,0 +1,1 @@
+"""Sharing: model folders, the Hugging Face Hub, the demo, exports."""

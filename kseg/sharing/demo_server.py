@@ -1,0 +1,215 @@
+"""The web server of kseg.demo: one page at /, and label maps of the pictures that are sent to /predict."""
+
+import contextlib
+import errno
+import ipaddress
+import json
+import secrets
+import socket
+import socketserver
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kseg.config import DemoConfig
+from kseg.data.dataset import BadSample
+from kseg.data.sources.image_file import read_image
+from kseg.reports.html import data_uri, encode, hex_colors, template
+from kseg.runtime.compilation_cache import keep_compiled_programs
+from kseg.sharing.demo_model import DemoModel, open_demo_model
+from kseg.utils.errors import KsegError
+
+MAX_UPLOAD = 2**25
+"""Bytes of a picture that is sent."""
+MAX_PIXELS = 2**26
+"""Pixels of a picture that is decoded."""
+_PLACES = 2  # pictures that are decoded at once
+_SECONDS = 30  # that a browser may take for any part of a request
+
+
+class DemoServer(ThreadingHTTPServer):
+    """Serves one model. Raises KsegError if it cannot listen at the address."""
+
+    daemon_threads = True
+
+    def __init__(self, demo: DemoModel, host: str, port: int):
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            self.address_family = family
+            super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        except OSError as error:
+            advice = "; --port=0 takes one that is free" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+            raise KsegError(f"--host={host} --port={port}: cannot listen there ({error.strerror or error}){advice}") from None
+        self.demo, self.places = demo, threading.BoundedSemaphore(_PLACES)
+        self.local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
+        self.page = template("demo.html.jinja", Path(__file__).parent)
+
+    def server_bind(self) -> None:
+        """As HTTPServer's, which would ask a name server for this machine's name."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = str(self.server_address[0])
+        name = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away is no error; another one is a line."""
+        error = sys.exception()
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: DemoServer
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "kseg", ""
+    timeout = _SECONDS
+
+    def do_GET(self) -> None:
+        if not self._may_ask():
+            return
+        if self.path != "/":
+            self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here but /")
+            return
+        demo, nonce = self.server.demo, secrets.token_urlsafe(16)
+        example = None if demo.example is None else data_uri(encode(demo.example, "PNG"), "PNG")
+        page = self.server.page.render(demo=demo, example=example, nonce=nonce, ignored="#c4c4c4", megabytes=MAX_UPLOAD >> 20)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        self._answer(HTTPStatus.OK, "text/html; charset=utf-8", page.encode("utf-8", "replace"), policy)
+
+    def do_POST(self) -> None:
+        if not self._may_ask():
+            return
+        if self.path != "/predict":
+            self._refuse(HTTPStatus.NOT_FOUND, "pictures are sent to /predict")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or "Transfer-Encoding" in self.headers:
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request must say its length")
+            return
+        if int(length) > MAX_UPLOAD:
+            self._refuse(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture has more than {MAX_UPLOAD >> 20} MB; send a smaller one"
+            )
+            self._discard(int(length))
+            return
+        content = self.rfile.read(int(length))
+        try:
+            with self.server.places:
+                answer = describe(self.server.demo, read_image(content, "this file", max_pixels=MAX_PIXELS))
+        except BadSample as error:
+            reason = str(error).removesuffix(" (--max_pixels raises the limit).")
+            self._refuse(
+                HTTPStatus.UNPROCESSABLE_ENTITY, reason.replace(f"--max_pixels={MAX_PIXELS}", str(MAX_PIXELS)), close=False
+            )
+            return
+        self._json(HTTPStatus.OK, answer)
+
+    def _may_ask(self) -> bool:
+        """Whether the request is meant for this server. A page of another site could reach it through the browser: by a name
+        of its own that is made to point here (the Host header tells), or by sending a form (Origin tells).
+        """
+        host = self.headers.get("Host", "")
+        origin = self.headers.get("Origin")
+        if self.server.local and not _is_local(host):
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost alone")
+        elif origin is not None and origin.partition("://")[2] != host:
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers its own page alone")
+        else:
+            return True
+        return False
+
+    def _refuse(self, status: HTTPStatus, reason: str, close: bool = True) -> None:
+        """One line of JSON. close: what the browser still sends is not read."""
+        self.close_connection = self.close_connection or close
+        self._json(status, {"error": reason})
+
+    def _discard(self, length: int) -> None:
+        """Reads what a browser sends, up to a limit: it looks at the answer only after that."""
+        left = min(length, 4 * MAX_UPLOAD)
+        while left > 0 and (part := self.rfile.read(min(left, 2**16))):
+            left -= len(part)
+
+    def _json(self, status: HTTPStatus, content: dict[str, Any]) -> None:
+        self._answer(status, "application/json", json.dumps(content).encode() + b"\n", "default-src 'none'")
+
+    def _answer(self, status: HTTPStatus, kind: str, content: bytes, policy: str) -> None:
+        self.send_response(status)
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+        if self.close_connection:
+            headers["Connection"] = "close"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the standard library refuses (other methods, broken requests), in our form."""
+        self.close_connection = True
+        self._json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def describe(demo: DemoModel, image: np.ndarray) -> dict[str, Any]:
+    """What /predict answers about a picture (uint8 [H, W, 3]).
+
+    size: [width, height] that was sent. image, label: data URIs of one size, a JPEG and a grey PNG whose values are classes.
+    classes: those that occur, the largest first, each with index, name, color (CSS) and area in percent.
+    """
+    shown, label = demo.predict(image)
+    counts = np.bincount(label.ravel(), minlength=len(demo.class_names))
+    colors = hex_colors(len(demo.class_names))
+    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
+    return {
+        "size": [image.shape[1], image.shape[0]],
+        "image": data_uri(encode(shown, "JPEG"), "JPEG"),
+        "label": data_uri(encode(label, "PNG"), "PNG"),
+        "classes": [
+            {"index": i, "name": demo.class_names[i], "color": colors[i], "area": 100 * float(counts[i]) / label.size}
+            for i in order
+        ],
+    }
+
+
+def _is_local(host: str) -> bool:
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(config: DemoConfig) -> None:
+    """Serves until it is interrupted. Raises KsegError for whatever the user can mend."""
+
+    keep_compiled_programs(config.compilation_cache)
+    with DemoServer(open_demo_model(config), config.host, config.port) as server:
+        where = "" if server.local else "; whoever reaches this machine can open it"
+        print(f"open {server.url} in a browser{where}; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    print("ended")

@@ -1,0 +1,1 @@
+"""Exports: StableHLO, SavedModel and ONNX."""

@@ -1,0 +1,170 @@
+"""What is told of a run beside its own directory: TensorBoard, Weights & Biases, MLflow."""
+
+import importlib.util
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseg.config import TrainConfig, flatten
+from kseg.data import Dataset, Sample
+from kseg.data.augmentation.augmenter import Augmenter
+from kseg.models.auxiliary_head import main_head
+from kseg.reports.examples import panels, side_by_side
+from kseg.runtime.run_dir import RunDir
+from kseg.training.callbacks import Progress
+from kseg.utils.errors import KsegError
+
+PICTURES = 4
+"""Validation images that TensorBoard shows."""
+TRACKERS = ("wandb", "mlflow")
+
+
+def check_trackers(config: TrainConfig) -> None:
+    """Raises KsegError if a service is asked for whose package is not installed. Starts nothing."""
+    for name in TRACKERS:
+        project = getattr(config.tracking, name)
+        if project is not None and not _installed(name):
+            raise KsegError(f"--{name}={project}: {name} is not installed; install it (pip install {name}) or leave the flag out")
+
+
+def _installed(name: str) -> bool:
+    """A mere folder of that name, such as wandb leaves behind, is no package."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def tracking_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progress: Progress) -> list[keras.callbacks.Callback]:
+    """Returns a callback for each flag that asks for one. Put them after whatever adds to the logs."""
+    callbacks: list[keras.callbacks.Callback] = []
+    if config.tracking.tensorboard:
+        callbacks.append(TensorBoard(run, val_set, config.image_size, progress))
+    if config.trial.dry_run:  # which leaves nothing behind, with nobody
+        return callbacks
+    if config.tracking.wandb is not None:
+        callbacks.append(WandB(config.tracking.wandb, config, run, progress))
+    if config.tracking.mlflow is not None:
+        callbacks.append(MLflow(config.tracking.mlflow, config, run, progress))
+    return callbacks
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras's TensorBoard, scalars of every epoch under train/ and validation/, with pictures: image, label and prediction of
+    PICTURES validation images, the same ones each epoch, at the network's input size.
+
+    Keras's own reads the loss and the metrics from the device after every step, to write them nowhere; this one does not, nor
+    does it draw the validation's scores a second time, over iterations.
+    """
+
+    def __init__(self, run: RunDir, dataset: Dataset, image_size: tuple[int, int], progress: Progress):
+        super().__init__(run.tensorboard, write_graph=False)
+        self._progress = progress
+        resize = Augmenter("none", image_size)
+        chosen = np.linspace(0, len(dataset) - 1, min(PICTURES, len(dataset))).round().astype(int).tolist()
+        samples = [dataset.load(index) for index in chosen]
+        self._samples = [Sample(*resize(sample.image, sample.label), sample.name) for sample in samples]
+        self._ignore_index = dataset.ignore_index
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        model = main_head(self.model)
+        # The classes are chosen on the device: logits of many classes would be hundreds of megabytes to fetch.
+        self._predictor = keras.Model(model.input, ops.argmax(model.output, axis=-1))
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+    def on_test_end(self, logs=None):
+        pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {**(logs or {}), **self._progress.speed})
+        predictions = np.asarray(self._predictor.predict_on_batch(np.stack([sample.image for sample in self._samples])))
+        with self._val_writer.as_default():
+            for sample, prediction in zip(self._samples, predictions, strict=True):
+                picture = side_by_side(panels(sample, prediction, self._ignore_index))
+                self.summary.image(f"predictions/{sample.name}", picture[None], step=epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+
+class _Tracker(keras.callbacks.Callback):
+    """A service that gets the flags when the run starts, and the logs after every epoch. Subclasses say how."""
+
+    flag = ""
+
+    def __init__(self, project: str, config: TrainConfig, run: RunDir, progress: Progress):
+        super().__init__()
+        self.project, self.config, self.run, self.progress = project, config, run, progress
+        self.id: str | None = None
+        self._started = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._started:
+            try:
+                self.start()
+            except Exception as error:  # each service has its own kinds: no login, no network, no such store
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise KsegError(f"--{self.flag}={self.project}: cannot start ({reason})") from error
+            self._started = True
+
+    def get_state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on under the same id."""
+        return {"id": self.id}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes what get_state gave, before the first epoch begins."""
+        self.id = state["id"]
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+
+class WandB(_Tracker):
+    """Logs to Weights & Biases, whose files go below the run's folder. Its own Keras callback fails on JAX: it asks the learning
+    rate for .numpy().
+    """
+
+    flag = "wandb"
+
+    def start(self):
+        import wandb
+
+        settings = {"project": self.project, "name": self.run.path.name, "config": flatten(self.config), "dir": self.run.path}
+        self._run = wandb.init(**settings, id=self.id, resume="allow" if self.id else None)
+        self.id = self._run.id
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._run.log({**(logs or {}), **self.progress.speed, "epoch": epoch})
+
+    def on_train_end(self, logs=None):
+        if self._started:
+            self._run.finish()
+
+
+class MLflow(_Tracker):
+    """Logs to MLflow, where MLFLOW_TRACKING_URI or its own default says."""
+
+    flag = "mlflow"
+
+    def start(self):
+        import mlflow
+
+        mlflow.set_experiment(self.project)
+        resumed = self.id is not None
+        self.id = mlflow.start_run(run_id=self.id, run_name=self.run.path.name).info.run_id
+        flags = [] if resumed else list(flatten(self.config).items())
+        for start in range(0, len(flags), 100):  # a request takes no more
+            mlflow.log_params(dict(flags[start : start + 100]))
+
+    def on_epoch_end(self, epoch, logs=None):
+        import mlflow
+
+        mlflow.log_metrics({name: float(value) for name, value in {**(logs or {}), **self.progress.speed}.items()}, step=epoch)
+
+    def on_train_end(self, logs=None):
+        if self._started:
+            import mlflow
+
+            mlflow.end_run()

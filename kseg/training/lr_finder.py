@@ -1,0 +1,147 @@
+"""The learning-rate range test (Smith 2017, arXiv:1506.01186)."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseg.config import FindRateConfig
+from kseg.data.loading.pipeline import sample_errors, train_batches
+from kseg.data.loading.worker_pool import worker_pool
+from kseg.models.registry import MODELS
+from kseg.reports.figures import rate_chart
+from kseg.runtime.distribution import check_batch, data_parallel
+from kseg.runtime.memory import explained_exhaustion
+from kseg.training.setup import compiled_model, open_data
+from kseg.utils.errors import KsegError
+from kseg.utils.files import atomic_path
+from kseg.utils.progress import progress_bar
+
+_DIVERGED = 4.0  # times the lowest smoothed loss
+_SMOOTHING = 0.9  # of the exponential moving average, whose start is corrected for
+_LEARNT = 0.98  # a lowest smoothed loss above this share of the first says that nothing was learnt
+
+
+@dataclass(frozen=True)
+class FoundRate:
+    """Rates and their losses, float64 [N], a step each."""
+
+    rates: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """The mean of the losses' moving averages from the left and from the right, which does not lag behind. What diverges is
+        cut at twice the first loss, so as not to hide what came before.
+        """
+        losses = np.minimum(self.losses, 2 * self.losses[0])
+        return (moving_average(losses) + moving_average(losses[::-1])[::-1]) / 2
+
+    @property
+    def lowest(self) -> int:
+        """The step at which the smoothed loss is lowest."""
+        return int(np.argmin(self.smooth))
+
+    @property
+    def suggestion(self) -> float | None:
+        """The rate at which the smoothed loss falls fastest; None if it did not fall before it diverged."""
+        smooth = self.smooth
+        if self.lowest < 2 or smooth[self.lowest] > _LEARNT * smooth[0]:
+            return None
+        return float(self.rates[np.argmin(np.gradient(smooth)[: self.lowest])])
+
+    def summary(self) -> str:
+        """Returns e.g. "--learning_rate=0.0004 (where the loss falls fastest; it is lowest at 0.02)"."""
+        if self.suggestion is None:
+            return f"no suggestion: the loss does not fall between {self.rates[0]:.2g} and {self.rates[-1]:.2g}"
+        lowest = self.rates[self.lowest]
+        return f"--learning_rate={self.suggestion:.2g} (where the loss falls fastest; it is lowest at {lowest:.2g})"
+
+
+def moving_average(losses: np.ndarray) -> np.ndarray:
+    """Exponential moving average from the left, float64 [N], each value divided by the sum of its weights."""
+    averages, average = [], 0.0
+    for step, loss in enumerate(losses, 1):
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * float(loss)
+        averages.append(average / (1 - _SMOOTHING**step))
+    return np.array(averages)
+
+
+class Sweep(keras.callbacks.Callback):
+    """Collects the loss of every step, and ends the run where it is no number or diverges from its lowest."""
+
+    def __init__(self, steps: int, batch_size: int):
+        super().__init__()
+        self.losses: list[float] = []
+        self.batch_size = batch_size
+        self._bar = progress_bar(steps * batch_size, "learning rates")
+        self._sum = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update(self.batch_size)
+        total = float(ops.convert_to_numpy((logs or {})["loss"])) * (batch + 1)  # Keras gives the mean so far
+        loss, self._sum = total - self._sum, total
+        if not math.isfinite(loss):
+            self.model.stop_training = True
+            return
+        self.losses.append(loss)
+        smooth = moving_average(np.array(self.losses))
+        if len(smooth) > 5 and smooth[-1] > _DIVERGED * smooth.min():
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+
+def find_rate(config: FindRateConfig) -> FoundRate:
+    """Trains the config's run while its learning rate rises from lr_min to lr_max in lr_steps steps.
+
+    Raises KsegError for whatever the user can mend.
+    """
+    if not (folder := Path(config.output).absolute().parent).is_dir():
+        raise KsegError(f"--output={config.output}: the folder {folder} does not exist")
+    train = config.train
+    train = dataclasses.replace(train, backbone=train.backbone or MODELS[train.model].info["backbone"])
+    if train.devices.coordinator is not None:
+        raise KsegError(f"--coordinator={train.devices.coordinator}: find_lr runs in one process; leave the flag out")
+    distribution = train.devices.distribution
+    check_batch(distribution, train.batch_size)
+    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, explained_exhaustion(train), sample_errors():
+        data = open_data(train)
+        steps = max(len(data.train) // train.batch_size, 1)
+        batches, steps = train_batches(
+            data.train,
+            augment=train.augment,
+            seed=train.seed,
+            first_epoch=0,
+            epochs=math.ceil(config.lr_steps / steps),
+            image_size=train.image_size,
+            batch_size=train.batch_size,
+            pool=pool,
+        )
+        model = compiled_model(train, data, steps)
+        model.optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(
+            config.lr_min, config.lr_steps - 1, config.lr_max / config.lr_min
+        )
+        sweep = Sweep(config.lr_steps, train.batch_size)
+        model.fit(batches, epochs=1, steps_per_epoch=config.lr_steps, callbacks=[sweep], shuffle=False, verbose=0)
+    losses = np.array(sweep.losses)
+    if not len(losses):
+        raise KsegError(
+            f"the loss is no finite number at the first step: --lr_min={config.lr_min} is too high, or the data damaged"
+        )
+    rates = config.lr_min * (config.lr_max / config.lr_min) ** (np.arange(len(losses)) / (config.lr_steps - 1))
+    return FoundRate(rates, losses)
+
+
+def write_picture(path: str, found: FoundRate) -> None:
+    """Draws the losses over the rates as PNG. Raises KsegError if it cannot be written."""
+    try:
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(rate_chart(found.rates, found.losses, found.smooth, found.suggestion))
+    except OSError as error:
+        raise KsegError(f"--output={path}: cannot be written ({error.strerror or error})") from None

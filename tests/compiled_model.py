@@ -1,0 +1,14 @@
+"""Loads a checkpoint with its optimizer and loss, which kseg.load_model leaves out."""
+
+import keras
+
+import kseg.losses
+import kseg.metrics.confusion_matrix
+import kseg.models
+import kseg.training.optimizers
+import kseg.training.schedules  # noqa: F401  (what they register, the file names)
+
+
+def load_compiled(path):
+    """Returns the compiled model of a .keras file that a run wrote."""
+    return keras.saving.load_model(path, compile=True, safe_mode=True)

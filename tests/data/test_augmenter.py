@@ -1,0 +1,85 @@
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from kseg.data.augmentation.augmenter import Augmenter, sample_seed
+from kseg.data.augmentation.presets import PRESETS
+from kseg.utils.errors import KsegError
+
+FLIPS = (slice(None), slice(None, None, -1))
+
+
+@pytest.fixture
+def sample(rng):
+    """A smooth picture and the label that its red channel decides, so that image and label can be held against each other."""
+    ramp = np.linspace(0, 255, 96)
+    image = np.stack([np.tile(ramp, (80, 1)), np.tile(np.linspace(0, 255, 80)[:, None], (1, 96)), np.full((80, 96), 128)], -1)
+    image = image.astype("uint8")
+    return image, np.where(image[..., 0] > 127, 3, 1).astype("uint8")
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_same_seed_same_bytes_from_many_threads(sample, preset):
+    augment = Augmenter(preset, (64, 72))
+    alone = [augment(*sample, seed) for seed in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: augment(*sample, seed), [*range(24)] * 3))
+    for i, (image, label) in enumerate(together):
+        np.testing.assert_array_equal(image, alone[i % 24][0])
+        np.testing.assert_array_equal(label, alone[i % 24][1])
+    if preset not in ("none", "resize256"):
+        assert len({image.tobytes() for image, _ in alone}) > 12
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_labels_stay_labels_and_follow_the_image(sample, preset):
+    augment = Augmenter(preset, (64, 72))
+    for seed in range(12):
+        image, label = augment(*sample, seed)
+        assert image.shape == (64, 72, 3)
+        assert label.shape == (64, 72)
+        assert image.dtype == label.dtype == np.uint8
+        assert set(np.unique(label)) <= {1, 3, 255}
+        if preset == "aug":  # geometry moves both: away from the edge between the classes, red still decides the label
+            red = image[..., 0].astype(int)
+            sure = (np.abs(red - 127) > 40) & (label != 255) & (image.sum(-1) > 0)
+            agree = (label[sure] == np.where(red[sure] > 127, 3, 1)).mean()
+            assert agree > 0.98
+
+
+def test_what_comes_from_outside_is_ignored():
+    image, label = np.full((60, 60, 3), 200, "uint8"), np.ones((60, 60), "uint8")
+    augment = Augmenter("aug", (60, 60))
+    seen = [augment(image, label, seed) for seed in range(40)]
+    outside = [(i, lb) for i, lb in seen if (lb == 255).any()]
+    assert outside  # optical distortion pulled the border in at least once
+    for picture, lb in outside:
+        assert picture[lb == 255].mean() < picture[lb == 1].mean()
+
+
+def test_transforms_decide_independently(rng):
+    """Two flips: every combination about as often as the others, not both or none."""
+    image, label = rng.integers(0, 256, (32, 32, 3), dtype="uint8"), np.zeros((32, 32), "uint8")
+    augment = Augmenter("HorizontalFlip,VerticalFlip", (32, 32))
+    seen = Counter(augment(image, label, sample_seed(0, 0, i))[0].tobytes() for i in range(200))
+    assert set(seen) == {image[rows][:, columns].tobytes() for rows in FLIPS for columns in FLIPS}
+    assert min(seen.values()) > 25
+
+
+def test_the_resize_of_labels_is_by_centres():
+    """Nearest neighbour at half-pixel centres, where the logits' own resize samples too."""
+    label = np.arange(64, dtype="uint8").reshape(8, 8)
+    _, small = Augmenter("none", (32, 32))(np.zeros((8, 8, 3), "uint8"), label)
+    np.testing.assert_array_equal(small, label.repeat(4, 0).repeat(4, 1))
+
+
+def test_unknown_preset_offers_the_nearest():
+    with pytest.raises(KsegError, match="unknown augmentation 'lihgt'; did you mean light"):
+        Augmenter("lihgt", (64, 64))
+
+
+def test_sample_seeds_differ():
+    seeds = {sample_seed(s, e, i) for s in range(4) for e in range(10) for i in range(50)}
+    assert len(seeds) > 1990  # of 2000

@@ -1,0 +1,130 @@
+"""kseg.predict on a run directory with a small random network: what it writes, and every way to ask for it wrongly."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from random_run import random_run
+
+from kseg import evaluate, predict
+from kseg.config import DataConfig
+from kseg.data import build_dataset
+from kseg.data.check import open_split
+from kseg.data.palette import palette
+from kseg.inference.predictor import Predictor
+from kseg.inference.submission import read_submission, resize_prediction
+from kseg.inference.writers import picture_files
+from kseg.utils.errors import KsegError
+
+
+@pytest.fixture(scope="module")
+def data(tiny_coco, tmp_path_factory):
+    """tiny_coco with a split "test": the pictures of val in another order, in folders, without annotations."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copytree(tiny_coco, folder, dirs_exist_ok=True)
+    content = json.loads((folder / "annotations/val.json").read_text())
+    for number, image in enumerate(content["images"]):
+        target = folder / f"images/test/batch_{number % 2}/{image['file_name']}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "images/val" / image["file_name"], target)
+        image["file_name"] = f"batch_{number % 2}/{image['file_name']}"
+    content |= {"images": content["images"][::-1], "annotations": []}
+    (folder / "annotations/test.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return random_run(tmp_path_factory.mktemp("runs") / "run", data)
+
+
+def test_every_output_shows_the_predictions_of_every_image(run, data, tmp_path, capsys):
+    file, labels, overlays = tmp_path / "new/s.csv", tmp_path / "labels", tmp_path / "overlays"
+    predict.main(
+        ["kseg.predict", f"--run_dir={run.path}", "--split=test", f"--submission={file}", f"--labels_dir={labels}",
+         f"--overlays_dir={overlays}"]
+    )  # fmt: skip
+    assert capsys.readouterr().out.startswith("predicted 5 images of split test: ")
+    dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(data)), "test")
+    model = keras.saving.load_model(run.model)
+    expected = [prediction for _, prediction in Predictor(model, dataset, image_size=(32, 40), batch_size=2)(range(5))]
+    assert len(np.unique(np.concatenate([prediction.ravel() for prediction in expected]))) > 1
+    rows = list(read_submission(file))
+    listed = [image["file_name"] for image in json.loads((data / "annotations/test.json").read_text())["images"]]
+    assert [name for name, _ in rows] == listed
+    assert listed[0] == "batch_0/004.png"
+    for (name, ids), prediction in zip(rows, expected, strict=True):
+        np.testing.assert_array_equal(ids, resize_prediction(prediction))
+        with Image.open(labels / name) as label:
+            assert label.mode == "P"
+            np.testing.assert_array_equal(np.asarray(label), prediction)
+            np.testing.assert_array_equal(np.asarray(label.convert("RGB")), palette(4)[prediction])
+        with Image.open((overlays / name).with_suffix(".jpg")) as picture, Image.open(data / "images/test" / name) as image:
+            assert picture.size == image.size
+            mixed = np.asarray(image) * 0.5 + palette(4)[prediction] * 0.5
+            assert np.abs(np.asarray(picture).mean((0, 1)) - mixed.mean((0, 1))).max() < 3
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_names_that_differ_in_their_suffix_alone_keep_it():
+    paths = [str(path) for path in picture_files(["a/1.jpg", "a/1.png", "b/1.png"])]
+    assert paths == ["a/1.jpg", "a/1.png", "b/1"]
+    paths = [str(path) for path in picture_files(["1.jpg", "1.png", "1.png.gif"])]
+    assert paths == ["1.jpg", "1.png", "1.png.gif"]
+
+
+def test_a_split_without_annotations_neither_trains_nor_is_scored(run, data):
+    with pytest.raises(KsegError, match="split test has no annotations: it can be predicted"):
+        open_split(DataConfig(dataset="coco", data_dir=str(data)), "test")
+    with pytest.raises(KsegError, match="split test has no annotations"):
+        evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", "--split=test"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "nothing to write: pass --submission=FILE"),
+        (["--submission={tmp}"], "is a folder; name a file"),
+        (["--labels_dir={tmp}/file/labels"], "--labels_dir=.*: cannot be written"),
+        (["--submission={tmp}/s.csv", "--split=tset"], "splits that are there: test, train, val"),
+        (["--submission={tmp}/s.csv", "--ignore_categories=red"], "has 4 classes, but split val of the data has 3"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, tmp_path, flags, says):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KsegError, match=says):
+        predict.main(["kseg.predict", f"--run_dir={run.path}", *(flag.format(tmp=tmp_path) for flag in flags)])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_other_classes_than_the_runs_are_refused(run, data, tmp_path):
+    content = json.loads((data / "annotations/val.json").read_text())
+    content["categories"][1]["name"] = "lime"
+    (data / "annotations/other.json").write_text(json.dumps(content))
+    with pytest.raises(KsegError, match=r"class 'lime' where the run .* has 'green'"):
+        predict.main(
+            ["kseg.predict", f"--run_dir={run.path}", "--split=other", "--images=images/val", f"--labels_dir={tmp_path}"]
+        )
+
+
+def test_a_picture_that_vanishes_leaves_no_half_submission(run, data, tmp_path, monkeypatch):
+    from kseg.data.dataset import BadSample
+    from kseg.data.sources.coco import CocoDataset
+
+    load, seen = CocoDataset.load, []
+
+    def vanish(self, index):
+        seen.append(index)
+        if len(seen) > 8:  # five reads are the check
+            raise BadSample(f"{self.name(index)}: the file does not exist.")
+        return load(self, index)
+
+    monkeypatch.setattr(CocoDataset, "load", vanish)
+    with pytest.raises(KsegError, match="the file does not exist"):
+        predict.main(
+            ["kseg.predict", f"--run_dir={run.path}", "--split=test", "--workers=0", f"--submission={tmp_path / 's.csv'}"]
+        )
+    assert list(tmp_path.iterdir()) == []

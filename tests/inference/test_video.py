@@ -1,0 +1,140 @@
+"""kseg.predict on videos that OpenCV wrote: each frame against the plain prediction of it, and files that are no videos."""
+
+import http.server
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from random_run import NAMES, random_run
+
+from kseg import predict
+from kseg.data.palette import overlay
+from kseg.data.sources.image_files import ArrayPictures
+from kseg.inference.predictor import Predictor
+from kseg.inference.video import Video, video_file
+from kseg.models.saving import load_model
+from kseg.utils.errors import KsegError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return random_run(tmp_path_factory.mktemp("runs") / "run", "/nowhere")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """(an AVI of 7 frames of 50x66 at 10 a second, its frames as they are read back: the codec loses some)."""
+    path = tmp_path_factory.mktemp("clips") / "clip.avi"
+    coarse = np.random.default_rng(5).integers(0, 256, (5, 12, 3)).astype("uint8")
+    with video_file(path, (50, 66), 10.0) as add:
+        for number in range(7):
+            add(cv2.resize(np.roll(coarse, number, axis=1), (66, 50), interpolation=cv2.INTER_CUBIC))
+    frames = [frame for _, frame in Video(path).frames()]
+    assert len(frames) == 7
+    return path, frames
+
+
+def call(run, *flags):
+    predict.main(["kseg.predict", f"--run_dir={run.path}", *map(str, flags)])
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
+    path, frames = clip
+    written = tmp_path / f"out{suffix}"
+    call(run, f"--video={path}", f"--overlay_video={written}", f"--labels_dir={tmp_path / 'labels'}")
+    assert capsys.readouterr().out == f"predicted 7 frames of {path}: {written}, {tmp_path / 'labels'}\n"
+    pictures = ArrayPictures(frames, NAMES)
+    predictor = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=2)
+    video = Video(written)
+    assert video.size == (50, 66) and video.frames_a_second == 10 and video.expected == 7
+    for (number, shown), (_, label) in zip(video.frames(), predictor(range(7)), strict=True):
+        with Image.open(tmp_path / f"labels/frame_{number:06d}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), label)
+        assert len(np.unique(label)) > 1
+        assert np.abs(shown.astype(int) - overlay(frames[number], label)).mean() < 15  # the codec blurs colours' edges
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels", f"out{suffix}"]
+
+
+def test_no_more_than_a_batch_of_frames_is_held(run, clip):
+    _, frames = clip
+    predictor = Predictor(load_model(run.model), ArrayPictures(frames, NAMES), image_size=(32, 40), batch_size=2)
+    taken = []
+    found = predictor.predict_arrays(taken.append(frame) or frame for frame in frames)
+    for given, _ in enumerate(found, 1):
+        assert given <= len(taken) <= given + 1
+    assert given == 7
+
+
+def test_some_frames_and_odd_sides(run, clip, tmp_path):
+    _, frames = clip
+    odd = tmp_path / "odd.avi"
+    with video_file(odd, (49, 65), 12.0) as add:
+        for frame in frames:
+            add(frame[:49, :65])
+    video = Video(odd)
+    assert video.size == (50, 66)  # the last row and column twice
+    for (_, frame), expected in zip(video.frames(), frames, strict=True):
+        assert np.abs(frame[:49, :65].astype(int) - expected[:49, :65]).mean() < 5
+        assert np.abs(frame[-1].astype(int) - frame[-2]).mean() < 5
+    call(run, f"--video={odd}", "--every=3", f"--overlay_video={tmp_path / 'o.mkv'}", f"--probabilities_dir={tmp_path / 'p'}")
+    assert sorted(file.name for file in (tmp_path / "p").iterdir()) == [f"frame_{number:06d}.npz" for number in (0, 3, 6)]
+    assert Video(tmp_path / "o.mkv").frames_a_second == 4
+    assert len([*Video(tmp_path / "o.mkv").frames()]) == 3
+
+
+def test_a_video_cut_short_is_predicted_as_far_as_it_goes(run, clip, tmp_path, capsys):
+    path, _ = clip
+    whole = path.read_bytes()
+    short = tmp_path / "short.avi"
+    short.write_bytes(whole[: len(whole) * 6 // 10])
+    call(run, f"--video={short}", f"--labels_dir={tmp_path / 'labels'}")
+    said = capsys.readouterr()
+    assert "ended after" in said.err and "of 7 frames; it may be damaged" in said.err
+    assert 1 <= len(list((tmp_path / "labels").iterdir())) < 7
+
+
+def test_what_is_no_video_is_one_line(run, clip, tmp_path, capfd):
+    path, _ = clip
+    (tmp_path / "text.mp4").write_text("no video" * 100)
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:300])
+    for flags, says in (
+        ([f"--video={tmp_path}/none.mp4"], "none.mp4: no such file"),
+        ([f"--video={tmp_path}"], "is no file"),
+        ([f"--video={tmp_path}/text.mp4"], "text.mp4: is no video that OpenCV's FFmpeg reads, or a damaged one"),
+        ([f"--video={path}", "--max_pixels=1000"], "its frames of 50x66 are more than --max_pixels allows"),
+        ([f"--video={path}", f"--overlay_video={path}"], "would write over the input"),
+        ([f"--video={path}", "--overlay_video=a.gif"], "--overlay_video=a.gif: must end in .mp4, .avi, .mkv"),
+        ([f"--video={path}", "--results=r.json"], "--results=r.json: lists images, not a video's frames"),
+        (["--every=2"], "--every=2: needs --video=FILE"),
+    ):
+        with pytest.raises(KsegError) as error:
+            call(run, *flags, f"--overlays_dir={tmp_path / 'overlays'}")
+        assert says in str(error.value)
+        assert "\n" not in str(error.value)
+    assert "moov" not in capfd.readouterr().err
+    assert not list((tmp_path / "overlays").iterdir())
+
+
+def test_a_playlist_fetches_nothing(tmp_path):
+    """A file that says where a video is would have FFmpeg ask any server for it."""
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, text in (
+            ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"),
+            ("list.ffconcat", "ffconcat version 1.0\nfile {}\n"),
+        ):
+            (tmp_path / name).write_text(text.format(f"http://127.0.0.1:{server.server_port}/clip.ts"))
+            with pytest.raises(KsegError, match="is no video"):
+                Video(tmp_path / name)
+        server.shutdown()
+    assert not asked

@@ -1,0 +1,213 @@
+"""kseg.predict on pictures that are in no data set, and its probabilities and COCO results."""
+
+import io
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import torch
+from compilations import compilations
+from PIL import Image
+from pycocotools import mask
+from pycocotools.coco import COCO
+from random_run import NAMES, random_network, random_run
+
+from kseg import predict
+from kseg.config import DataConfig
+from kseg.data import build_dataset
+from kseg.data.augmentation.augmenter import Augmenter
+from kseg.data.cache import CachedLabels
+from kseg.data.sources.image_files import PictureFile, Pictures
+from kseg.data.subset import Subset
+from kseg.inference.predictor import Predictor
+from kseg.inference.submission import read_submission
+from kseg.inference.writers import coco_ids
+from kseg.models.saving import load_model, save_model
+from kseg.utils.errors import KsegError
+
+SIZES = {"a.jpg": (48, 64), "sub/a.png": (50, 40), "sub/deep/turned.jpg": (70, 45), "z.bmp": (33, 90)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose data set is no longer there."""
+    return random_run(tmp_path_factory.mktemp("runs") / "run", "/nowhere")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Pictures of several sizes, one turned by its EXIF, and what is none: truncated, too large, text, hidden."""
+    folder, generator = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(5)
+    for name, (height, width) in SIZES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3)).astype("uint8"))
+        exif = Image.Exif()
+        if "turned" in name:
+            exif[0x0112] = 6
+            height, width = width, height
+        coarse.resize((width, height)).save(folder / name, exif=exif)
+    whole = (folder / "a.jpg").read_bytes()
+    (folder / "sub/truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.new("L", (400, 300)).save(folder / "large.png")
+    (folder / "empty.tif").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden").mkdir()
+    shutil.copy(folder / "a.jpg", folder / ".hidden/b.jpg")
+    return folder
+
+
+def call(run, *flags):
+    predict.main(["kseg.predict", f"--run_dir={run.path}", "--workers=0", *map(str, flags)])
+
+
+def expected(model, image):
+    """Probabilities [H, W, 4] by torch's resize."""
+    small = Augmenter("none", (32, 40))(image, image[..., 0])[0]
+    logits = keras.ops.convert_to_numpy(model(small[None].astype("float32"))).transpose(0, 3, 1, 2)
+    logits = torch.nn.functional.interpolate(torch.from_numpy(logits), size=image.shape[:2], mode="bilinear", align_corners=False)
+    return logits.softmax(1)[0].numpy().transpose(1, 2, 0)
+
+
+def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
+    """Each picture at its own size, in subfolders as they are; bad files are listed and change nothing else."""
+    outputs = {name: tmp_path / "out" / name for name in ("labels", "overlays", "probabilities", "s.csv", "r.json")}
+    labels, overlays, probabilities, submission, results = outputs.values()
+    with pytest.raises(SystemExit) as exit:
+        call(
+            run, f"--input={photos}", "--max_pixels=100000", f"--labels_dir={labels}", f"--overlays_dir={overlays}",
+            f"--probabilities_dir={probabilities}", f"--submission={submission}", f"--results={results}",
+        )  # fmt: skip
+    assert exit.value.code == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("predicted 4 images, 3 left out: ")
+    skipped = (labels / "skipped.txt").read_text().splitlines()
+    assert [line for line in said.err.splitlines() if line.startswith("skipped: ")] == [f"skipped: {line}" for line in skipped]
+    assert [line.split(": ")[0] for line in skipped] == [
+        f"{photos}/{bad}" for bad in ("empty.tif", "large.png", "sub/truncated.jpg")
+    ]
+    assert "more than --max_pixels=100000" in skipped[1]
+
+    model = load_model(run.model)
+    for name, size in SIZES.items():
+        with Image.open((labels / name).with_suffix(".png")) as picture:
+            label = np.asarray(picture)
+        with Image.open((overlays / name).with_suffix(".jpg")) as picture:
+            assert picture.size == size[::-1]
+        with np.load((probabilities / name).with_suffix(".npz")) as file:
+            found = file["probabilities"]
+        assert found.dtype == "float16" and found.shape == (*size, 4) and label.shape == size
+        truth = expected(model, Pictures([PictureFile(photos / name, name)], NAMES).load(0).image)
+        np.testing.assert_allclose(found, truth, atol=2e-3)
+        assert (label != truth.argmax(-1)).sum() <= 2  # ties
+        assert len(np.unique(label)) > 1
+    assert [name for name, _ in read_submission(submission)] == list(SIZES)
+    entries = json.loads(results.read_text())
+    assert {(entry["image_id"], entry["file_name"]) for entry in entries} == set(enumerate(SIZES, 1))
+    assert {entry["category_id"] for entry in entries} <= {1, 2, 3}  # the background is left out
+    written = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.*"))
+    assert written == ["a.png", "skipped.txt", "sub/a.png", "sub/deep/turned.png", "z.png"]
+
+    call(run, f"--input={photos / 'a.jpg'}", f"--labels_dir={labels}")
+    assert not (labels / "skipped.txt").exists()
+
+
+def test_sizes_compile_nothing_anew(run, photos):
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX says what it compiles")
+    pictures = Pictures([PictureFile(photos / name, name) for name in SIZES], NAMES)
+    assert [pictures.size(index) for index in range(4)] == list(SIZES.values())  # of the headers, turned as EXIF says
+    found = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=1).predict(range(4))
+    with compilations() as compiled:
+        next(found)
+        first = list(compiled)
+        assert len(list(found)) == 3
+    assert first.count("jit(predict_step)") == 1
+    assert compiled == first
+
+
+def test_a_giant_among_small_ones_has_a_program_of_its_own(run, photos, tmp_path):
+    """And the same predictions as all alone."""
+    Image.open(photos / "a.jpg").resize((400, 300)).save(tmp_path / "giant.png")
+    inputs = [photos / "a.jpg", tmp_path / "giant.png", photos / "z.bmp"]
+    call(run, f"--input={','.join(map(str, inputs))}", f"--submission={tmp_path / 'all.csv'}")
+    rows = dict(read_submission(tmp_path / "all.csv"))
+    assert set(rows) == {"a.jpg", "giant.png", "z.bmp"}
+    for path in inputs:
+        call(run, f"--input={path}", f"--submission={tmp_path / 'one.csv'}")
+        [(name, row)] = read_submission(tmp_path / "one.csv")
+        np.testing.assert_array_equal(rows[name], row)
+
+
+def test_coco_reads_the_results_of_a_split(run, tiny_coco, tmp_path):
+    """pycocotools finds images and categories by their ids, and the masks are the label images."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_coco, data)
+    file = data / "annotations/val.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["id"] = 1000 - image["id"]
+    for annotation in content["annotations"]:
+        annotation["image_id"] = 1000 - annotation["image_id"]
+    file.write_text(json.dumps(content))
+    call(
+        run, f"--data_dir={data}", "--split=val", f"--results={tmp_path / 'r.json'}", f"--labels_dir={tmp_path / 'labels'}",
+        f"--probabilities_dir={tmp_path / 'probabilities'}",
+    )  # fmt: skip
+    truth = COCO(str(file))
+    results = truth.loadRes(str(tmp_path / "r.json"))
+    classes = {3: 1, 5: 2, 11: 3}  # tiny_coco's categories
+    assert len(results.anns) > 5
+    for image in truth.loadImgs(truth.getImgIds()):
+        label = np.zeros((image["height"], image["width"]), "uint8")
+        with np.load(tmp_path / "probabilities" / image["file_name"].replace("png", "npz")) as arrays:
+            confidence = arrays["probabilities"].astype("float64").max(-1)
+        for entry in results.loadAnns(results.getAnnIds(image["id"])):
+            pixels = mask.decode(entry["segmentation"]).astype(bool)
+            assert not label[pixels].any()
+            label[pixels] = classes[entry["category_id"]]
+            assert entry["area"] == pixels.sum()
+            assert entry["score"] == pytest.approx(confidence[pixels].mean(), abs=1e-3)
+        with Image.open(tmp_path / "labels" / image["file_name"]) as picture:
+            np.testing.assert_array_equal(label, np.asarray(picture))
+
+
+def test_ids_are_kept_by_subsets_and_caches(tiny_coco):
+    dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco)), "val")
+    assert coco_ids(Subset(CachedLabels(dataset), [3, 0])) == ((4, 1), (None, 3, 5, 11))
+    dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco), background=False), "val")
+    assert coco_ids(dataset)[1] == (3, 5, 11)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--input={photos}/nothing.jpg"], "--input=.*nothing.jpg: no such file or folder"),
+        (["--input={photos}/empty.tif"], "all 1 samples are bad; the first: .*empty.tif: the file is empty"),
+        (["--input={photos}", "--overlays_dir={photos}"], "would write over the input .*a.jpg; name another place"),
+        (["--input={photos}/a.jpg", "--submission={photos}/a.jpg"], "would write over the input .*a.jpg"),
+        (["--input={photos}", "--split=val"], "--split=val: --input is used instead"),
+        (["--input={photos}", "--video=v.mp4"], "--video=v.mp4: is predicted alone; leave --input out"),
+        (["--input={photos}", "--ensemble={tmp}/other.keras"], "other.keras has 3 classes, but --input has 4"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, photos, tmp_path, flags, says):
+    save_model(random_network(classes=3), tmp_path / "other.keras")
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(KsegError, match=says) as error:
+        call(run, f"--labels_dir={tmp_path / 'labels'}", *(flag.format(photos=photos, tmp=tmp_path) for flag in flags))
+    assert "\n" not in str(error.value)
+    assert sorted(photos.rglob("*")) == before
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_model_file_needs_neither_run_nor_data(run, photos, tmp_path):
+    """Its classes have no names; so none is the background."""
+    flags = [f"--model_file={run.model}", "--image_size=32x40", f"--input={photos}/sub/a*", f"--results={tmp_path / 'r.json'}"]
+    predict.main(["kseg.predict", "--workers=0", *flags])
+    entries = json.loads((tmp_path / "r.json").read_text())
+    runs = [entry["segmentation"] for entry in entries]
+    assert mask.decode(mask.merge(runs)).all()
+    assert mask.area(runs).sum() == 50 * 40
+    assert io.StringIO((tmp_path / "r.json").read_text()).readline() == "[\n"

@@ -1,0 +1,130 @@
+"""python -m kseg.convert, there and back, and what it says about mistakes."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kseg.convert import main
+from kseg.models.build import build_model
+from kseg.models.pytorch.load import load_torch_weights
+from kseg.models.saving import load_model
+from kseg.utils.errors import KsegError
+
+
+@pytest.fixture(scope="module")
+def peer(smp):
+    torch.manual_seed(0)
+    return smp.FPN("resnet18", encoder_weights=None, classes=3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(peer, tmp_path_factory):
+    """A Lightning checkpoint."""
+    path = tmp_path_factory.mktemp("convert") / "last.ckpt"
+    state = {f"model.{key}": value for key, value in peer.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+FLAGS = ("--model=fpn", "--backbone=resnet18", "--num_classes=3")
+
+
+def run(*flags):
+    main(["kseg.convert", *map(str, flags)])
+
+
+def test_there_and_back(peer, checkpoint, tmp_path, capsys):
+    run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--out={tmp_path / 'model.keras'}")
+    text = capsys.readouterr().out
+    assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() in text
+    assert "tensors named as smp do" in text
+    for name in ("w.safetensors", "w.pth"):
+        run("--to=torch", f"--checkpoint={tmp_path / 'model.keras'}", f"--out={tmp_path / name}")
+    states = load_file(tmp_path / "w.safetensors"), torch.load(tmp_path / "w.pth", weights_only=True)
+    expected = {key: value.clone() for key, value in peer.state_dict().items()}
+    for state in states:
+        peer.load_state_dict(state, strict=True)
+        for key, value in peer.state_dict().items():
+            assert torch.equal(value, expected[key]), key
+
+
+def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
+    flags = (
+        f"--checkpoint={checkpoint}",
+        "--model=fpn",
+        "--backbone=resnet18",
+        "--num_classes=5",
+        f"--out={tmp_path / 'm.keras'}",
+    )
+    with pytest.raises(
+        KsegError, match=r"head segmentation_head\.0 has 3 classes, the model's 5; use num_classes=3, .*--reset_head"
+    ):
+        run(*flags)
+    assert not list(tmp_path.iterdir())
+    run(*flags, "--reset_head")
+    model = load_model(tmp_path / "m.keras")
+    assert model.output.shape[-1] == 5
+    kernel = model.get_layer("decoder_p5").get_weights()[0]
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), peer.decoder.p5.weight.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--out=m.keras"], "--checkpoint is missing: name the file to read"),
+        (["--checkpoint=c.pth"], "--out is missing: name the file to write"),
+        (["--checkpoint=c.pth", "--out=m.keras"], "--model is missing"),
+        (["--checkpoint=c.pth", "--out=m.keras", "--model=fpn"], "--num_classes is missing"),
+        (["--checkpoint=c.pth", "--out=m.h5", *FLAGS], "--out=m.h5: with --to=keras its name must end with .keras"),
+        (["--checkpoint=c.pth", "--out=m.keras", *FLAGS], "--checkpoint=c.pth: no such file"),
+        (
+            ["--checkpoint=there.keras", "--out=there.keras", *FLAGS],
+            "--out=there.keras exists; name another file, or pass --over",
+        ),
+        (["--to=torch", "--checkpoint=c", "--out=w.pth", "--model=fpn"], "--model does not go with --to=torch"),
+        (["--to=torch", "--checkpoint=there.keras", "--out=w.bin"], "its name must end with .safetensors or .pth"),
+        (["--to=torch", "--checkpoint=there.keras", "--out=w.pth"], "there.keras: not a .keras model file, or a damaged one"),
+    ],
+)
+def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.keras").write_bytes(b"")
+    with pytest.raises(KsegError) as error:
+        run(*flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.keras"]
+
+
+def test_a_mistake_is_exit_code_2(tmp_path):
+    result = subprocess.run([sys.executable, "-m", "kseg.convert", "--checkpoint=none.pth"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: --out is missing: name the file to write\n"
+
+
+def test_older_keys_sources_and_auxiliary_heads(smp):
+    reference = smp.DeepLabV3("resnet18", encoder_weights=None, classes=2)
+    state = reference.state_dict()
+    older = {
+        key.replace("decoder.aspp.", "decoder.0.")
+        .replace("decoder.conv.", "decoder.1.")
+        .replace("decoder.bn.", "decoder.2."): value
+        for key, value in state.items()
+    }
+    assert set(older) != set(state)
+    model = build_model("deeplabv3", num_classes=2, backbone="resnet18")
+    loaded = load_torch_weights(model, {**older, "classification_head.3.weight": torch.zeros(2, 512)}, source="smp")
+    assert (loaded.left_out, loaded.sources) == (("classification_head.3",), ("smp",))
+    kernel = model.get_layer("decoder_conv").get_weights()[0]
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), reference.decoder.conv.weight.detach().numpy())
+    with pytest.raises(
+        KsegError, match=r"keys \(such as encoder.conv1.weight\) are not timm's, but those of smp; leave source out"
+    ):
+        load_torch_weights(model, state, source="timm")
+    with pytest.raises(KsegError, match="unknown source 'keras'; known: smp, torchvision, timm, None"):
+        load_torch_weights(model, state, source="keras")

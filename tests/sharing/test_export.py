@@ -1,0 +1,193 @@
+"""kseg.export: what it writes is loaded by docs/export.md's own lines, in a process without kseg and Keras, on real pictures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tiny_model  # noqa: F401  (registers test_tiny, which has a grouped and a depthwise convolution)
+from PIL import Image
+
+from kseg import export
+from kseg.config import TrainConfig
+from kseg.data.palette import palette
+from kseg.models.build import build_model
+from kseg.models.saving import save_model
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.errors import KsegError
+
+SIZE = (32, 64)
+NAMES = [f"class {i}" for i in range(12)]
+HEADINGS = {"stablehlo": "StableHLO", "saved_model": "TensorFlow SavedModel", "onnx": "ONNX"}
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "export.md"
+
+
+@pytest.fixture(scope="module")
+def images(shared_data):
+    """Three pictures of CamVid, uint8 [3, 32, 64, 3]."""
+    files = sorted((shared_data / "camvid/images/val").iterdir())[:3]
+    return np.stack([np.asarray(Image.open(file).convert("RGB").resize(SIZE[::-1])) for file in files])
+
+
+@pytest.fixture(scope="module")
+def run_of(images, tmp_path_factory):
+    """A function from (model, backbone) to (run directory, its logits of the images)."""
+    made = {}
+
+    def run_of(name, backbone):
+        if name not in made:
+            keras.utils.set_random_seed(3)
+            model = build_model(name, num_classes=12, backbone=backbone)
+            generator = np.random.default_rng(3)
+            for variable in model.variables:  # batch norms that do something, and keep the signal
+                low, high = {"moving_mean": (-0.1, 0.1), "moving_variance": (0.1, 0.3), "beta": (0, 0.2)}.get(
+                    variable.name, (0, 0)
+                )
+                if high:
+                    variable.assign(generator.uniform(low, high, variable.shape))
+            kernel = model.get_layer("segmentation_head_0").kernel
+            kernel.assign(kernel / model.predict_on_batch(images).std())  # logits as large as a trained model's
+            run = RunDir(tmp_path_factory.mktemp("runs") / name)
+            run.create(TrainConfig(image_size=SIZE), [])
+            save_model(model, run.model)
+            run.evaluation.write_text(json.dumps({"class_names": NAMES}))
+            made[name] = run.path, model.predict_on_batch(images)
+        return made[name]
+
+    return run_of
+
+
+def write(run, format, output, *more):
+    export.main(["kseg.export", f"--run_dir={run}", f"--format={format}", f"--output={output}", *more])
+    return json.loads((output / "kseg.json").read_text())
+
+
+def load(format, images, folder, result="logits"):
+    """Runs the page's lines beside `exported`, where neither kseg nor keras can be imported."""
+    section = PAGE.read_text().partition(f"## {HEADINGS[format]}\n")[2]
+    code = re.search(r"^```py\n(.*?)^```", section, re.M | re.S)[1].replace("logits", result)
+    np.save(folder / "images.npy", images)
+    before = "import sys; sys.modules['kseg'] = sys.modules['keras'] = None\n"
+    program = f"{before}{code}\nnp.save('result.npy', np.asarray({result}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.load(folder / "result.npy")
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "saved_model", "onnx"])
+def test_logits_are_the_runs_own(format, run_of, images, tmp_path, capsys):
+    run, expected = run_of("deeplabv3plus", "resnet18")
+    assert expected.std((0, 1, 2)).max() > 0.1
+    about = write(run, format, tmp_path / "exported")
+    assert f"wrote   {tmp_path}/exported/{about['file']}, " in capsys.readouterr().out
+    found = load(format, images, tmp_path)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert about["input"]["shape"] == ["batch", 32, 64, 3]
+    assert about["output"] == {"name": "logits", "shape": ["batch", 32, 64, 12], "dtype": "float32"}
+    assert (about["class_names"], about["palette"]) == (NAMES, palette(12).tolist())
+    assert {path.name for path in tmp_path.iterdir()} == {"exported", "images.npy", "result.npy"}
+
+
+def test_labels_of_a_grouped_convolution_by_onnx(run_of, images, tmp_path):
+    run, expected = run_of("test_tiny", "test_tiny")
+    about = write(run, "onnx", tmp_path / "exported", "--argmax")
+    found = load("onnx", images, tmp_path, "labels")
+    assert (found.dtype, about["output"]["name"]) == ("uint8", "labels")
+    assert (found == expected.argmax(-1)).mean() > 0.999  # a tie may fall either way
+    assert len(np.unique(found)) > 2
+    import onnx
+
+    graph = onnx.load(tmp_path / "exported/model.onnx").graph
+    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (graph.input[0], graph.output[0])]
+    assert shapes == [["batch", 32, 64, 3], ["batch", 32, 64]]
+
+
+def test_stablehlo_for_two_platforms_labels_and_bfloat16(run_of, images, tmp_path):
+    import jax
+
+    run, expected = run_of("test_tiny", "test_tiny")
+
+    def call(*flags):
+        about = write(run, "stablehlo", tmp_path / "exported", "--overwrite", *flags)
+        exported = jax.export.deserialize((tmp_path / "exported/model.stablehlo").read_bytes())
+        assert list(exported.platforms) == about["platforms"]
+        return np.asarray(exported.call(images)), exported
+
+    labels, exported = call("--argmax")
+    assert exported.platforms == ("cpu", "cuda")
+    assert labels.dtype == "uint8"
+    assert (labels == expected.argmax(-1)).mean() > 0.999
+    logits, exported = call("--dtype=bfloat16", "--platforms=cpu")
+    assert "bf16" in exported.mlir_module()
+    error = np.abs(logits - expected).max()
+    assert 1e-4 < error < 0.05 * np.abs(expected).max()
+    assert not [path for path in tmp_path.iterdir() if path.name != "exported"]
+
+
+def test_dense_layers_as_int8(run_of, images, tmp_path, capsys):
+    """As a transformer has them. A model of convolutions is refused."""
+    import jax
+
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Dense(64, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(12)(keras.layers.Dense(256, activation="relu")(x)))
+    expected = model.predict_on_batch(images)
+    run = RunDir(tmp_path / "run")
+    run.create(TrainConfig(image_size=SIZE), [])
+    save_model(model, run.model)
+    write(run.path, "stablehlo", tmp_path / "whole")
+    about = write(run.path, "stablehlo", tmp_path / "exported", "--quantize=int8")
+    assert "dense   3 layers as int8\n" in capsys.readouterr().out
+    assert about["quantized"] == "int8"
+    whole, exported = (tmp_path / name / "model.stablehlo" for name in ("whole", "exported"))
+    assert exported.stat().st_size < 0.6 * whole.stat().st_size
+    found = np.asarray(jax.export.deserialize(exported.read_bytes()).call(images))
+    error = np.abs(found - expected).max()
+    assert 1e-4 < error < 0.05 * np.abs(expected).max()
+    with pytest.raises(KsegError, match="the model has no dense layers, and Keras quantises no convolutions"):
+        write(run_of("test_tiny", "test_tiny")[0], "stablehlo", tmp_path / "new", "--quantize=int8")
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create(TrainConfig(image_size=SIZE), [])
+    save_model(build_model("test_conv", num_classes=3, input_shape=(*SIZE, 3)), run.model)
+    with pytest.raises(KsegError, match=r"--image_size=64x64: the model of .*model.keras takes 32x64"):
+        write(run.path, "onnx", tmp_path / "exported", "--image_size=64")
+    assert not (tmp_path / "exported").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--format=onnx", "--output=new"], "--run_dir is missing"),
+        (["--run_dir=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
+        (["--run_dir=none", "--format=onnx"], "--output is missing"),
+        (["--run_dir=none", "--format=onnx", "--output=new"], "--run_dir=none: no such folder"),
+        (["--run_dir=none", "--format=onnx", "--output=old"], "--output=old exists; name another folder, or pass --overwrite"),
+        (["--run_dir=none", "--format=onnx", "--output=old", "--overwrite"], "--output=old is no earlier export"),
+        (["--run_dir=none", "--format=onnx", "--output=new", "--dtype=bfloat16"], "does not go with --format=onnx"),
+        (["--run_dir=none", "--format=stablehlo", "--output=new", "--platforms=gpu"], "--platforms=gpu: name one or more of"),
+        (["--run_dir=none", "--format=onnx", "--output=new", "--quantize=int8"], "--quantize=int8 needs --format=stablehlo"),
+        (["--run_dir=none", "--format=onnx", "--output=new", "--image_size=8"], "must be at least 32"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(flags, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KsegError, match=says) as error:
+        export.main(["kseg.export", *flags])
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
+def test_onnx_without_its_packages_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(KsegError, match=r"needs onnx and tf2onnx; install them: pip install 'kseg\[export\]'"):
+        write(tmp_path, "onnx", tmp_path / "exported")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kseg.config import FindRateConfig
+from kseg.config import LrFinderConfig
 from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
@@ -18,10 +18,10 @@ Takes every flag of kseg.train, so that model, loss, augmentation and batch are 
 
 
 def main(argv: Sequence[str]) -> None:
-    config = parse(FindRateConfig, argv, DESCRIPTION)
-    from kseg.training.lr_finder import find_rate, write_picture
+    config = parse(LrFinderConfig, argv, DESCRIPTION)
+    from kseg.training.lr_finder import run_lr_finder, write_picture
 
-    found = find_rate(config)
+    found = run_lr_finder(config)
     write_picture(config.output, found)
     print(f"{found.summary()}, {config.output}")
 

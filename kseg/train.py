@@ -24,17 +24,17 @@ def main(argv: Sequence[str]) -> None:
     config, given = parse_given(TrainConfig, argv, DESCRIPTION)
     from kseg.runtime import hosts  # imported late, so that --help and a mistyped flag answer at once
 
-    with hosts.as_one(config.devices):
+    with hosts.run_distributed(config.devices):
         _train(config, given)
 
 
 def _train(config: TrainConfig, given: Collection[str]) -> None:
-    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.training.loop import train
 
-    keep_compiled_programs(config.devices.compilation_cache)
+    enable_compilation_cache(config.devices.compilation_cache)
     result = train(config, given)
-    if config.trial.dry_run:
+    if config.debug.dry_run:
         print(f"dry run: one batch went through everything, {result.seconds:.0f} s; nothing was kept")
         return
     scores, config = result.evaluation.scores, result.config

@@ -29,7 +29,7 @@ COMMANDS: dict[str, Any] = {
     "check": check,
 }
 ALIASES = {"fit": ["metric"], "remat": ["bands"]}
-"""What a confusion matrix costs is measured beside what fit costs; --remat and --loss_bands in one way."""
+"""What a confusion matrix costs is measured beside what fit costs; --remat and --loss_chunks in one way."""
 
 
 def parser() -> argparse.ArgumentParser:

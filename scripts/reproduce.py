@@ -20,7 +20,7 @@ from kseg.config import TrainConfig
 from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 from kseg.runtime.run_dir import RunDir
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 DESCRIPTION = """
 Runs the diary's experiments one after the other, each a process of python -m kseg.train, and writes one table of them all,
@@ -114,7 +114,7 @@ def choose(only: str) -> list[Experiment]:
     named = [Path(name).stem[:6].replace("_", "-") for name in filter(None, only.split(","))]
     for name in named:
         if name not in [experiment.id for experiment in experiments]:
-            raise KsegError(f"--only={name}: no such experiment{nearest(name, [item.id for item in experiments])}")
+            raise KsegError(f"--only={name}: no such experiment{suggest(name, [item.id for item in experiments])}")
     return [experiment for experiment in experiments if not named or experiment.id in named]
 
 

@@ -7,19 +7,19 @@ stand beside its own.
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.fields import build, flag_lines, flatten, leaves
 from kseg.config.inference import EvaluateConfig, ExportConfig, TrainedConfig
-from kseg.config.lr_finder import FindRateConfig
+from kseg.config.lr_finder import LrFinderConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig
 from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
+    DebugConfig,
     DeviceConfig,
     ObjectiveConfig,
     OptimizationConfig,
     SelectionConfig,
     TrackingConfig,
     TrainConfig,
-    TrialConfig,
     better,
 )
 
@@ -31,13 +31,14 @@ __all__ = [
     "ConvertConfig",
     "DataConfig",
     "DataOverrides",
+    "DebugConfig",
     "DemoConfig",
     "DeviceConfig",
     "EvaluateConfig",
     "ExportConfig",
-    "FindRateConfig",
     "HubConfig",
     "InspectConfig",
+    "LrFinderConfig",
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
@@ -47,7 +48,6 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "TrainedConfig",
-    "TrialConfig",
     "better",
     "build",
     "flag_lines",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from kseg.config.fields import as_typed, build, leaves
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 Config = TypeVar("Config")
 _FILES = ("output", "checkpoint", "out", "submission", "model_file", "per_image", "results", "video", "overlay_video")
@@ -38,7 +38,7 @@ def parse_given(config_class: type[Config], argv: Sequence[str], description: st
     try:
         rest = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        raise KsegError(f"unknown flag --{error.flagname}{nearest(error.flagname, _names(config_class))}") from None
+        raise KsegError(f"unknown flag --{error.flagname}{suggest(error.flagname, _names(config_class))}") from None
     except (flags.Error, OSError) as error:
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
     positional = getattr(config_class, "POSITIONAL", None)  # the list that what is no flag is added to, if the flag is given

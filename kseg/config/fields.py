@@ -89,10 +89,12 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     return config_class(**arguments)
 
 
-FORMAT = 2
+FORMAT = 3
 """Of the JSON that to_json writes. Raise it where a reader of before would misunderstand: a flag's meaning, not a new flag,
-which earlier versions refuse by its name. 1, which had no number: groups nested or not.
+which earlier versions refuse by its name. 1, which had no number: groups nested or not. 2: some flags had other names (RENAMED).
 """
+RENAMED = {"loss_bands": "loss_chunks"}
+"""Flags that had another name in earlier versions: the old name and the new."""
 _FORMAT_KEY = "config_format"
 
 
@@ -118,6 +120,8 @@ def from_json(config_class: type[Config], text: str) -> Config:
         values: dict[str, Any] = {}
         for name, value in content.items():
             values |= value if isinstance(value, dict) else {name: value}
+        if number < FORMAT:
+            values = {RENAMED.get(name, name): value for name, value in values.items()}
         if unknown := sorted(set(values) - {item.name for item, _ in leaves(config_class)}):
             raise KsegError(f"not a kseg configuration: unknown field {unknown[0]!r}")
         if not values:

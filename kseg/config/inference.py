@@ -12,7 +12,7 @@ from kseg.config.fields import (
     field,
     parse_size,
 )
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 TTA = ("hflip", "vflip", "flips", "turns", "scales")
 """What --tta may be told (kseg.inference.tta.views)."""
@@ -62,7 +62,7 @@ class TrainedConfig(DataOverrides):
             raise KsegError(f"--overlap={self.overlap}: must be between 0 and 0.9")
         for name in self.tta:
             if name not in TTA:
-                raise KsegError(f"--tta={name}: must be of {', '.join(TTA)}{nearest(name, TTA)}")
+                raise KsegError(f"--tta={name}: must be of {', '.join(TTA)}{suggest(name, TTA)}")
         check_at_least(self, 1, "batch_size")
         check_workers(self.workers)
         check_choices(self)

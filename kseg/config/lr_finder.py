@@ -9,7 +9,7 @@ from kseg.utils.errors import KsegError
 
 
 @dataclass(frozen=True)
-class FindRateConfig:
+class LrFinderConfig:
     """A training run, and the rates to try it with."""
 
     lr_min: float = field(1e-6, "Learning rate of the first step.", "range")

@@ -16,7 +16,7 @@ from kseg.config.fields import (
     parse_size,
     to_json,
 )
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ObjectiveConfig:
         "Weight of the same loss on an auxiliary head on the features c4, which only training has; 0: no head.",
         "loss",
     )
-    loss_bands: int = field(
+    loss_chunks: int = field(
         0,
         "Compute loss and scores in so many bands of rows, so that logits of the image's size never exist as a whole: less "
         "memory where there are many classes (JAX, --loss=ce). 0: at once.",
@@ -49,11 +49,11 @@ class ObjectiveConfig:
     )
 
     def __post_init__(self):
-        check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "loss_bands")
-        if self.loss_bands and self.loss.strip() != "ce":
-            raise KsegError(f"--loss_bands={self.loss_bands}: goes with --loss=ce alone, not with --loss={self.loss}")
-        if self.loss_bands and self.auxiliary_weight:
-            raise KsegError(f"--loss_bands={self.loss_bands}: does not go with --auxiliary_weight; leave one of them out")
+        check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "loss_chunks")
+        if self.loss_chunks and self.loss.strip() != "ce":
+            raise KsegError(f"--loss_chunks={self.loss_chunks}: goes with --loss=ce alone, not with --loss={self.loss}")
+        if self.loss_chunks and self.auxiliary_weight:
+            raise KsegError(f"--loss_chunks={self.loss_chunks}: does not go with --auxiliary_weight; leave one of them out")
         if self.label_smoothing >= 1:
             raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 
@@ -161,7 +161,7 @@ def better(monitor: str, mode: str) -> str:
     if mode != "auto":
         return mode
     if (name := monitor.removeprefix("val_")) not in COLUMNS:
-        known = nearest(monitor, [*COLUMNS, *("val_" + column for column in ("loss", "mean_iou"))])
+        known = suggest(monitor, [*COLUMNS, *("val_" + column for column in ("loss", "mean_iou"))])
         raise KsegError(f"--monitor={monitor}: pass --monitor_mode=max or min for it{known}")
     return COLUMNS[name]
 
@@ -186,7 +186,7 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True)
-class TrialConfig:
+class DebugConfig:
     """Short runs that show whether a long one would work."""
 
     dry_run: bool = field(
@@ -283,7 +283,7 @@ class TrainConfig:
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
-    trial: TrialConfig = dataclasses.field(default_factory=TrialConfig)
+    debug: DebugConfig = dataclasses.field(default_factory=DebugConfig)
     run_dir: str | None = field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
     resume: bool = field(
         False,

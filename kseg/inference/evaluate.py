@@ -16,11 +16,11 @@ def evaluate(config: EvaluateConfig) -> "tuple[Evaluation, Trained]":
     from kseg.data.loading.worker_pool import worker_pool
     from kseg.inference.load import open_trained
     from kseg.metrics.evaluation import write_evaluation, write_per_image
-    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.runtime.distribution import data_parallel
 
     _check_outputs(config)
-    keep_compiled_programs(config.compilation_cache)
+    enable_compilation_cache(config.compilation_cache)
     with data_parallel(config.distribution), worker_pool(config.workers) as pool:
         trained = open_trained(config, pool, confidence=config.calibration)
         evaluation = trained.predictor.evaluate(boundary=config.boundary)

@@ -14,7 +14,7 @@ from kseg.data.check import open_split
 from kseg.data.loading.worker_pool import WorkerPool
 from kseg.inference.predictor import Predictor, Windows
 from kseg.inference.tta import mean_probabilities
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.saving import load_model
 from kseg.runtime.distribution import check_batch
 from kseg.runtime.run_dir import RunDir
@@ -155,7 +155,7 @@ def _further_source(name: str) -> _Source:
 
 def _load(source: _Source) -> keras.Model:
     """The model of images to logits. Raises KsegError if the file holds another kind."""
-    model = main_head(load_model(source.path))
+    model = inference_model(load_model(source.path))
     shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
     if any(len(shape) != 4 for shape in shapes) or model.input.shape[-1] != 3:
         raise KsegError(f"{source.path}: is no segmentation model, which maps images [B, H, W, 3] to logits [B, H, W, C]")

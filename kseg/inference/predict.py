@@ -28,11 +28,11 @@ class Done:
 def predict(config: PredictConfig) -> Done:
     """Writes what the flags name. Raises KsegError for whatever the user can mend."""
     from kseg.inference.writers import check_outputs
-    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.runtime.distribution import data_parallel
 
     check_outputs(config)
-    keep_compiled_programs(config.compilation_cache)
+    enable_compilation_cache(config.compilation_cache)
     try:
         with data_parallel(config.distribution):
             if config.video is not None:

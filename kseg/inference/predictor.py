@@ -12,7 +12,7 @@ from keras import ops
 
 from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.dataset import Dataset
-from kseg.data.loading.samples import FullSizeJob, chunk_arrays, make_chunk
+from kseg.data.loading.samples import FullSizeSamples, chunk_arrays, make_chunk
 from kseg.data.loading.worker_pool import WorkerPool
 from kseg.data.sources.image_files import ArrayPictures
 from kseg.inference.sliding_window import SlidingWindows
@@ -22,7 +22,7 @@ from kseg.metrics.confusion_matrix import confusion_matrices
 from kseg.metrics.evaluation import Evaluation
 from kseg.models.layers import resize_bilinear
 from kseg.runtime.distribution import device_count, on_each_device, shard
-from kseg.runtime.hosts import gather, rank
+from kseg.runtime.hosts import gather, process_count, process_index
 from kseg.runtime.memory import is_out_of_memory
 from kseg.utils.errors import KsegError
 from kseg.utils.progress import progress_bar
@@ -85,7 +85,7 @@ class _ScoreAtLabelSize(keras.layers.Layer):
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Prediction:
     """One image: its confusion matrix int32 [C, C], label uint8 [H, W], prediction int32 [H, W]; if asked for, the probability
     of each predicted class, float32 [H, W], and those of all classes, float16 [H, W, C].
     """
@@ -161,7 +161,7 @@ class Predictor:
         for found in self.predict(indices):
             yield found.matrix, found.prediction
 
-    def predict(self, indices: Iterable[int]) -> Iterator[Predicted]:
+    def predict(self, indices: Iterable[int]) -> Iterator[Prediction]:
         """Yields what there is of each image in turn. Raises KsegError if an image cannot be read."""
         remaining = list(indices)
         while remaining:
@@ -175,7 +175,7 @@ class Predictor:
                 self._halve(error)
             remaining = remaining[done:]
 
-    def predict_arrays(self, images: Iterable[np.ndarray]) -> Iterator[Predicted]:
+    def predict_arrays(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
         """Yields what there is of each image, uint8 [H, W, 3] of at most the size of the data set's largest, of a stream that is
         read a batch at a time.
         """
@@ -184,7 +184,7 @@ class Predictor:
         while waiting := waiting or list(itertools.islice(stream, self._batch_size)):
             part = ArrayPictures(waiting[: self._batch_size], self._dataset.class_names)
             resize = None if self._image_size is None else Augmenter("none", self._image_size)
-            job = FullSizeJob(part, resize, self._area)
+            job = FullSizeSamples(part, resize, self._area)
             batch = chunk_arrays(job.spec, self._batch_size)
             make_chunk(job, [(index if index < len(part) else -1,) for index in range(self._batch_size)], batch)
             try:
@@ -195,7 +195,7 @@ class Predictor:
             yield from found
             waiting = waiting[len(part) :]
 
-    def _predict(self, indices: list[int]) -> Iterator[Predicted]:
+    def _predict(self, indices: list[int]) -> Iterator[Prediction]:
         from kseg.data.loading.pipeline import full_size_batches, sample_errors  # the pipeline needs TensorFlow, models do not
 
         batches = full_size_batches(
@@ -212,13 +212,13 @@ class Predictor:
                 part = itertools.islice(remaining, self._batch_size)
                 yield from self._on_device(batch, [self._dataset.size(index) for index in part])
 
-    def _on_device(self, batch: Any, sizes: list[tuple[int, int]]) -> Iterator[Predicted]:
+    def _on_device(self, batch: Any, sizes: list[tuple[int, int]]) -> Iterator[Prediction]:
         """What there is of a batch's first images, cut to their sizes; the fill-up images behind them have none."""
         found = [np.asarray(values) for values in self._step(shard(batch))]
         for label, (matrix, *maps), (height, width) in zip(batch[1], zip(*found, strict=True), sizes, strict=False):
             label, prediction, *others = (values[:height, :width] for values in (label, *maps))
             kept = zip((name for name, wanted in self._kept.items() if wanted), others, strict=True)
-            yield Predicted(matrix, label, prediction, **dict(kept))
+            yield Prediction(matrix, label, prediction, **dict(kept))
 
     def _halve(self, error: Exception) -> None:
         """Makes batches half as large, if it is memory that an error is about; raises if not, or if they cannot be smaller."""
@@ -243,7 +243,7 @@ class Predictor:
 
         boundary: also counts for the boundary IoU, on the host; this and calibration are of this process's images alone.
         """
-        (index, count), total = rank(), len(self._dataset)
+        index, count, total = process_index(), process_count(), len(self._dataset)
         images = range(index, total, count)
         classes = self._model.outputs[0].shape[-1]
         matrices = np.zeros((-(-total // count), classes, classes), "int32")  # the last shares may lack an image

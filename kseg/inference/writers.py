@@ -12,7 +12,7 @@ import numpy as np
 from kseg.config import PredictConfig
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.palette import IGNORED, overlay, palette
-from kseg.inference.predictor import Predicted
+from kseg.inference.predictor import Prediction
 from kseg.inference.submission import submission_file
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path, write_text
@@ -106,7 +106,7 @@ class PredictionFiles:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def add(self, index: int, found: Predicted) -> None:
+    def add(self, index: int, found: Prediction) -> None:
         """Writes picture `index`. Raises KsegError if it can no longer be read."""
         try:
             image = self._dataset.load(index).image if self._config.overlays_dir else None
@@ -120,7 +120,7 @@ class PredictionFiles:
                 self._add_result({"image_id": self._image_ids[index], "file_name": self._names[index], **result})
 
 
-def write_picture(config: PredictConfig, path: Path, found: Predicted, image: np.ndarray | None) -> None:
+def write_picture(config: PredictConfig, path: Path, found: Prediction, image: np.ndarray | None) -> None:
     """Writes those of a picture's own files that the flags name.
 
     path: what is below their folders, without suffix. image: uint8 [H, W, 3], for overlays.
@@ -152,7 +152,7 @@ def write_overlay(path: Path, image: np.ndarray, prediction: np.ndarray) -> None
         Image.fromarray(overlay(image, prediction)).save(temporary, quality=90)
 
 
-def coco_results(found: Predicted, category_ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
+def coco_results(found: Prediction, category_ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
     """Yields an entry of COCO's results format, without its image, for each class that a picture has; None leaves a class out.
 
     The segmentation is all pixels of the class, compressed RLE; the score is their mean probability.

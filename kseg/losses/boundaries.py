@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.counting import mean_over_images, weighted_mean, weights_of
+from kseg.losses.reduction import mean_over_images, weighted_mean, weights_of
 
 _EPSILON = 1e-7
 

@@ -10,7 +10,7 @@ import keras
 
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.losses.objects import LOSSES, WeightedSum
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 _EXAMPLES = "such as ce, ce+0.5*dice or focal(gamma=3)+2*tversky(alpha=0.3,beta=0.7)"
 
@@ -27,7 +27,7 @@ def build_loss(
     Args:
         expression: terms joined by "+", each NAME, NAME(parameter=value, ...) or weight*NAME(...). docs/training.md lists the
             names and their parameters; a weight is more than 0.
-        ignore_index, class_weights: of every term, see kseg.losses.counting.
+        ignore_index, class_weights: of every term, see kseg.losses.reduction.
         label_smoothing: of each term that has the parameter and does not give it.
 
     Raises:
@@ -88,7 +88,7 @@ def _read_term(node: ast.expr) -> tuple[str, dict[str, Any], float]:
     parameters: dict[str, Any] = {}
     for keyword in call.keywords:
         if keyword.arg not in known:
-            raise KsegError(f"{name} has no parameter {str(keyword.arg)!r}{nearest(str(keyword.arg), known)}")
+            raise KsegError(f"{name} has no parameter {str(keyword.arg)!r}{suggest(str(keyword.arg), known)}")
         parameters[keyword.arg] = _value(name, keyword, known[keyword.arg])
     return name, parameters, weight
 

@@ -2,7 +2,7 @@
 
 All take logits [B, H, W, C] of any float dtype and integer labels [B, H, W] in 0..C-1 or ignore_index, compute in float32, and
 return a float32 scalar. They are pure functions of keras.ops: on JAX arrays they jit, differentiate and vmap. What ignore_index
-and class_weights mean stands in kseg.losses.counting.
+and class_weights mean stands in kseg.losses.reduction.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.counting import pixel_weights, weighted_mean
+from kseg.losses.reduction import pixel_weights, weighted_mean
 
 
 def cross_entropy(

@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.counting import mean_over_images, one_hot, weighted_mean, weights_of
+from kseg.losses.reduction import mean_over_images, one_hot, weighted_mean, weights_of
 
 _EPSILON = 1e-7  # smp's: the least that a score is divided by
 

@@ -162,10 +162,10 @@ def scores(confusion_matrix: np.ndarray) -> Scores:
         precision=precision,
         recall=recall,
         pixels=label,
-        mean_iou=known_mean(iou),
-        mean_dice=known_mean(dice),
-        mean_precision=known_mean(precision),
-        mean_class_accuracy=known_mean(recall),
+        mean_iou=nanmean(iou),
+        mean_dice=nanmean(dice),
+        mean_precision=nanmean(precision),
+        mean_class_accuracy=nanmean(recall),
         frequency_weighted_iou=float((label[present] * iou[present]).sum() / total) if total else float("nan"),
         pixel_accuracy=float(intersection.sum() / total) if total else float("nan"),
         constant_mean_iou=float(constant),
@@ -217,7 +217,7 @@ def _resampled_means(models: Sequence[np.ndarray], seed: int) -> np.ndarray:
         for model, count in enumerate(counts):
             intersection, union = np.tensordot(times, count, 1)
             with np.errstate(invalid="ignore"):
-                means[model, draw] = known_mean(intersection / union)
+                means[model, draw] = nanmean(intersection / union)
     return means
 
 
@@ -229,7 +229,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def known_mean(values: np.ndarray) -> float:
+def nanmean(values: np.ndarray) -> float:
     """The mean of what is defined; nan if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -15,7 +15,7 @@ import numpy as np
 from kseg.data.dataset import Dataset
 from kseg.metrics.boundary_iou import DISTANCE
 from kseg.metrics.calibration import BINS, Calibration
-from kseg.metrics.confusion_matrix import LEVEL, RESAMPLES, Scores, known_mean, mean_iou_interval, scores
+from kseg.metrics.confusion_matrix import LEVEL, RESAMPLES, Scores, mean_iou_interval, nanmean, scores
 from kseg.utils.files import atomic_path, write_text
 
 _MAX_MATRICES = 1 << 31
@@ -91,7 +91,7 @@ class Evaluation:
             f"frequency-weighted IoU {scores.frequency_weighted_iou:.4f}"
         )
         if boundary is not None:
-            lines.append(f"mean boundary IoU {known_mean(boundary):.4f}")
+            lines.append(f"mean boundary IoU {nanmean(boundary):.4f}")
         if self.calibration is not None:
             lines.append(f"expected calibration error {self.calibration.error():.4f}")
         return "\n".join(lines)
@@ -125,7 +125,7 @@ def write_evaluation(path: Path, evaluation: Evaluation, split: str, how: Mappin
     if (boundary := evaluation.boundary_iou) is not None:
         content["boundary"] = {
             "distance": DISTANCE,
-            "mean_iou": _known(known_mean(boundary)),
+            "mean_iou": _known(nanmean(boundary)),
             "iou": [_known(value) for value in boundary],
         }
     if (calibration := evaluation.calibration) is not None:

@@ -2,7 +2,7 @@
 
 import keras
 
-from kseg.models.chunked_loss import Banded
+from kseg.models.chunked_loss import ChunkedLoss
 from kseg.models.layers import TrainingModel
 
 
@@ -35,12 +35,12 @@ def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupe
     return supervised
 
 
-def main_head(model: keras.Model) -> keras.Model:
+def inference_model(model: keras.Model) -> keras.Model:
     """Returns a trained model to use, of the same layers: without an auxiliary head, with the resize that a banded one lacks. Any
     other model is returned as it is.
     """
-    if isinstance(model, Banded):
-        return model.whole()
+    if isinstance(model, ChunkedLoss):
+        return model.full_model()
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.input, model.output["logits"], name=model.name)

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.models.layers import Resize, TrainingModel, interpolation, register, resize_by
+from kseg.models.layers import Resize, TrainingModel, interpolation, resize_by
 from kseg.utils.errors import KsegError
 
 
-@register
-class Banded(TrainingModel):
+@keras.saving.register_keras_serializable("kseg", name="Banded")  # the name that files of earlier versions have
+class ChunkedLoss(TrainingModel):
     """A model whose output is logits at the decoder's own size, before the last resize. It trains and is judged on those of the
     labels' size, a band of rows at a time; loss, gradients and metrics are the whole model's to float32 rounding.
 
@@ -26,7 +26,7 @@ class Banded(TrainingModel):
     bands = 1
     align_corners = True
 
-    def whole(self) -> keras.Model:
+    def full_model(self) -> keras.Model:
         """The model to use: the same layers, and the resize to the image's size."""
         resize = Resize(self.align_corners, dtype="float32", name="logits")
         return keras.Model(self.input, resize([self.output, self.input]), name=self.name)
@@ -72,18 +72,18 @@ class Banded(TrainingModel):
         return jax.lax.map(lambda item: band(small, *item), (rows, label))
 
 
-def banded(model: keras.Model, bands: int) -> Banded:
+def with_chunked_loss(model: keras.Model, bands: int) -> ChunkedLoss:
     """Returns the model, of the same layers but for its last resize, that computes its loss and its scores in so many bands.
 
     model: build_model's, of one head. Raises KsegError on another backend than JAX, and for a decoder that ends at the image's
     size itself, of which nothing would be saved.
     """
     if keras.backend.backend() != "jax":
-        raise KsegError(f"--loss_bands={bands}: needs the JAX backend, and this is {keras.backend.backend()}; leave it out")
+        raise KsegError(f"--loss_chunks={bands}: needs the JAX backend, and this is {keras.backend.backend()}; leave it out")
     resize = model.output._keras_history.operation
     small, images = resize.input
-    result = Banded(images, small, name=model.name)
+    result = ChunkedLoss(images, small, name=model.name)
     if result.compute_output_shape((1, 64, 64, images.shape[-1]))[1:3] == (64, 64):
-        raise KsegError(f"--loss_bands={bands}: the decoder of {model.name} ends at the image's size itself; leave it out")
+        raise KsegError(f"--loss_chunks={bands}: the decoder of {model.name} ends at the image's size itself; leave it out")
     result.bands, result.align_corners = bands, resize.align_corners
     return result

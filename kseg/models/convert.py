@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kseg.config import ConvertConfig
-from kseg.runtime.compilation_cache import keep_compiled_programs
+from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.utils.errors import KsegError
 
 
@@ -21,7 +21,7 @@ def convert(config: ConvertConfig) -> str:
         raise KsegError(f"--out={out} exists; name another file, or pass --overwrite")
     if not checkpoint.is_file():
         raise KsegError(f"--checkpoint={checkpoint}: no such file")
-    keep_compiled_programs(config.compilation_cache)
+    enable_compilation_cache(config.compilation_cache)
     try:
         return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
     except OSError as error:

@@ -25,7 +25,7 @@ _draws = contextvars.ContextVar("draws", default=True)
 
 
 @contextlib.contextmanager
-def undrawn() -> Iterator[None]:
+def skip_random_init() -> Iterator[None]:
     """Within, what would be drawn is zeros: for weights that are then read from a file."""
     token = _draws.set(False)
     try:
@@ -34,7 +34,7 @@ def undrawn() -> Iterator[None]:
         _draws.reset(token)
 
 
-class OfFewPrograms:
+class FewCompilations:
     """An initializer with the values of another, which is Keras's or its name."""
 
     def __init__(self, initializer: Any):

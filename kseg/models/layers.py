@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kseg.models.initializers import OfFewPrograms
+from kseg.models.initializers import FewCompilations
 from kseg.models.ops import convolutions
 from kseg.runtime.tracing import traced_once
 
@@ -68,7 +68,7 @@ class _Initialised(keras.layers.Layer):
     """What makes the variables of the Keras layer that stands after this class among the bases by few programs."""
 
     def add_weight(self, shape=None, initializer=None, **kwargs):
-        initializer = None if initializer is None else OfFewPrograms(initializer)
+        initializer = None if initializer is None else FewCompilations(initializer)
         return super().add_weight(shape=shape, initializer=initializer, **kwargs)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.layers import Normalize
 from kseg.models.model_info import CONFIG, ModelInfo, Numbers, member, read_info
-from kseg.utils.errors import KsegError, cause
+from kseg.utils.errors import KsegError, root_cause
 from kseg.utils.files import atomic_folder
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
@@ -54,7 +54,7 @@ def write_model_folder(
     from safetensors.numpy import save
 
     check_free(folder, overwrite)
-    model = main_head(model)
+    model = inference_model(model)
     _check_description(model, info)
     try:
         with atomic_folder(folder, replace=overwrite) as temporary:
@@ -136,7 +136,7 @@ def read_weights(model: keras.Model, path: Path) -> None:
     except KsegError:
         raise
     except Exception as error:  # safetensors' own, by what is wrong with the file
-        raise KsegError(f"{path}: not a safetensors file, or a damaged one ({cause(error)})") from None
+        raise KsegError(f"{path}: not a safetensors file, or a damaged one ({root_cause(error)})") from None
     model.set_weights(arrays)
 
 

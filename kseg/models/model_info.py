@@ -15,7 +15,7 @@ from kseg.config.fields import parse_size
 from kseg.models.build import build_model
 from kseg.models.layers import precision
 from kseg.models.registry import MODELS
-from kseg.utils.errors import KsegError, cause
+from kseg.utils.errors import KsegError, root_cause
 
 CONFIG = "config.json"
 FORMAT, VERSION = "kseg", 1
@@ -135,7 +135,7 @@ def parse_info(path: Path, shown: object) -> ModelInfo:
     except KsegError as error:
         raise KsegError(f"{shown}: {error}") from None
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        raise KsegError(f"{shown}: cannot be read ({cause(error)})") from None
+        raise KsegError(f"{shown}: cannot be read ({root_cause(error)})") from None
 
 
 def _parse(content: Any) -> ModelInfo:

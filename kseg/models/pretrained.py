@@ -20,7 +20,7 @@ from kseg.models.backbones.registry import BACKBONES, HubWeights
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.pytorch.load import load_backbone_weights
 from kseg.models.saving import load_model
-from kseg.utils.errors import KsegError, cause
+from kseg.utils.errors import KsegError, root_cause
 
 KERAS_FILES = (".keras", ".h5")
 TORCH_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -116,7 +116,7 @@ def download(
     except Exception as error:  # network, disk and protocol errors of huggingface_hub and what it is built on
         if cached:
             return cached
-        reason = f"the download failed ({cause(error)})"
+        reason = f"the download failed ({root_cause(error)})"
     raise KsegError(
         f"cannot fetch the weights {repo}, revision {revision or 'main'}, file {file}: {reason}; fetch that file on a machine "
         f"that can and {instead}, or copy the folder models--{repo.replace('/', '--')} of its "
@@ -222,7 +222,7 @@ def _load_h5(model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     except Exception as error:  # h5py's and Keras's, by what is wrong with the file
         raise KsegError(
-            f"{path}: not the weights of this backbone ({cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
+            f"{path}: not the weights of this backbone ({root_cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
         ) from None
 
 

@@ -9,8 +9,8 @@ import keras
 import kseg.models.auxiliary_head
 import kseg.models.backbone
 import kseg.models.decoders  # noqa: F401
-from kseg.models.initializers import undrawn
-from kseg.runtime.distribution import alone
+from kseg.models.initializers import skip_random_init
+from kseg.runtime.distribution import local_only
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 
@@ -19,7 +19,7 @@ _INFLATED, _SMALL = 50, 2**28  # A .keras file may unpack to so many times its s
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
-    with alone(), atomic_path(path) as temporary:
+    with local_only(), atomic_path(path) as temporary:
         model.save(temporary)
 
 
@@ -44,7 +44,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     if unpacked > max(_INFLATED * packed, _SMALL):  # Keras does not compress, and weights hardly can be
         raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust where it is from")
     try:
-        with undrawn():
+        with skip_random_init():
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
         raise

@@ -18,15 +18,15 @@ def _rewrite(config: ReportConfig) -> tuple[Path, str]:
     from kseg.inference.load import open_trained
     from kseg.metrics.evaluation import write_matrices
     from kseg.reports.report_page import write_report
-    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.runtime.compilation_cache import enable_compilation_cache
 
     run = RunDir(config.run_dir or "")
-    trial = run.read_config().trial
+    trial = run.read_config().debug
     if trial.overfit_batches:
         raise KsegError(
             f"--run_dir={run.path}: a trial of overfitting was scored on what it trained on; train it again for its page"
         )
-    keep_compiled_programs(config.compilation_cache)
+    enable_compilation_cache(config.compilation_cache)
     with worker_pool(config.workers) as pool:
         trained = open_trained(build(EvaluateConfig, flatten(config)), pool)
         evaluation = trained.predictor.evaluate()

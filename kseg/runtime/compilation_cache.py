@@ -15,7 +15,7 @@ MAX_BYTES = 2**30
 """Of a cache folder. Training DeepLabV3+ on ResNet-50 takes about 2 MB."""
 
 
-def keep_compiled_programs(setting: str = COMPILATION_CACHE_AUTO) -> Path | None:
+def enable_compilation_cache(setting: str = COMPILATION_CACHE_AUTO) -> Path | None:
     """Lets JAX keep what it compiles in a folder, and look there first. For programs, not for libraries: it sets JAX's own
     `jax_compilation_cache_dir` and what belongs to it, for the whole process.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kseg.runtime.hosts import rank, require_jax
+from kseg.runtime.hosts import process_count, require_jax
 from kseg.utils.errors import KsegError
 
 
@@ -26,7 +26,7 @@ def data_parallel(kind: str, *, local: bool = False) -> "contextlib.AbstractCont
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def local_only() -> Iterator[None]:
     """A block that one process runs by itself: what Keras makes in it, while saving for one, is not divided among devices, which
     the other processes would have to take part in.
     """
@@ -126,5 +126,5 @@ def describe_devices() -> str:
 
         version, kinds = tf.__version__, [device.name for device in tf.config.list_physical_devices("GPU")]
     kinds = kinds or ["cpu"]
-    processes = f" of {count} processes" if (count := rank()[1]) > 1 else ""
+    processes = f" of {count} processes" if (count := process_count()) > 1 else ""
     return f"{name} {version} on {kinds[0]} ({len(kinds)} device{'s' if len(kinds) > 1 else ''}{processes})"

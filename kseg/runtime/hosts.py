@@ -88,23 +88,32 @@ def require_jax(flag: str) -> None:
         raise KsegError(f"{flag}: needs KERAS_BACKEND=jax; on {backend} kseg computes on one device")
 
 
-def rank() -> tuple[int, int]:
-    """Returns (this process's number, how many there are)."""
+def process_index() -> int:
+    """Returns this process's number, from 0."""
     if keras.backend.backend() != "jax":
-        return 0, 1
+        return 0
     import jax
 
-    return jax.process_index(), jax.process_count()
+    return jax.process_index()
 
 
-def is_first() -> bool:
+def process_count() -> int:
+    """Returns the number of processes of the run."""
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return jax.process_count()
+
+
+def is_main_process() -> bool:
     """Whether this is process 0, the one that writes and prints."""
-    return rank()[0] == 0
+    return process_index() == 0
 
 
 def gather(value: Any) -> np.ndarray:
     """Returns the arrays of all processes, which have one shape, stacked in the order of the processes: [processes, ...]."""
-    if rank()[1] == 1:
+    if process_count() == 1:
         return np.asarray(value)[None]
     from jax.experimental import multihost_utils
 
@@ -112,7 +121,7 @@ def gather(value: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """A block that ends well in all processes or in none: where one raises KsegError, the others do at its end.
 
     So a mistake that only one process sees, such as a missing file on its host, does not leave the others waiting.
@@ -126,7 +135,7 @@ def together() -> Iterator[None]:
     if failure is not None:
         raise failure
     if len(failed):
-        raise KsegError(f"process {failed[0]} of {rank()[1]} could not go on; its own message says why")
+        raise KsegError(f"process {failed[0]} of {process_count()} could not go on; its own message says why")
 
 
 def check_same(what: str, text: str) -> None:
@@ -135,14 +144,14 @@ def check_same(what: str, text: str) -> None:
     other = np.flatnonzero((gather(digest) != digest).any(axis=-1))
     if len(other):
         raise KsegError(
-            f"process {rank()[0]} and process {other[0]} were given different {what}; give all processes the same, but for "
+            f"process {process_index()} and process {other[0]} were given different {what}; give all processes the same, but for "
             "--process_id"
         )
 
 
-def from_first(content: bytes) -> bytes:
+def broadcast_bytes(content: bytes) -> bytes:
     """Returns what process 0 passed; what the others pass does not matter."""
-    if rank()[1] == 1:
+    if process_count() == 1:
         return content
     from jax.experimental import multihost_utils
 
@@ -150,7 +159,7 @@ def from_first(content: bytes) -> bytes:
     length = int(multihost_utils.broadcast_one_to_all(np.uint32(len(own))))
     if not length:
         return b""
-    own = own if is_first() else np.zeros(length, "uint8")
+    own = own if is_main_process() else np.zeros(length, "uint8")
     return np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes()
 
 
@@ -160,12 +169,12 @@ def shared_file(path: Path | None) -> Iterator[Path | None]:
 
     So the hosts need no common file system.
     """
-    if rank()[1] == 1:
+    if process_count() == 1:
         yield path
         return
-    content = from_first(path.read_bytes() if is_first() and path else b"")
-    if is_first() or not content:
-        yield path if is_first() else None
+    content = broadcast_bytes(path.read_bytes() if is_main_process() and path else b"")
+    if is_main_process() or not content:
+        yield path if is_main_process() else None
         return
     with tempfile.TemporaryDirectory(prefix="kseg-") as folder:
         copy = Path(folder) / "from_process_0.keras"
@@ -174,7 +183,7 @@ def shared_file(path: Path | None) -> Iterator[Path | None]:
 
 
 @contextlib.contextmanager
-def as_one(config: DeviceConfig) -> Iterator[None]:
+def run_distributed(config: DeviceConfig) -> Iterator[None]:
     """A program that several processes run as one: they connect, only process 0 prints, and a process that fails, or loses
     another, ends with one line and exit code 2.
 
@@ -184,7 +193,7 @@ def as_one(config: DeviceConfig) -> Iterator[None]:
     if config.coordinator is None:
         yield
         return
-    index, count = rank()
+    index, count = process_index(), process_count()
     quiet = contextlib.nullcontext() if index == 0 else contextlib.redirect_stdout(io.StringIO())
     code = 2
     try:
@@ -213,5 +222,5 @@ def _lost_connection(error: Exception) -> str | None:
 
 def warn(message: str) -> None:
     """Prints a warning, one line, on stderr; of several processes the first does."""
-    if hosts.is_first():
+    if hosts.is_main_process():
         print(f"warning: {message}", file=sys.stderr, flush=True)

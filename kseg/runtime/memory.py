@@ -112,7 +112,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def explained_exhaustion(config: TrainConfig) -> Iterator[None]:
+def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
     """Turns want of memory while a model trains into a KsegError that names what to try.
 
     Another batch size would make another run of it, so it is not for the program to choose.

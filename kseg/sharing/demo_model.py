@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kseg.config import DemoConfig
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.saving import load_model
 from kseg.reports.examples import example_image
 from kseg.runtime.run_dir import RunDir
@@ -64,11 +64,11 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
     elif config.run_dir is not None:
         run = RunDir(config.run_dir)
         trained_size = run.read_config().image_size
-        model, names = main_head(load_model(run.newest_model())), run.read_class_names()
+        model, names = inference_model(load_model(run.newest_model())), run.read_class_names()
         shown, figures = config.run_dir, run.figures
     else:
         assert config.model_file is not None  # DemoConfig requires one
-        model, names, trained_size = main_head(load_model(config.model_file)), None, None
+        model, names, trained_size = inference_model(load_model(config.model_file)), None, None
         shown, figures = config.model_file, None
     shapes: list[Any] = [getattr(value, "shape", ()) for value in (model.input, model.output)]
     if any(len(shape) != 4 for shape in shapes) or shapes[0][-1] != 3 or not 1 <= shapes[1][-1] <= 255:

@@ -20,7 +20,7 @@ from kseg.config import DemoConfig
 from kseg.data.dataset import BadSample
 from kseg.data.sources.image_file import read_image
 from kseg.reports.html import data_uri, encode, hex_colors, template
-from kseg.runtime.compilation_cache import keep_compiled_programs
+from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.sharing.demo_model import DemoModel, open_demo_model
 from kseg.utils.errors import KsegError
 
@@ -206,7 +206,7 @@ def _is_local(host: str) -> bool:
 def serve(config: DemoConfig) -> None:
     """Serves until it is interrupted. Raises KsegError for whatever the user can mend."""
 
-    keep_compiled_programs(config.compilation_cache)
+    enable_compilation_cache(config.compilation_cache)
     with DemoServer(open_demo_model(config), config.host, config.port) as server:
         where = "" if server.local else "; whoever reaches this machine can open it"
         print(f"open {server.url} in a browser{where}; Ctrl-C ends it", flush=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kseg.config import HubConfig
 from kseg.config.share import REPOSITORY
-from kseg.utils.errors import KsegError, cause
+from kseg.utils.errors import KsegError, root_cause
 
 if TYPE_CHECKING:
     import keras
@@ -99,7 +99,7 @@ def push(folder: str | os.PathLike, repository: str, *, private: bool = True) ->
         told = (
             error.server_message if isinstance(error, HfHubHTTPError) else str(error) if isinstance(error, ValueError) else None
         )
-        reason = " ".join((told or cause(error)).split())
+        reason = " ".join((told or root_cause(error)).split())
         if token := get_token():  # a server may put it into what it answers
             reason = reason.replace(token, "***")
         login = "; log in with `hf auth login`, or set HF_TOKEN to a token that may write there" if status in (401, 403) else ""

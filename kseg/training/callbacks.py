@@ -16,7 +16,7 @@ from kseg.runtime.memory import return_freed_memory
 from kseg.runtime.run_dir import RunDir
 from kseg.runtime.signals import Interrupted, StopRequest
 from kseg.training.checkpoints import RunState, restore_metrics, save_checkpoint
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 from kseg.utils.files import atomic_path
 from kseg.utils.progress import progress_bar
 
@@ -24,7 +24,7 @@ AGREE_STEPS = 10
 """Steps after which the processes of a run ask each other whether to stop."""
 
 
-class Position(keras.callbacks.Callback):
+class TrainState(keras.callbacks.Callback):
     """Where a run stands: `epoch`, whole epochs done, and `step`, steps of the one under way. Put it first.
 
     steps: steps an epoch. epoch, step: where fit begins. If that is within an epoch, fit has to be given the data from there on:
@@ -48,7 +48,7 @@ class Position(keras.callbacks.Callback):
         self.epoch, self.step = epoch + 1, 0
 
 
-class ReturnMemory(keras.callbacks.Callback):
+class ReleaseFreedMemory(keras.callbacks.Callback):
     """Gives the system what compiling leaves of memory: the step's after the first batch, validation's after its epoch."""
 
     def __init__(self):
@@ -73,7 +73,7 @@ class Progress(keras.callbacks.Callback):
     images_per_second, which are no part of the logs: a resumed run's are to be the same.
     """
 
-    def __init__(self, position: Position, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
+    def __init__(self, position: TrainState, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
         super().__init__()
         self.position, self.batch_size, self.epochs, self.timing, self.quiet = position, batch_size, epochs, timing, quiet
         self.speed: dict[str, float] = {}
@@ -139,7 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(
         self,
         run: RunDir,
-        position: Position,
+        position: TrainState,
         request: StopRequest,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         *,
@@ -155,7 +155,9 @@ class Checkpoint(keras.callbacks.Callback):
         self.best_value: float | None = None
         self.best_epoch = 0
         self._stateful: dict[str, Any] = {
-            type(callback).__name__: callback for callback in [*callbacks, self] if hasattr(callback, "get_state")
+            getattr(callback, "STATE_KEY", type(callback).__name__): callback
+            for callback in [*callbacks, self]
+            if hasattr(callback, "get_state")
         }
 
     def get_state(self) -> dict[str, Any]:
@@ -194,7 +196,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self.monitor not in (logs := logs or {}):
-            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{nearest(self.monitor, logs)}")
+            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{suggest(self.monitor, logs)}")
         value = float(logs[self.monitor])
         improved = self.best_value is None or self.sign * value > self.sign * self.best_value
         if improved and np.isfinite(value):
@@ -207,7 +209,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _signalled(self, step: int = 0) -> bool:
         """Whether a signal came to any process. Several ask each other, which waits for the devices, every AGREE_STEPS steps."""
-        if hosts.rank()[1] > 1 and step % AGREE_STEPS:
+        if hosts.process_count() > 1 and step % AGREE_STEPS:
             return False
         signals = hosts.gather(np.int32(self.request.signal or 0))
         if signals.any():
@@ -217,7 +219,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self) -> Path:
         position, run = self.position, self.run
         path = run.checkpoint(position.epoch * position.steps + position.step)
-        if not hosts.is_first():
+        if not hosts.is_main_process():
             return path
         states = {name: callback.get_state() for name, callback in self._stateful.items()}
         metrics = run.metrics.read_bytes().decode() if run.metrics.exists() else ""
@@ -232,7 +234,7 @@ class Checkpoint(keras.callbacks.Callback):
         return path
 
     def _keep_best(self, path: Path) -> None:
-        if not hosts.is_first():
+        if not hosts.is_main_process():
             return
         with atomic_path(self.run.best) as temporary:
             try:

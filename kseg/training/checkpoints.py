@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import safetensors.numpy
 
-from kseg.runtime.distribution import alone
+from kseg.runtime.distribution import local_only
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
     if state.step:
         arrays |= {f"metric/{i}": variable for i, variable in enumerate(model.metrics_variables)}
     arrays = {name: keras.ops.convert_to_numpy(variable).copy() for name, variable in arrays.items()}
-    with alone(), atomic_path(path) as temporary:
+    with local_only(), atomic_path(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(_STATE, json.dumps(asdict(state)))

@@ -15,12 +15,12 @@ from keras import ops
 
 from kseg.runtime import hosts
 from kseg.runtime.hosts import warn
-from kseg.training.callbacks import Position
+from kseg.training.callbacks import TrainState
 from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
 
 
-class WarnOfUnlabelledBatches(keras.callbacks.Callback):
+class WarnOnUnlabelledBatches(keras.callbacks.Callback):
     """Says after an epoch how many of its batches taught nothing, and takes the metric UnlabelledBatches out of the logs. Put it
     before what writes them.
     """
@@ -52,7 +52,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         every: steps between two looks.
     """
 
-    def __init__(self, position: Position, file: Path, names: Callable[[int, int], list[str]], every: int = 10):
+    def __init__(self, position: TrainState, file: Path, names: Callable[[int, int], list[str]], every: int = 10):
         super().__init__()
         self.position, self.file, self.names, self.every = position, file, names, every
         self._losses: deque[tuple[int, Any]] = deque()
@@ -86,7 +86,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             "images": self.names(epoch, step),
             "images_of_the_step_before": self.names(epoch, step - 1) if step else [],
         }
-        if hosts.is_first():
+        if hosts.is_main_process():
             write_text(self.file, json.dumps(content, indent=1) + "\n")
         raise KsegError(
             f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}: the run diverged; try a lower --learning_rate, or look "
@@ -94,11 +94,13 @@ class StopOnNonFinite(keras.callbacks.Callback):
         )
 
 
-class WarnOfStillLoss(keras.callbacks.Callback):
+class WarnOnPlateau(keras.callbacks.Callback):
     """Says once, after the first `epochs`, if the training loss is where it was: no epoch's differs from the first's by 1 %.
 
     A run that starts with a good model may have little to gain: above a mIoU of 0.9 on its training images nothing is said.
     """
+
+    STATE_KEY = "WarnOfStillLoss"  # its name in checkpoints of earlier versions
 
     def __init__(self, epochs: int = 3, change: float = 0.01):
         super().__init__()

@@ -10,7 +10,7 @@ from keras import ops
 from kseg.config import TrainConfig, flatten
 from kseg.data import Dataset, Sample
 from kseg.data.augmentation.augmenter import Augmenter
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.reports.examples import panels, side_by_side
 from kseg.runtime.run_dir import RunDir
 from kseg.training.callbacks import Progress
@@ -40,7 +40,7 @@ def tracking_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progr
     callbacks: list[keras.callbacks.Callback] = []
     if config.tracking.tensorboard:
         callbacks.append(TensorBoard(run, val_set, config.image_size, progress))
-    if config.trial.dry_run:  # which leaves nothing behind, with nobody
+    if config.debug.dry_run:  # which leaves nothing behind, with nobody
         return callbacks
     if config.tracking.wandb is not None:
         callbacks.append(WandB(config.tracking.wandb, config, run, progress))
@@ -68,7 +68,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        model = main_head(self.model)
+        model = inference_model(self.model)
         # The classes are chosen on the device: logits of many classes would be hundreds of megabytes to fetch.
         self._predictor = keras.Model(model.input, ops.argmax(model.output, axis=-1))
 

@@ -23,19 +23,19 @@ from kseg.data.loading.worker_pool import WorkerPool, worker_pool
 from kseg.inference.predictor import Predictor
 from kseg.losses import build_loss
 from kseg.metrics.evaluation import Evaluation, write_evaluation, write_matrices
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.backbones.registry import check_backbone
 from kseg.models.registry import MODELS
 from kseg.models.saving import load_model, save_model
 from kseg.reports.report_page import write_report
 from kseg.runtime import hosts
 from kseg.runtime.distribution import check_batch, data_parallel
-from kseg.runtime.memory import explained_exhaustion
+from kseg.runtime.memory import explain_out_of_memory
 from kseg.runtime.run_dir import RunDir, default_run_dir
 from kseg.runtime.signals import Interrupted, StopRequest, deferred_signals
-from kseg.training.callbacks import Checkpoint, EarlyStopping, MetricsLog, Position, Progress, ReturnMemory
+from kseg.training.callbacks import Checkpoint, EarlyStopping, MetricsLog, Progress, ReleaseFreedMemory, TrainState
 from kseg.training.checkpoints import RunState, newest_checkpoint, read_state, restore_model
-from kseg.training.diagnostics import StopOnNonFinite, WarnOfStillLoss, WarnOfUnlabelledBatches
+from kseg.training.diagnostics import StopOnNonFinite, WarnOnPlateau, WarnOnUnlabelledBatches
 from kseg.training.loggers import check_trackers, tracking_callbacks
 from kseg.training.optimizer_config import optimization_callbacks
 from kseg.training.setup import RunData, compiled_model, open_data
@@ -80,19 +80,19 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
 
     given: names of the flags that were set on purpose; a resumed run takes all others from its config.json. None: all.
     Raises KsegError for whatever the user can mend; all that can be checked is checked before the run directory is made.
-    In a run of several processes each calls this, within kseg.runtime.hosts.as_one; process 0 writes and prints.
+    In a run of several processes each calls this, within kseg.runtime.hosts.run_distributed; process 0 writes and prints.
     """
     start = time.monotonic()
     run = RunDir(config.run_dir or default_run_dir(config))
-    first = hosts.is_first()
-    with hosts.together():
+    first = hosts.is_main_process()
+    with hosts.raise_together():
         stored = run.read_config().to_json() if first and config.resume and run.config.exists() else ""
-    stored = hosts.from_first(stored.encode()).decode()
+    stored = hosts.broadcast_bytes(stored.encode()).decode()
     if stored:
         config = resumed_config(config, given, TrainConfig.from_json(stored))
     defaults = MODELS[config.model].info
     backbone = config.backbone or defaults["backbone"]
-    augment = "none" if config.trial.overfit_batches else config.augment
+    augment = "none" if config.debug.overfit_batches else config.augment
     config = dataclasses.replace(config, backbone=backbone, augment=augment, resume=False)
     check_backbone(backbone, config.output_stride or defaults["output_stride"])
     transforms = describe_transforms(config.augment, config.image_size)
@@ -100,13 +100,13 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
     build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
     check_trackers(config)
     check_batch(config.devices.distribution, config.batch_size)
-    with hosts.together():
+    with hosts.raise_together():
         if first:
             run.lock() if stored else run.check_free()
     try:
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(worker_pool(config.devices.workers))  # which starts while the data are checked
-            if config.trial.dry_run:
+            if config.debug.dry_run:
                 run = RunDir(stack.enter_context(tempfile.TemporaryDirectory()))
             return _train(config, run, transforms, pool, start, bool(stored))
     finally:
@@ -116,8 +116,8 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
 def _train(
     config: TrainConfig, run: RunDir, transforms: dict[str, Any], pool: WorkerPool | None, start: float, resuming: bool
 ) -> TrainResult:
-    distribution, first = config.devices.distribution, hosts.is_first()
-    with hosts.together():
+    distribution, first = config.devices.distribution, hosts.is_main_process()
+    with hosts.raise_together():
         data = open_data(config)
         newest = newest_checkpoint(run.checkpoints()) if resuming and first else None
     hosts.check_same("flags or data", f"{_common(config)} {data.summary()}")
@@ -126,10 +126,10 @@ def _train(
         stopped, best_epoch, data = _fit(config, run, transforms, data, pool, _Beginning(resuming, path, state))
     with data_parallel(distribution, local=True):
         model = _best_model(run, stopped is None)
-        own = config.batch_size // hosts.rank()[1]  # what this process's devices had of a batch in training
+        own = config.batch_size // hosts.process_count()  # what this process's devices had of a batch in training
         predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=own, pool=pool)
         evaluation = predictor.evaluate()
-        split = f"overfitted {config.train_split}" if config.trial.overfit_batches else config.val_split
+        split = f"overfitted {config.train_split}" if config.debug.overfit_batches else config.val_split
         if first:
             write_evaluation(run.evaluation, evaluation, split)
             write_matrices(run.matrices, evaluation, data.val)
@@ -151,18 +151,18 @@ def _fit(
 
     Returns TrainResult.stopped, the best epoch (from 1) and the data that was used: all, or in a dry run a batch.
     """
-    whole, first = config, hosts.is_first()
+    whole, first = config, hosts.is_main_process()
     images, num_classes = (len(data.train), len(data.val)), len(data.train.class_names)
-    if config.trial.dry_run:
+    if config.debug.dry_run:
         data, config = data.first_batch(config.batch_size), dataclasses.replace(config, epochs=1)
     checkpoint, state = beginning.path, beginning.state
     common: dict[str, Any] = {
         "image_size": config.image_size,
         "batch_size": config.batch_size,
-        "share": hosts.rank(),
+        "share": (hosts.process_index(), hosts.process_count()),
         "pool": pool,
     }
-    with hosts.together():
+    with hosts.raise_together():
         batches, steps = train_batches(
             data.train,
             augment=config.augment,
@@ -175,16 +175,16 @@ def _fit(
     model = compiled_model(config, data, steps)
     if checkpoint:
         restore_model(checkpoint, model)
-    with hosts.together():
+    with hosts.raise_together():
         if first:
             run.reopen(config, state.metrics_csv) if beginning.resuming else run.create(config, data.skipped)
             write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
-    where = (config.run_dir or default_run_dir(config)) if config.trial.dry_run else run.path
+    where = (config.run_dir or default_run_dir(config)) if config.debug.dry_run else run.path
     print(describe_run(whole, model, images, num_classes, where), flush=True)
     if checkpoint:
         print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {checkpoint}", flush=True)
 
-    position = Position(steps=steps, epoch=state.epoch, step=state.step)
+    position = TrainState(steps=steps, epoch=state.epoch, step=state.step)
     progress = Progress(
         position, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if first else None, quiet=not first
     )
@@ -197,7 +197,7 @@ def _fit(
                     if hasattr(callback, "close"):
                         stack.callback(callback.close)
                 stack.enter_context(contextlib.suppress(Interrupted))
-                stack.enter_context(explained_exhaustion(config))
+                stack.enter_context(explain_out_of_memory(config))
                 stack.enter_context(sample_errors())
                 model.fit(
                     batches,
@@ -211,7 +211,7 @@ def _fit(
                 )
         else:
             saver.set_state(state.callbacks["Checkpoint"])
-    if config.trial.dry_run:
+    if config.debug.dry_run:
         print(describe_memory(model, config), flush=True)
     stopped = request.exit_code if position.epoch < config.epochs and request.signal is not None else None
     return stopped, saver.best_epoch, data
@@ -221,7 +221,7 @@ def _callbacks(
     config: TrainConfig,
     run: RunDir,
     data: RunData,
-    position: Position,
+    position: TrainState,
     progress: Progress,
     request: StopRequest,
     beginning: _Beginning,
@@ -232,14 +232,14 @@ def _callbacks(
     callbacks: list[Any] = [
         position,
         progress,
-        ReturnMemory(),
+        ReleaseFreedMemory(),
         *optimization_callbacks(config.optimization),
         TimeEstimate(steps_per_epoch=position.steps, epochs=config.epochs),
         StopOnNonFinite(position, run.nonfinite, functools.partial(batch_names, data.train, config.batch_size, config.seed)),
-        WarnOfUnlabelledBatches(position.steps),
-        WarnOfStillLoss(),
+        WarnOnUnlabelledBatches(position.steps),
+        WarnOnPlateau(),
     ]
-    if hosts.is_first():
+    if hosts.is_main_process():
         callbacks.append(MetricsLog(run.metrics, append=beginning.resuming))
         callbacks += tracking_callbacks(config, run, data.val, progress)
     if selection.early_stopping:
@@ -261,16 +261,16 @@ def _callbacks(
 def _best_model(run: RunDir, finished: bool) -> keras.Model:
     """The best epoch's model, in every process; process 0 writes that of a finished run to model.keras."""
     model = source = None
-    if hosts.is_first():
+    if hosts.is_main_process():
         source = run.best if run.best.exists() else run.checkpoints()[0]
-        model = main_head(load_model(source))
+        model = inference_model(load_model(source))
         if finished:
             save_model(model, run.model)
             source = run.model  # without the optimizer's state, so smaller
     with hosts.shared_file(source) as path:
         if model is None:
             assert path is not None  # process 0 has one
-            model = main_head(load_model(path))
+            model = inference_model(load_model(path))
     return model
 
 

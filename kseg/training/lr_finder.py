@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from kseg.config import FindRateConfig
+from kseg.config import LrFinderConfig
 from kseg.data.loading.pipeline import sample_errors, train_batches
 from kseg.data.loading.worker_pool import worker_pool
 from kseg.models.registry import MODELS
 from kseg.reports.figures import rate_chart
 from kseg.runtime.distribution import check_batch, data_parallel
-from kseg.runtime.memory import explained_exhaustion
+from kseg.runtime.memory import explain_out_of_memory
 from kseg.training.setup import compiled_model, open_data
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
@@ -27,7 +27,7 @@ _LEARNT = 0.98  # a lowest smoothed loss above this share of the first says that
 
 
 @dataclass(frozen=True)
-class FoundRate:
+class LrFinderResult:
     """Rates and their losses, float64 [N], a step each."""
 
     rates: np.ndarray
@@ -71,7 +71,7 @@ def moving_average(losses: np.ndarray) -> np.ndarray:
     return np.array(averages)
 
 
-class Sweep(keras.callbacks.Callback):
+class LrRangeTest(keras.callbacks.Callback):
     """Collects the loss of every step, and ends the run where it is no number or diverges from its lowest."""
 
     def __init__(self, steps: int, batch_size: int):
@@ -97,7 +97,7 @@ class Sweep(keras.callbacks.Callback):
         self._bar.close()
 
 
-def find_rate(config: FindRateConfig) -> FoundRate:
+def run_lr_finder(config: LrFinderConfig) -> LrFinderResult:
     """Trains the config's run while its learning rate rises from lr_min to lr_max in lr_steps steps.
 
     Raises KsegError for whatever the user can mend.
@@ -110,7 +110,7 @@ def find_rate(config: FindRateConfig) -> FoundRate:
         raise KsegError(f"--coordinator={train.devices.coordinator}: find_lr runs in one process; leave the flag out")
     distribution = train.devices.distribution
     check_batch(distribution, train.batch_size)
-    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, explained_exhaustion(train), sample_errors():
+    with data_parallel(distribution), worker_pool(train.devices.workers) as pool, explain_out_of_memory(train), sample_errors():
         data = open_data(train)
         steps = max(len(data.train) // train.batch_size, 1)
         batches, steps = train_batches(
@@ -127,7 +127,7 @@ def find_rate(config: FindRateConfig) -> FoundRate:
         model.optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(
             config.lr_min, config.lr_steps - 1, config.lr_max / config.lr_min
         )
-        sweep = Sweep(config.lr_steps, train.batch_size)
+        sweep = LrRangeTest(config.lr_steps, train.batch_size)
         model.fit(batches, epochs=1, steps_per_epoch=config.lr_steps, callbacks=[sweep], shuffle=False, verbose=0)
     losses = np.array(sweep.losses)
     if not len(losses):
@@ -135,10 +135,10 @@ def find_rate(config: FindRateConfig) -> FoundRate:
             f"the loss is no finite number at the first step: --lr_min={config.lr_min} is too high, or the data damaged"
         )
     rates = config.lr_min * (config.lr_max / config.lr_min) ** (np.arange(len(losses)) / (config.lr_steps - 1))
-    return FoundRate(rates, losses)
+    return LrFinderResult(rates, losses)
 
 
-def write_picture(path: str, found: FoundRate) -> None:
+def write_picture(path: str, found: LrFinderResult) -> None:
     """Draws the losses over the rates as PNG. Raises KsegError if it cannot be written."""
     try:
         with atomic_path(Path(path)) as temporary:

@@ -6,13 +6,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.models.initializers import OfFewPrograms
+from kseg.models.initializers import FewCompilations
 from kseg.runtime.tracing import is_traced, traced_once
 
-_Mixin: Any = object  # a class of Any, so that a type checker takes what Groups finds in the class after it
+_Mixin: Any = object  # a class of Any, so that a type checker takes what ParamGroups finds in the class after it
 
 
-class Groups(_Mixin):
+class ParamGroups(_Mixin):
     """What kseg's optimizers add to the Keras optimizer that stands after this class among their bases.
 
     l2: added to the gradient as l2 * w, after clipping: PyTorch's weight_decay. Keras's own is decoupled: w -= rate * decay * w.
@@ -44,10 +44,10 @@ class Groups(_Mixin):
         super().build(variables)
         self._backbone_keys = {self._var_key(variables[i]) for i in self.backbone}
         if self.freezes_backbone:
-            self._thawed_at = self.add_variable((), dtype="int", name="thawed_at")
+            self._thawed_at = self.add_variable((), dtype="int", name="unfreeze_step")
 
     def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
-        variable = super().add_variable_from_reference(reference_variable, name, OfFewPrograms(initializer))
+        variable = super().add_variable_from_reference(reference_variable, name, FewCompilations(initializer))
         self._slots.setdefault(self._var_key(reference_variable), []).append(variable)
         return variable
 
@@ -164,25 +164,25 @@ class Groups(_Mixin):
 
 
 @keras.saving.register_keras_serializable("kseg")
-class AdamW(Groups, keras.optimizers.AdamW):
-    """keras.optimizers.AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with Groups' arguments."""
+class AdamW(ParamGroups, keras.optimizers.AdamW):
+    """keras.optimizers.AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with ParamGroups' arguments."""
 
 
 @keras.saving.register_keras_serializable("kseg")
-class SGD(Groups, keras.optimizers.SGD):
-    """keras.optimizers.SGD with Groups' arguments. The learning rate is inside its momentum: v = momentum * v - rate * g;
+class SGD(ParamGroups, keras.optimizers.SGD):
+    """keras.optimizers.SGD with ParamGroups' arguments. The learning rate is inside its momentum: v = momentum * v - rate * g;
     w += v. torch.optim.SGD has it outside, which is the same as long as the rate does not change.
     """
 
 
 @keras.saving.register_keras_serializable("kseg")
-class Lion(Groups, keras.optimizers.Lion):
-    """keras.optimizers.Lion (Chen et al. 2023, arXiv:2302.06675) with Groups' arguments."""
+class Lion(ParamGroups, keras.optimizers.Lion):
+    """keras.optimizers.Lion (Chen et al. 2023, arXiv:2302.06675) with ParamGroups' arguments."""
 
 
 @keras.saving.register_keras_serializable("kseg")
-class TorchAdam(Groups, keras.optimizers.Adam):
-    """Adam (Kingma and Ba 2015, arXiv:1412.6980) as torch.optim.Adam computes it, with Groups' arguments.
+class TorchAdam(ParamGroups, keras.optimizers.Adam):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980) as torch.optim.Adam computes it, with ParamGroups' arguments.
 
     m and v follow g and g^2; w -= rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon). Keras's Adam adds epsilon before v
     is corrected.
@@ -225,7 +225,7 @@ def build_optimizer(
     else all, as in PyTorch.
     clip_norm: largest norm of all gradients together; 0: any. ema: momentum of the averaged weights; 0: none.
     accumulate_steps: steps whose gradients are averaged to one update.
-    backbone, backbone_multiplier, freezes_backbone: see Groups.
+    backbone, backbone_multiplier, freezes_backbone: see ParamGroups.
     """
     decoupled = name in ("adamw", "lion")
     if weight_decay_on == "auto":

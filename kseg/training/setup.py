@@ -16,7 +16,7 @@ from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix, UnlabelledBatches
 from kseg.models.auxiliary_head import deeply_supervised
 from kseg.models.build import build_model
-from kseg.models.chunked_loss import banded
+from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.layers import DOUBLE_NORMALIZATION, precision
 from kseg.runtime.hosts import warn
 from kseg.training.optimizer_config import configure
@@ -57,8 +57,8 @@ def open_data(config: TrainConfig) -> RunData:
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
     check_labels(train_set, occurring, config.train_split)
-    if config.trial.overfit_batches:
-        train_set, val_set = overfit_sets(train_set, config.trial.overfit_batches, config.batch_size, config.seed)
+    if config.debug.overfit_batches:
+        train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
     return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
 
 
@@ -79,8 +79,8 @@ def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Mode
         )
         if objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
-        if objective.loss_bands:
-            model = banded(model, objective.loss_bands)
+        if objective.loss_chunks:
+            model = with_chunked_loss(model, objective.loss_chunks)
     model.compile(
         optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps),
         loss=build_loss(

@@ -12,7 +12,7 @@ class KsegError(ValueError):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean a or b?" for names close to `name`, else the known names, for the end of an error message."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -21,7 +21,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}."
 
 
-def cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """What lies behind an error, in one short line."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Registry:
     def __getitem__(self, name: str) -> Entry:
         """Raises KsegError with the nearest known names if `name` is not registered."""
         if name not in self._entries:
-            raise KsegError(f"unknown {self.kind} {name!r}{nearest(name, self._entries)}")
+            raise KsegError(f"unknown {self.kind} {name!r}{suggest(name, self._entries)}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -61,7 +61,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
     import keras
 
     from kseg.runtime.distribution import hide_accelerators_from_tensorflow
-    from kseg.training.callbacks import Position, Progress
+    from kseg.training.callbacks import Progress, TrainState
 
     hide_accelerators_from_tensorflow()
     import tensorflow as tf
@@ -82,7 +82,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
             seconds["bare"].append((time.perf_counter() - start) / arguments.steps)
 
     with tempfile.TemporaryDirectory() as folder:
-        position = Position(steps=arguments.steps)
+        position = TrainState(steps=arguments.steps)
         progress = Progress(position, batch_size=arguments.batch_size, epochs=arguments.rounds + 1)
         logger = keras.callbacks.CSVLogger(Path(folder) / "metrics.csv")
         model.fit(

@@ -1,11 +1,11 @@
-"""What --remat or --loss_bands saves: bytes of a training step with and without, as JAX and XLA count. Nothing is trained."""
+"""What --remat or --loss_chunks saves: bytes of a training step with and without, as JAX and XLA count. Nothing is trained."""
 
 import argparse
 import os
 
 from kseg.runtime.xla_flags import SEQUENTIAL, xla_flags_and
 
-HELP = "Memory of a training step with and without --remat, or --loss_bands, as JAX and XLA count it."
+HELP = "Memory of a training step with and without --remat, or --loss_chunks, as JAX and XLA count it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_classes", type=int, default=21)
-    parser.add_argument("--loss_bands", type=int, default=0, help="measure so many bands, instead of --remat")
+    parser.add_argument("--loss_chunks", type=int, default=0, help="measure so many bands, instead of --remat")
     parser.add_argument("--xla", action="store_true", help="also compile the steps (minutes each) for XLA's own figure")
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from kseg.losses import CrossEntropy
     from kseg.models.build import build_model
-    from kseg.models.chunked_loss import banded
+    from kseg.models.chunked_loss import with_chunked_loss
     from kseg.runtime.distribution import describe_devices
     from kseg.runtime.memory import kept_bytes, step_memory
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     images, labels = np.zeros((batch, size, size, 3), "uint8"), np.zeros((batch, size, size), "uint8")
     print(f"{describe_devices()}, batch {batch} of {size}x{size}, MiB\n")
     measures = {"kept for the backward pass": kept_bytes, **({"XLA's temporary memory": step_memory} if arguments.xla else {})}
-    flag = f"--loss_bands={arguments.loss_bands}" if arguments.loss_bands else "--remat"
+    flag = f"--loss_chunks={arguments.loss_chunks}" if arguments.loss_chunks else "--remat"
     print("| model | " + "".join(f"{name} | with {flag} | " for name in measures))
     print("|---|" + "---|---|" * len(measures))
     for name in arguments.models.split(","):
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         for measure in measures.values():
             for saving in (False, True):
                 model = build_model(model_name, num_classes=arguments.num_classes, backbone=backbone)
-                if saving and arguments.loss_bands:
-                    model = banded(model, arguments.loss_bands)
+                if saving and arguments.loss_chunks:
+                    model = with_chunked_loss(model, arguments.loss_chunks)
                 else:
                     model.get_layer("backbone").remat = saving
                 model.compile(optimizer="adamw", loss=CrossEntropy())

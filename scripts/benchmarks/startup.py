@@ -89,10 +89,10 @@ def main(settings: dict[str, Any]) -> None:
     import numpy as np
 
     import kseg
-    from kseg.runtime.compilation_cache import keep_compiled_programs
+    from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.training.optimizers import build_optimizer
 
-    keep_compiled_programs(settings["cache"])
+    enable_compilation_cache(settings["cache"])
     keras.utils.set_random_seed(0)
     size, batch = settings["size"], settings["batch"]
     generator = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.common import Side
 from benchmarks.steps import PEERS, Work
 from kseg.runtime.xla_flags import xla_flags_and
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 PEER_NAMES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
 
@@ -88,7 +88,7 @@ def check_networks(networks: Sequence[str], *, peer: bool) -> None:
         check_backbone(backbone, MODELS[model].info["output_stride"])
         if peer and model not in PEERS:
             raise KsegError(
-                f"{network}: segmentation_models_pytorch has no such model{nearest(model, PEERS)} Or leave out --peer"
+                f"{network}: segmentation_models_pytorch has no such model{suggest(model, PEERS)} Or leave out --peer"
             )
 
 

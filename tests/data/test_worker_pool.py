@@ -14,7 +14,7 @@ from kseg.data import build_dataset
 from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.dataset import BadSample
 from kseg.data.loading.pipeline import eval_batches, full_size_batches, sample_errors, train_batches
-from kseg.data.loading.samples import EvalJob, TrainJob
+from kseg.data.loading.samples import EvalSamples, TrainSamples
 from kseg.data.loading.worker_pool import WorkerPool, worker_pool
 from kseg.utils.errors import KsegError
 
@@ -131,7 +131,7 @@ def test_a_transform_that_fails_on_an_image_is_one_line(tiny_coco, pool):
 def test_a_process_that_dies_is_one_line(tiny_coco):
     data = open_split(tiny_coco, "train")
     with WorkerPool(2) as pool:
-        number = pool.add(TrainJob(data, Augmenter("none", (32, 32)), 0))
+        number = pool.add(TrainSamples(data, Augmenter("none", (32, 32)), 0))
         pool.run(number, [(0, 0)])
         os.kill(pool.pids[1], signal.SIGKILL)
         with (
@@ -150,20 +150,20 @@ class OnlyHere:
 
 def test_a_data_set_that_cannot_travel_is_one_line(tiny_coco, pool, monkeypatch):
     with pytest.raises(KsegError, match=r"^OnlyHere cannot be sent to worker processes .*; pass --workers=0.$"):
-        pool.add(EvalJob(OnlyHere(), Augmenter("none", (32, 32))))
+        pool.add(EvalSamples(OnlyHere(), Augmenter("none", (32, 32))))
     local = OnlyHere()
     del local.unpicklable
     monkeypatch.setattr(sys.modules["__main__"], "OnlyHere", OnlyHere, raising=False)
     monkeypatch.setattr(OnlyHere, "__module__", "__main__")  # as if defined in a notebook
-    number = pool.add(EvalJob(local, Augmenter("none", (32, 32))))
+    number = pool.add(EvalSamples(local, Augmenter("none", (32, 32))))
     with pytest.raises(KsegError, match="define its class in a module that can be imported, or pass --workers=0"):
         pool.run(number, [(0,)])
 
 
 def test_equal_jobs_are_sent_once(tiny_coco, pool):
     data = open_split(tiny_coco, "val")
-    assert pool.add(EvalJob(data, Augmenter("none", (32, 32)))) == pool.add(EvalJob(data, Augmenter("none", (32, 32))))
-    assert pool.add(EvalJob(data, Augmenter("none", (32, 32)))) != pool.add(EvalJob(data, Augmenter("none", (32, 48))))
+    assert pool.add(EvalSamples(data, Augmenter("none", (32, 32)))) == pool.add(EvalSamples(data, Augmenter("none", (32, 32))))
+    assert pool.add(EvalSamples(data, Augmenter("none", (32, 32)))) != pool.add(EvalSamples(data, Augmenter("none", (32, 48))))
 
 
 LEFT_EARLY = """
@@ -224,12 +224,12 @@ import os, sys, time
 from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.augment import Augmenter
-from kseg.data.jobs import EvalJob
+from kseg.data.jobs import EvalSamples
 from kseg.data.workers import WorkerPool
 
 data = build_dataset(DataConfig(dataset="coco", data_dir=sys.argv[1]), "train")
 pool = WorkerPool(2)
-number = pool.add(EvalJob(data, Augmenter("none", (32, 32))))
+number = pool.add(EvalSamples(data, Augmenter("none", (32, 32))))
 for _ in range(8):
     pool.run(number, [(0,)])
 loaded = [open(f"/proc/{pid}/maps").read() for pid in pool.pids]

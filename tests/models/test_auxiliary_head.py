@@ -12,7 +12,7 @@ from tiny_model import flags
 from kseg import evaluate, train
 from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix
-from kseg.models.auxiliary_head import DeeplySupervised, deeply_supervised, main_head
+from kseg.models.auxiliary_head import DeeplySupervised, deeply_supervised, inference_model
 from kseg.models.backbones.registry import BACKBONES
 from kseg.models.build import build_model
 from kseg.models.pytorch.export import export_torch_weights
@@ -30,7 +30,7 @@ def two_heads(auxiliary_weight=None):
     heads = {name: keras.layers.Conv2D(4, 1, name=name)(images) for name in ("logits", "auxiliary")}
     model = keras.Model(images, heads, name="linear")
     if auxiliary_weight is None:
-        return main_head(model)
+        return inference_model(model)
     return deeply_supervised(model, auxiliary_weight)
 
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_trains_on(batch, tmp_path):
 
 def test_a_model_of_one_head_is_its_own_main_head():
     model = two_heads()
-    assert main_head(model) is model
+    assert inference_model(model) is model
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_any_model_can_have_the_head(levels):
     model, plain = (build_model("test_conv", num_classes=3, backbone="test_levels", auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
-    assert [w.path for w in main_head(model).weights] == [w.path for w in plain.weights]
+    assert [w.path for w in inference_model(model).weights] == [w.path for w in plain.weights]
     assert export_torch_weights(model).keys() == export_torch_weights(plain).keys()  # smp's model has no such head
 
 

@@ -13,9 +13,9 @@ from kseg import evaluate, train
 from kseg.config import TrainConfig
 from kseg.losses import CrossEntropy
 from kseg.metrics.confusion_matrix import ConfusionMatrix
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.build import build_model
-from kseg.models.chunked_loss import Banded, banded
+from kseg.models.chunked_loss import ChunkedLoss, with_chunked_loss
 from kseg.models.layers import Resize
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
@@ -49,7 +49,7 @@ def test_steps_are_the_whole_models(rng, bands):
     keras.utils.set_random_seed(1)
     whole, matrix = compiled(without_dropout(), loss)
     keras.utils.set_random_seed(1)
-    parts, same = compiled(banded(without_dropout(), bands), loss)
+    parts, same = compiled(with_chunked_loss(without_dropout(), bands), loss)
     for _ in range(2):
         expected, found = (model.train_on_batch(images, label, return_dict=True) for model in (whole, parts))
         assert found == pytest.approx(expected, rel=1e-5)
@@ -60,15 +60,15 @@ def test_steps_are_the_whole_models(rng, bands):
     expected, found = (model.test_on_batch(images, label, return_dict=True) for model in (whole, parts))
     assert found == pytest.approx(expected, rel=1e-4)
     parts.set_weights(whole.get_weights())
-    used = main_head(parts)
+    used = inference_model(parts)
     np.testing.assert_allclose(used.predict_on_batch(images), whole.predict_on_batch(images), rtol=1e-5, atol=1e-6)
-    assert main_head(used) is used
+    assert inference_model(used) is used
 
 
 @only_jax
 def test_nothing_to_learn_from_is_no_loss(rng):
     images = rng.integers(0, 256, (1, 32, 32, 3), dtype="uint8")
-    model, _ = compiled(banded(small_model(), 4), CrossEntropy())
+    model, _ = compiled(with_chunked_loss(small_model(), 4), CrossEntropy())
     before = [weight.copy() for weight in model.get_weights()]
     assert model.train_on_batch(images, np.full((1, 32, 32), 255, "uint8"), return_dict=True)["loss"] == 0
     kernels = [i for i, variable in enumerate(model.weights) if "kernel" in variable.path]
@@ -82,7 +82,7 @@ def test_logits_of_many_classes_never_exist_as_a_whole():
     images, label = np.zeros((2, 128, 128, 3), "uint8"), np.zeros((2, 128, 128), "uint8")
     logits = 2 * 128 * 128 * 200 * 4
     needed = []
-    for make in (lambda model: model, lambda model: banded(model, 8)):
+    for make in (lambda model: model, lambda model: with_chunked_loss(model, 8)):
         model = make(build_model("test_conv", num_classes=200))
         model.compile(keras.optimizers.SGD(0.1), loss=CrossEntropy(), metrics=[ConfusionMatrix(200)])
         needed.append(step_memory(model, images, label))
@@ -94,11 +94,11 @@ def test_logits_of_many_classes_never_exist_as_a_whole():
 def test_a_run(tiny_coco, tmp_path):
     """Its checkpoints go on where they were, and its model is a whole one."""
     run = RunDir(tmp_path / "run")
-    more = ("--loss_bands=5", "--class_weights=median_frequency", "--tensorboard")
+    more = ("--loss_chunks=5", "--class_weights=median_frequency", "--tensorboard")
     train.main(flags(tiny_coco, run.path, *more, "--epochs=1"))
-    assert TrainConfig.from_json(run.config.read_text()).objective.loss_bands == 5
+    assert TrainConfig.from_json(run.config.read_text()).objective.loss_chunks == 5
     last = load_compiled(run.checkpoints()[0])
-    assert type(last) is Banded and last.bands == 5
+    assert type(last) is ChunkedLoss and last.bands == 5
     assert load_model(run.model)(np.zeros((1, 48, 64, 3))).shape == (1, 48, 64, 4)
     file = tmp_path / "again.json"
     evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={file}"])
@@ -108,7 +108,7 @@ def test_a_run(tiny_coco, tmp_path):
 @only_jax
 def test_a_run_by_bands_is_the_run_at_once(tiny_coco, tmp_path):
     runs = [RunDir(tmp_path / name) for name in ("whole", "bands")]
-    for run, more in zip(runs, ((), ("--loss_bands=4",)), strict=True):
+    for run, more in zip(runs, ((), ("--loss_chunks=4",)), strict=True):
         train.main(flags(tiny_coco, run.path, *more))
     whole, bands = (run.read_metrics()[-1] for run in runs)
     assert bands == pytest.approx(whole, rel=1e-3)
@@ -118,19 +118,19 @@ def test_a_run_by_bands_is_the_run_at_once(tiny_coco, tmp_path):
 def test_a_decoder_that_ends_at_the_images_size_has_nothing_to_save():
     images = keras.Input((None, None, 3))
     model = keras.Model(images, Resize(True)([keras.layers.Conv2D(2, 1)(images), images]), name="level")
-    with pytest.raises(KsegError, match=r"^--loss_bands=2: the decoder of level ends at the image's size itself; leave it out$"):
-        banded(model, 2)
+    with pytest.raises(KsegError, match=r"^--loss_chunks=2: the decoder of level ends at the image's size itself; leave it out$"):
+        with_chunked_loss(model, 2)
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--loss_bands=-1",), "--loss_bands=-1: must be at least 0"),
-        (("--loss_bands=2", "--loss=ce+dice"), "--loss_bands=2: goes with --loss=ce alone"),
-        (("--loss_bands=2", "--auxiliary_weight=0.4"), "--loss_bands=2: does not go with --auxiliary_weight"),
+        (("--loss_chunks=-1",), "--loss_chunks=-1: must be at least 0"),
+        (("--loss_chunks=2", "--loss=ce+dice"), "--loss_chunks=2: goes with --loss=ce alone"),
+        (("--loss_chunks=2", "--auxiliary_weight=0.4"), "--loss_chunks=2: does not go with --auxiliary_weight"),
         pytest.param(
-            ("--loss_bands=2",),
-            "--loss_bands=2: needs the JAX backend, and this is ",
+            ("--loss_chunks=2",),
+            "--loss_chunks=2: needs the JAX backend, and this is ",
             marks=pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can"),
         ),
     ],

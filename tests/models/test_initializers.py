@@ -7,7 +7,7 @@ import pytest
 from compilations import compilations
 
 import kseg
-from kseg.models.initializers import LENGTHS, OfFewPrograms, undrawn
+from kseg.models.initializers import LENGTHS, FewCompilations, skip_random_init
 from kseg.training.optimizers import build_optimizer
 
 INITIALIZERS = {
@@ -29,7 +29,7 @@ INITIALIZERS = {
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_values_are_keras_own(name, shape):
     make = INITIALIZERS[name]
-    ours, theirs = OfFewPrograms(make())(shape, "float32"), keras.initializers.get(make())(shape, "float32")
+    ours, theirs = FewCompilations(make())(shape, "float32"), keras.initializers.get(make())(shape, "float32")
     assert isinstance(ours, jax.Array) and ours.shape == shape and ours.dtype == "float32"
     np.testing.assert_array_equal(ours, theirs)
 
@@ -38,31 +38,31 @@ def test_values_are_keras_own(name, shape):
 @pytest.mark.parametrize("shape", [(12,), (LENGTHS[-1] + 1,)])
 def test_vectors_are_keras_own(name, shape):
     make = INITIALIZERS[name]
-    np.testing.assert_array_equal(OfFewPrograms(make())(shape), keras.initializers.get(make())(shape))
+    np.testing.assert_array_equal(FewCompilations(make())(shape), keras.initializers.get(make())(shape))
 
 
 def test_fans_of_other_axes_are_keras_own():
     make = lambda: keras.initializers.VarianceScaling(2.0, "fan_in", "uniform", seed=7, input_axes=[0], output_axes=[1])  # noqa: E731
-    np.testing.assert_array_equal(OfFewPrograms(make())((4, 5, 6)), make()((4, 5, 6)))
+    np.testing.assert_array_equal(FewCompilations(make())((4, 5, 6)), make()((4, 5, 6)))
 
 
 def test_a_generator_of_seeds_goes_on():
     ours, theirs = (keras.initializers.RandomNormal(seed=keras.random.SeedGenerator(3)) for _ in range(2))
-    drawn = OfFewPrograms(ours)
+    drawn = FewCompilations(ours)
     for _ in range(2):
         np.testing.assert_array_equal(drawn((3, 4)), theirs((3, 4)))
 
 
 @pytest.mark.parametrize("name", ["he_uniform", "ones"])
 def test_a_traced_call_gives_the_same(name):
-    initializer = OfFewPrograms(INITIALIZERS[name]())
+    initializer = FewCompilations(INITIALIZERS[name]())
     np.testing.assert_array_equal(jax.jit(lambda: initializer((3, 3, 5, 7)))(), initializer((3, 3, 5, 7)))
 
 
 def test_undrawn():
-    initializer = OfFewPrograms(keras.initializers.RandomUniform(0.5, 1.0))
-    with undrawn():
-        zeros, ones = initializer((3, 4), "float32"), OfFewPrograms("ones")((3,), "float32")
+    initializer = FewCompilations(keras.initializers.RandomUniform(0.5, 1.0))
+    with skip_random_init():
+        zeros, ones = initializer((3, 4), "float32"), FewCompilations("ones")((3,), "float32")
     assert isinstance(zeros, jax.Array) and zeros.shape == (3, 4) and not np.any(zeros)
     assert np.all(ones == 1) and np.all(initializer((3, 4)) >= 0.5)
 

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kseg.training.callbacks import ReturnMemory
+from kseg.training.callbacks import ReleaseFreedMemory
 
 BLOCK, BLOCKS = 100_000, 4_000
 
@@ -35,7 +35,7 @@ def test_freed_memory_goes_back(when):
     seen = {}
 
     class Watch(keras.callbacks.Callback):
-        """Leaves memory before ReturnMemory is called, and looks at what is held before and after it."""
+        """Leaves memory before ReleaseFreedMemory is called, and looks at what is held before and after it."""
 
         def __init__(self, point):
             super().__init__()
@@ -56,7 +56,7 @@ def test_freed_memory_goes_back(when):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     x = np.ones((8, 4), "float32")
-    model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[Watch("before"), ReturnMemory(), Watch("after")])
+    model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[Watch("before"), ReleaseFreedMemory(), Watch("after")])
     for block in seen["stay"]:
         libc.free(block)
     assert seen["before"] - seen["after"] > 100, seen

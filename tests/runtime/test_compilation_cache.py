@@ -10,17 +10,17 @@ import pytest
 from conftest import ROOT
 
 from kseg.evaluate import main as evaluate
-from kseg.runtime.compilation_cache import _prune, keep_compiled_programs
+from kseg.runtime.compilation_cache import _prune, enable_compilation_cache
 from kseg.utils.errors import KsegError
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's cache")
 PROGRAM = """
 import json, warnings
 import jax
-from kseg.compilation_cache import keep_compiled_programs
+from kseg.compilation_cache import enable_compilation_cache
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event.rpartition("/")[2]))
-folder = keep_compiled_programs(SETTING)
+folder = enable_compilation_cache(SETTING)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     value = float(jax.jit(lambda x: (x * 3).sum())(jax.numpy.arange(5.0)))
@@ -68,14 +68,14 @@ def test_folders_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(KsegError, match=r"^--compilation_cache=.*file: cannot be written \(.*\); name another folder, or none$"):
         evaluate(["kseg.evaluate", "--run_dir=r", f"--compilation_cache={file}"])
     with pytest.raises(KsegError, match=r"^--compilation_cache=: name a folder"):
-        keep_compiled_programs("")
+        enable_compilation_cache("")
     monkeypatch.setenv("KSEG_CACHE", str(file))
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        assert keep_compiled_programs() is None
+        assert enable_compilation_cache() is None
         jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-        assert keep_compiled_programs("none") is None
+        assert enable_compilation_cache("none") is None
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

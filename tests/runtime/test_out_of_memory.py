@@ -15,7 +15,7 @@ from kseg.inference.predictor import Predictor, Windows
 from kseg.inference.tta import mean_probabilities
 from kseg.models.layers import head
 from kseg.models.registry import MODELS
-from kseg.runtime.memory import explained_exhaustion, is_out_of_memory
+from kseg.runtime.memory import explain_out_of_memory, is_out_of_memory
 from kseg.utils.errors import KsegError
 
 pytestmark = pytest.mark.skipif(
@@ -115,7 +115,7 @@ def test_other_errors_stay_what_they_are(data):
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("no such layer"))
     assert not is_out_of_memory(KsegError("Out of memory"))
-    with pytest.raises(ValueError, match="other"), explained_exhaustion(TrainConfig()):
+    with pytest.raises(ValueError, match="other"), explain_out_of_memory(TrainConfig()):
         raise ValueError("other")
     predictor = Predictor(network(2), data, image_size=(32, 40), batch_size=2)
     with pytest.raises(Exception, match="IndexError"):

@@ -16,8 +16,8 @@ from kseg.data.loading.pipeline import train_batches
 from kseg.data.loading.samples import batch_names
 from kseg.metrics.confusion_matrix import UnlabelledBatches
 from kseg.runtime.run_dir import RunDir
-from kseg.training.callbacks import Position
-from kseg.training.diagnostics import StopOnNonFinite, WarnOfStillLoss
+from kseg.training.callbacks import TrainState
+from kseg.training.diagnostics import StopOnNonFinite, WarnOnPlateau
 from kseg.utils.errors import KsegError
 
 
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number_ends_the_epoch_early(tmp_path):
     seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     file = tmp_path / "nonfinite.json"
-    position = Position(steps=200)
+    position = TrainState(steps=200)
     stop = StopOnNonFinite(position, file, lambda epoch, step: [f"image {step} of epoch {epoch}"], every=10)
     with pytest.raises(KsegError, match="the loss is nan at step 38 of epoch 1"):
         model.fit(images, np.zeros((200, 1)), batch_size=1, shuffle=False, verbose=0, callbacks=[position, count, stop])
@@ -115,7 +115,7 @@ def test_a_loss_that_does_not_move(tiny_coco, tmp_path, capsys):
 
 
 def test_a_still_loss_is_remembered_by_a_resumed_run(capsys):
-    before, after = WarnOfStillLoss(epochs=2), WarnOfStillLoss(epochs=2)
+    before, after = WarnOnPlateau(epochs=2), WarnOnPlateau(epochs=2)
     before.on_epoch_end(0, {"loss": 1.0})
     after.set_state(json.loads(json.dumps(before.get_state())))
     after.on_epoch_end(1, {"loss": 1.001})

@@ -14,7 +14,7 @@ from kseg.config import SelectionConfig, better
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.runtime.signals import StopRequest
-from kseg.training.callbacks import Checkpoint, EarlyStopping, Position
+from kseg.training.callbacks import Checkpoint, EarlyStopping, TrainState
 from kseg.utils.errors import KsegError
 
 
@@ -47,7 +47,7 @@ def test_directions():
 
 
 def _checkpoint(folder, monitor, mode):
-    checkpoint = Checkpoint(RunDir(folder), Position(steps=1), StopRequest(), monitor=monitor, mode=mode)
+    checkpoint = Checkpoint(RunDir(folder), TrainState(steps=1), StopRequest(), monitor=monitor, mode=mode)
     checkpoint.set_model(_model())
     return checkpoint
 

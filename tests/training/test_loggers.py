@@ -18,7 +18,7 @@ from kseg import train
 from kseg.config import TrackingConfig, TrainConfig
 from kseg.runtime.run_dir import RunDir
 from kseg.training import loggers
-from kseg.training.callbacks import Position, Progress
+from kseg.training.callbacks import Progress, TrainState
 from kseg.utils.errors import KsegError
 
 
@@ -81,7 +81,7 @@ def test_a_service_that_cannot_start(tmp_path):
         def start(self):
             raise OSError("no route\nto host")
 
-    progress = Progress(Position(steps=1), batch_size=1, epochs=1)
+    progress = Progress(TrainState(steps=1), batch_size=1, epochs=1)
     broken = Broken("mine", TrainConfig(tracking=TrackingConfig(wandb="mine")), RunDir(tmp_path), progress)
     with pytest.raises(KsegError, match=r"--wandb=mine: cannot start \(no route to host\)"):
         broken.on_epoch_begin(0)

@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_model import flags
 
 from kseg import find_lr
-from kseg.config import FindRateConfig
-from kseg.training.lr_finder import FoundRate, moving_average
+from kseg.config import LrFinderConfig
+from kseg.training.lr_finder import LrFinderResult, moving_average
 from kseg.utils.errors import KsegError
 
 
@@ -41,11 +41,11 @@ def test_it_stops_where_the_loss_diverges(tiny_coco, tmp_path, monkeypatch):
 def test_the_steepest_descent():
     rates = np.logspace(-6, 0, 121)
     losses = 1 / (1 + (rates / 1e-3)) + 10 * np.maximum(np.log10(rates) + 1, 0)  # fall around 1e-3, diverge from 0.1 on
-    found = FoundRate(rates, losses)
+    found = LrFinderResult(rates, losses)
     assert found.suggestion == pytest.approx(1e-3, rel=0.3)
     assert 0.01 < rates[found.lowest] < 0.1
-    assert FoundRate(rates, 1 + rates).suggestion is None
-    assert "no suggestion: the loss does not fall between 1e-06 and 1" in FoundRate(rates, 1 + rates).summary()
+    assert LrFinderResult(rates, 1 + rates).suggestion is None
+    assert "no suggestion: the loss does not fall between 1e-06 and 1" in LrFinderResult(rates, 1 + rates).summary()
 
 
 def test_the_moving_average():
@@ -63,7 +63,7 @@ def test_the_moving_average():
 )
 def test_misuse(more, message):
     with pytest.raises(KsegError, match=message):
-        FindRateConfig(**more)
+        LrFinderConfig(**more)
 
 
 def test_a_picture_that_cannot_be_written(tiny_coco, tmp_path):

@@ -19,7 +19,7 @@ import cv2
 from kseg.data.augmentation.elastic import ElasticTransform
 from kseg.data.augmentation.presets import PRESETS, A
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 MAX_FILE = 2**20
 """Bytes of a file of transforms that are read."""
@@ -240,5 +240,5 @@ def _reason(error: Any) -> str:
 
 def _close(name: str, known: Any) -> str:
     """Nearest names; not all of a hundred where none is near."""
-    text = nearest(name, known)
+    text = suggest(name, known)
     return text if "did you mean" in text or len(known) < 20 else "; see albumentations' documentation for what there is."

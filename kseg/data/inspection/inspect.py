@@ -7,8 +7,8 @@ from typing import Any
 from kseg.config import InspectConfig
 from kseg.data import build_dataset
 from kseg.data.inspection.class_weights import FORMULAS
-from kseg.data.inspection.issues import Defect, find_defects
-from kseg.data.inspection.statistics import SplitFacts, read_split
+from kseg.data.inspection.issues import Issue, find_issues
+from kseg.data.inspection.statistics import SplitStatistics, read_split
 from kseg.utils.errors import KsegError
 
 
@@ -16,8 +16,8 @@ from kseg.utils.errors import KsegError
 class Inspection:
     """All of it. class_weights: {formula: {class name: weight}}, of the first split that could be opened."""
 
-    splits: list[SplitFacts]
-    defects: list[Defect]
+    splits: list[SplitStatistics]
+    defects: list[Issue]
     class_weights: dict[str, dict[str, float]]
 
     @property
@@ -37,8 +37,8 @@ class Inspection:
 
 
 def inspect(config: InspectConfig) -> Inspection:
-    """Reads the splits. Raises KsegError if none of them can be opened; everything less is a Defect."""
-    splits: list[SplitFacts] = []
+    """Reads the splits. Raises KsegError if none of them can be opened; everything less is a Issue."""
+    splits: list[SplitStatistics] = []
     unopened: list[tuple[str, KsegError]] = []
     for split in config.splits:
         try:
@@ -50,16 +50,16 @@ def inspect(config: InspectConfig) -> Inspection:
     if not splits:
         raise unopened[0][1]
     defects = [
-        Defect("error", "split", split, str(error), "Mend it, or name other splits with --splits.") for split, error in unopened
+        Issue("error", "split", split, str(error), "Mend it, or name other splits with --splits.") for split, error in unopened
     ]
-    defects += find_defects(splits, config)
+    defects += find_issues(splits, config)
     order = ("error", "warning", "note")
     counts, names = splits[0].counts, splits[0].dataset.class_names
     weights = {name: dict(zip(names, formula(counts).tolist(), strict=True)) for name, formula in FORMULAS.items()}
     return Inspection(splits, sorted(defects, key=lambda defect: order.index(defect.level)), weights)
 
 
-def _describe(facts: SplitFacts) -> dict[str, Any]:
+def _describe(facts: SplitStatistics) -> dict[str, Any]:
     counts = facts.counts
     labelled = max(int(counts.pixels.sum()), 1)
     return {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kseg.config import InspectConfig
-from kseg.data.inspection.statistics import TINY, SampleFacts, SplitFacts
+from kseg.data.inspection.statistics import TINY, SampleStatistics, SplitStatistics
 
 CONSTANT = 2.0
 """Pictures whose grey levels deviate less are called nearly constant."""
@@ -22,7 +22,7 @@ _RARE = 0.001
 
 
 @dataclass(frozen=True)
-class Defect:
+class Issue:
     """Something wrong, or worth knowing.
 
     level: "error" (training would stop, or its score be untrue), "warning" or "note". kind: a word or two for programs.
@@ -37,9 +37,9 @@ class Defect:
     samples: tuple[str, ...] = ()
 
 
-def find_defects(splits: Sequence[SplitFacts], config: InspectConfig) -> list[Defect]:
+def find_issues(splits: Sequence[SplitStatistics], config: InspectConfig) -> list[Issue]:
     """All defects, split by split and then between the splits; what is about many images is one defect with their names."""
-    found: list[Defect] = []
+    found: list[Issue] = []
     for facts in splits:
         found += _of_files(facts, config.data.on_bad_sample)
         found += _of_labels(facts)
@@ -50,62 +50,62 @@ def find_defects(splits: Sequence[SplitFacts], config: InspectConfig) -> list[De
     return found
 
 
-def _of_files(facts: SplitFacts, on_bad_sample: str) -> Iterator[Defect]:
+def _of_files(facts: SplitStatistics, on_bad_sample: str) -> Iterator[Issue]:
     level, advice = "error", "Mend the file, or leave such samples out with --on_bad_sample=skip."
     if on_bad_sample == "skip":
         level, advice = "warning", "It is left out (--on_bad_sample=skip)."
     for name, line in facts.bad:
-        yield Defect(level, "bad sample", facts.split, line, advice, (name,))
+        yield Issue(level, "bad sample", facts.split, line, advice, (name,))
     if not facts.samples:
-        yield Defect("error", "no samples", facts.split, "no sample is usable.", "Mend the files above.")
+        yield Issue("error", "no samples", facts.split, "no sample is usable.", "Mend the files above.")
     for line in getattr(facts.dataset, "warnings", ()):
-        yield Defect("warning", "data set", facts.split, line, "Look whether the annotations fit their images.")
+        yield Issue("warning", "data set", facts.split, line, "Look whether the annotations fit their images.")
 
 
-def _of_labels(facts: SplitFacts) -> Iterator[Defect]:
+def _of_labels(facts: SplitStatistics) -> Iterator[Issue]:
     ignore = facts.dataset.ignore_index
     pick = _picker(facts)
     if not getattr(facts.dataset, "labelled", True):
-        yield Defect("error", "unlabelled", facts.split, "the split has no annotations.", "Use it for kseg.predict only.")
+        yield Issue("error", "unlabelled", facts.split, "the split has no annotations.", "Use it for kseg.predict only.")
         return
     if names := pick(lambda sample: sample.counts.sum() == sample.counts[ignore]):
         every = len(names) == len(facts.samples)
         message = f"every pixel is ignored in {_images(names, facts)}."
-        yield Defect(
+        yield Issue(
             "error" if every else "warning", "nothing labelled", facts.split, message, "Label them, or leave them out.", names
         )
     if names := pick(lambda sample: facts.dataset.class_names[0] == "background" and sample.counts[0] == sample.counts.sum()):
         message = f"nothing but background in {_images(names, facts)}."
-        yield Defect("warning", "only background", facts.split, message, "Look whether annotations are missing.", names)
+        yield Issue("warning", "only background", facts.split, message, "Look whether annotations are missing.", names)
     if facts.pixels and facts.ignored > facts.pixels / 2:
         message = f"{facts.ignored / facts.pixels:.1%} of all pixels are ignored."
-        yield Defect("warning", "much ignored", facts.split, message, "Check --background and --ignore_categories.")
+        yield Issue("warning", "much ignored", facts.split, message, "Check --background and --ignore_categories.")
     elif facts.ignored:
         message = f"{facts.ignored / facts.pixels:.1%} of all pixels are ignored (void)."
-        yield Defect("note", "ignored", facts.split, message, "They neither train nor count; nothing to do if that is meant.")
+        yield Issue("note", "ignored", facts.split, message, "They neither train nor count; nothing to do if that is meant.")
     if names := pick(lambda sample: sample.tiny > 0):
         number = sum(sample.tiny for sample in facts.samples.values())
         what = "1 region has" if number == 1 else f"{number:,} regions have"
         message = f"{what} fewer than {TINY} pixels, in {_images(names, facts)}."
-        yield Defect(
+        yield Issue(
             "note", "tiny regions", facts.split, message, "Crumbs of annotation are hard to learn; look at the edges.", names
         )
     if names := pick(lambda sample: sample.overlap > 0):
         share = sum(sample.overlap for sample in facts.samples.values()) / facts.pixels
         message = f"annotations overlap on {share:.1%} of all pixels, in {_images(names, facts)}."
-        yield Defect(
+        yield Issue(
             "note", "overlaps", facts.split, message, "The smaller one is painted over the larger; look at the pictures.", names
         )
 
 
-def _of_pictures(facts: SplitFacts, config: InspectConfig) -> Iterator[Defect]:
+def _of_pictures(facts: SplitStatistics, config: InspectConfig) -> Iterator[Issue]:
     pick = _picker(facts)
     if names := pick(lambda sample: sample.deviation < CONSTANT):
         message = f"nearly one colour (grey levels deviate by less than {CONSTANT:g}): {_images(names, facts)}."
-        yield Defect("warning", "constant image", facts.split, message, "Look whether the files are damaged or black.", names)
+        yield Issue("warning", "constant image", facts.split, message, "Look whether the files are damaged or black.", names)
     if names := pick(lambda sample: max(sample.size) > _ASPECT * min(sample.size)):
         message = f"one side is more than {_ASPECT:g} times the other in {_images(names, facts)}."
-        yield Defect(
+        yield Issue(
             "warning", "extreme shape", facts.split, message, "Resizing will distort them; cut them, or leave them out.", names
         )
     height, width = config.image_size
@@ -116,68 +116,68 @@ def _of_pictures(facts: SplitFacts, config: InspectConfig) -> Iterator[Defect]:
 
     if names := pick(distorted):
         message = f"--image_size={height}x{width} distorts {_images(names, facts)} by more than {_DISTORTION:g}."
-        yield Defect("note", "distorted", facts.split, message, "Choose an --image_size nearer to the pictures' shape.", names)
+        yield Issue("note", "distorted", facts.split, message, "Choose an --image_size nearer to the pictures' shape.", names)
     groups = defaultdict(list)
     for sample in facts.samples.values():
         groups[sample.digest].append(sample.name)
     for names in map(tuple, groups.values()):
         if len(names) > 1:
             message = f"{len(names)} images are the same picture: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}."
-            yield Defect("warning", "duplicates", facts.split, message, "Keep one of them.", names)
+            yield Issue("warning", "duplicates", facts.split, message, "Keep one of them.", names)
     alike = _alike(facts, facts)
     if alike is None:
         message = "too many images to compare each with each; only exact duplicates were looked for."
-        yield Defect("note", "not compared", facts.split, message, "Nothing to do.")
+        yield Issue("note", "not compared", facts.split, message, "Nothing to do.")
     elif 2 * len(alike) > len(facts.samples):
         message = f"{_images(alike, facts)} look nearly like another of the split, as frames of one clip do."
         advice = "It shows fewer scenes than images: a score on it says little about others."
-        yield Defect("warning", "alike", facts.split, message, advice, alike)
+        yield Issue("warning", "alike", facts.split, message, advice, alike)
 
 
-def _of_classes(facts: SplitFacts, train: SplitFacts) -> Iterator[Defect]:
+def _of_classes(facts: SplitStatistics, train: SplitStatistics) -> Iterator[Issue]:
     names, counts = facts.dataset.class_names, facts.counts
     if facts is not train and names != train.dataset.class_names:
         message = f"its classes differ from those of {train.split}: {', '.join(names)}."
-        yield Defect("error", "other classes", facts.split, message, "Make the categories of the splits agree.")
+        yield Issue("error", "other classes", facts.split, message, "Make the categories of the splits agree.")
         return
     for name, pixels, known in zip(names, counts.pixels, train.counts.pixels, strict=True):
         if not pixels:
             message = f"class {name!r} does not occur."
             advice = "Label it, or leave it out with --ignore_categories." if facts is train else "Its score will be missing."
-            yield Defect("warning", "absent class", facts.split, message, advice)
+            yield Issue("warning", "absent class", facts.split, message, advice)
         elif not known:
             message = f"class {name!r} occurs here, but not in {train.split}."
-            yield Defect("warning", "untrained class", facts.split, message, "It cannot be learnt; split the data anew.")
+            yield Issue("warning", "untrained class", facts.split, message, "It cannot be learnt; split the data anew.")
         elif facts is train and pixels < _RARE * counts.pixels.sum():
             message = f"class {name!r} has less than {_RARE:.1%} of the labelled pixels."
-            yield Defect("note", "rare class", facts.split, message, "Consider --class_weights=median_frequency.")
+            yield Issue("note", "rare class", facts.split, message, "Consider --class_weights=median_frequency.")
     if facts is train:
         roots = [match[1] if (match := re.fullmatch(r"(.+) \[-?\d+\]", name)) else None for name in names]
         for root in sorted({root for root in roots if root and roots.count(root) > 1}):
             same = [name for name, other in zip(names, roots, strict=True) if other == root]
             message = f"{len(same)} categories share the name {root!r}; they are the classes {', '.join(same)}."
-            yield Defect(
+            yield Issue(
                 "warning", "shared name", facts.split, message, "Rename one, or leave it out with --ignore_categories=ID."
             )
 
 
-def _between(train: SplitFacts, facts: SplitFacts) -> Iterator[Defect]:
+def _between(train: SplitStatistics, facts: SplitStatistics) -> Iterator[Issue]:
     known = defaultdict(list)
     for sample in train.samples.values():
         known[sample.digest].append(sample.name)
     leaked = [sample for sample in facts.samples.values() if sample.digest in known]
     for sample in leaked:
         message = f"{sample.name} is the same picture as {known[sample.digest][0]} of {train.split}: leakage."
-        yield Defect("error", "leakage", facts.split, message, "Remove it from one of the splits.", (sample.name,))
+        yield Issue("error", "leakage", facts.split, message, "Remove it from one of the splits.", (sample.name,))
     alike = _alike(facts, train)
     names = tuple(name for name in alike or () if name not in {sample.name for sample in leaked})
     if names:
         message = f"{_images(names, facts)} look nearly like one of {train.split}, as frames of one clip do."
         advice = "Keep the frames of a clip in one split, else the score is too good."
-        yield Defect("warning", "near leakage", facts.split, message, advice, names)
+        yield Issue("warning", "near leakage", facts.split, message, advice, names)
 
 
-def _alike(facts: SplitFacts, others: SplitFacts) -> tuple[str, ...] | None:
+def _alike(facts: SplitStatistics, others: SplitStatistics) -> tuple[str, ...] | None:
     """Names of the images with a nearly equal thumbnail among `others`, an image itself left out; None if there are too many."""
     if len(facts.samples) * len(others.samples) > _COMPARISONS:
         return None
@@ -194,11 +194,11 @@ def _alike(facts: SplitFacts, others: SplitFacts) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _picker(facts: SplitFacts) -> Callable[[Callable[[SampleFacts], bool]], tuple[str, ...]]:
+def _picker(facts: SplitStatistics) -> Callable[[Callable[[SampleStatistics], bool]], tuple[str, ...]]:
     return lambda test: tuple(sample.name for sample in facts.samples.values() if test(sample))
 
 
-def _images(names: Sequence[str], facts: SplitFacts) -> str:
+def _images(names: Sequence[str], facts: SplitStatistics) -> str:
     if len(names) == 1:
         return f"1 of {len(facts.samples)} images ({names[0]})"
     return f"{len(names)} of {len(facts.samples)} images (first: {names[0]})"

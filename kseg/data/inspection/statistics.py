@@ -18,7 +18,7 @@ THUMB = 16
 
 
 @dataclass(frozen=True)
-class SampleFacts:
+class SampleStatistics:
     """What one sample shows.
 
     counts: int64 [256] pixels of each label. digest: of the picture's pixels. deviation: standard deviation of its grey levels.
@@ -36,12 +36,12 @@ class SampleFacts:
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitStatistics:
     """A split: its data set, the facts of its usable samples by index, and (name, line) of each of the others."""
 
     split: str
     dataset: Dataset
-    samples: dict[int, SampleFacts]
+    samples: dict[int, SampleStatistics]
     bad: list[tuple[str, str]]
 
     @property
@@ -62,7 +62,7 @@ class SplitFacts:
         return Counter(sample.size for sample in self.samples.values())
 
 
-def read_split(split: str, dataset: Dataset) -> SplitFacts:
+def read_split(split: str, dataset: Dataset) -> SplitStatistics:
     """Reads every sample once, with a thread for each CPU and a progress bar."""
 
     def look(index):
@@ -71,7 +71,7 @@ def read_split(split: str, dataset: Dataset) -> SplitFacts:
         except BadSample as error:
             return str(error)
 
-    facts = SplitFacts(split, dataset, {}, [])
+    facts = SplitStatistics(split, dataset, {}, [])
     for index, seen in enumerate(map_samples(dataset, look, description=f"inspect {split}")):
         if isinstance(seen, str):
             facts.bad.append((dataset.name(index), seen))
@@ -80,7 +80,7 @@ def read_split(split: str, dataset: Dataset) -> SplitFacts:
     return facts
 
 
-def _look(dataset: Dataset, index: int) -> SampleFacts:
+def _look(dataset: Dataset, index: int) -> SampleStatistics:
     sample = dataset.load(index)
     counts = pixel_counts(sample.label)
     grey = cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY)
@@ -91,7 +91,7 @@ def _look(dataset: Dataset, index: int) -> SampleFacts:
             tiny += int((stats[1:, cv2.CC_STAT_AREA] < TINY).sum())
     digest = hashlib.sha256(repr(sample.image.shape).encode())
     digest.update(sample.image.tobytes())
-    return SampleFacts(
+    return SampleStatistics(
         name=sample.name,
         size=(sample.label.shape[0], sample.label.shape[1]),
         counts=counts,

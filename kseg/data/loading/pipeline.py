@@ -15,7 +15,16 @@ import numpy as np
 
 from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.dataset import BadSample, Dataset
-from kseg.data.loading.samples import Arrays, EvalJob, FullSizeJob, Job, TrainJob, chunk_arrays, epoch_order, make_chunk
+from kseg.data.loading.samples import (
+    Arrays,
+    EvalSamples,
+    FullSizeSamples,
+    Job,
+    TrainSamples,
+    chunk_arrays,
+    epoch_order,
+    make_chunk,
+)
 from kseg.data.loading.shutdown import Calls
 from kseg.data.loading.worker_pool import PoolClosed, WorkerPool
 from kseg.runtime.distribution import hide_accelerators_from_tensorflow
@@ -75,7 +84,7 @@ def train_batches(
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps * part], epoch), indices))
 
     indices = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_indices).skip(first_step * part)
-    job = TrainJob(dataset, Augmenter(augment, image_size), seed)
+    job = TrainSamples(dataset, Augmenter(augment, image_size), seed)
     return _batches(indices, job, part, pool), steps
 
 
@@ -91,7 +100,7 @@ def eval_batches(
 
     The last batch is filled up with black images whose pixels are all ignored. share, pool: as for train_batches.
     """
-    job = EvalJob(dataset, Augmenter("none", image_size))
+    job = EvalSamples(dataset, Augmenter("none", image_size))
     return _batches(_padded(range(len(dataset)), batch_size, share), job, batch_size // share[1], pool)
 
 
@@ -111,7 +120,7 @@ def full_size_batches(
     ignored images. image_size: None leaves images at their own size, too: (h, w) is `area`, black beyond it. pool: as for
     train_batches.
     """
-    job = FullSizeJob(dataset, Augmenter("none", image_size) if image_size else None, area)
+    job = FullSizeSamples(dataset, Augmenter("none", image_size) if image_size else None, area)
     return _batches(_padded(indices, batch_size), job, batch_size, pool)
 
 

@@ -19,7 +19,7 @@ Spec = tuple[tuple[tuple[int, ...], str, int], ...]
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainSamples:
     """(epoch, index) -> image uint8 [h, w, 3], label uint8 [h, w], augmented by the seed of (seed, epoch, index)."""
 
     dataset: Dataset
@@ -42,7 +42,7 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
-class EvalJob:
+class EvalSamples:
     """index -> image uint8 [h, w, 3], label uint8 [h, w], at the network's input size."""
 
     dataset: Dataset
@@ -58,7 +58,7 @@ class EvalJob:
 
 
 @dataclass(frozen=True)
-class FullSizeJob:
+class FullSizeSamples:
     """index -> image uint8 [h, w, 3], label uint8 [H, W], size int32 [2]: the label at its own size, padded to `area`.
 
     resize: to the network's input size; None: the image stays at its own size, too, padded with black.
@@ -86,7 +86,7 @@ class FullSizeJob:
         return image, label, np.array([rows, columns], "int32")
 
 
-Job = TrainJob | EvalJob | FullSizeJob
+Job = TrainSamples | EvalSamples | FullSizeSamples
 
 
 def _network_input(augment: Augmenter, dataset: Dataset) -> Spec:

@@ -18,7 +18,7 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.sources import coco_masks
 from kseg.data.sources.image_file import read_image
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 MAX_CLASSES = 255
 """Labels are uint8 and 255 is the ignore index."""
@@ -307,7 +307,7 @@ def _classes(
     for wanted in map(str, ignored):
         ids = [id_ for id_, name in names.items() if name == wanted] or [id_ for id_ in names if str(id_) == wanted]
         if not ids:
-            raise KsegError(f"ignore_categories: {shown} has no category {wanted!r}{nearest(wanted, set(names.values()))}")
+            raise KsegError(f"ignore_categories: {shown} has no category {wanted!r}{suggest(wanted, set(names.values()))}")
         values.update(dict.fromkeys(ids, IGNORE_INDEX))
     kept = [id_ for id_ in names if id_ not in values]
     class_names = (["background"] if background else []) + [names[id_] for id_ in kept]

@@ -11,7 +11,7 @@ from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.sources.coco import fill_in, printable, unsafe
 from kseg.data.sources.image_file import read_image, read_size, read_values
 from kseg.data.sources.label_map import LabelMap
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LABELS = (".bmp", ".gif", ".png", ".tif", ".tiff")
@@ -132,7 +132,7 @@ def _find(root: Path, pattern: str, suffixes: tuple[str, ...], flag: str) -> dic
     if not (root / folder).is_dir():
         there = [path.name for path in (root / folder).parent.iterdir()] if (root / folder).parent.is_dir() else []
         raise KsegError(
-            f"--{flag}={pattern}: data_dir has no folder {folder}{nearest(Path(folder).name, there) if there else '.'}"
+            f"--{flag}={pattern}: data_dir has no folder {folder}{suggest(Path(folder).name, there) if there else '.'}"
         )
     fits = re.compile(re.escape(start) + "(.*)" + re.escape(after), re.S)
     result: dict[str, str] = {}

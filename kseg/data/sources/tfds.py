@@ -13,7 +13,7 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.sources.image_file import read_image, read_size, read_values
 from kseg.data.sources.label_map import LabelMap, build_label_map
-from kseg.utils.errors import KsegError, nearest
+from kseg.utils.errors import KsegError, suggest
 
 FILE_NAME = "file_name"
 """Text feature that names the sample, if the data set has it."""
@@ -53,11 +53,11 @@ class TfdsDataset:
         features = info.features
         for flag, feature in (("tfds_image", image), ("tfds_label", label)):
             if feature not in features:
-                raise KsegError(f"--{flag}={feature}: {name} has no such feature{nearest(feature, list(features))}")
+                raise KsegError(f"--{flag}={feature}: {name} has no such feature{suggest(feature, list(features))}")
             if not hasattr(features[feature], "encoding_format"):
                 raise KsegError(f"--{flag}={feature}: this feature of {name} is no image; choose another.")
         if not re.match(r"\w+", split) or re.match(r"\w+", split)[0] not in {"all", *info.splits}:  # type: ignore[index]
-            raise KsegError(f"{name} has no split {split!r}{nearest(split, list(info.splits))}")
+            raise KsegError(f"{name} has no split {split!r}{suggest(split, list(info.splits))}")
         names = getattr(features[label], "names", None)  # Of a LabeledImage.
         if label_map is None:
             if not names:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
-from kseg.models.auxiliary_head import main_head
+from kseg.models.auxiliary_head import inference_model
 from kseg.models.layers import Normalize
 from kseg.utils.errors import KsegError
 
@@ -16,7 +16,7 @@ def serving_model(model: keras.Model, dtype: str) -> keras.Model:
 
     Changes the layers of the model that it is given.
     """
-    model = main_head(model)
+    model = inference_model(model)
     policy = keras.DTypePolicy("float32" if dtype == "float32" else "mixed_bfloat16")
     last = model.output._keras_history.operation
     for layer in model._flatten_layers(include_self=False):

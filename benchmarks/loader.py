@@ -106,7 +106,7 @@ def _in_turns(arguments: argparse.Namespace, settings: list[dict[str, Any]]) -> 
     """What each side answered in its turns."""
     batches = str(max(1, arguments.images // arguments.batch_size))
     with contextlib.ExitStack() as stack:
-        sides = [stack.enter_context(Side("loader_side", one)) for one in settings]
+        sides = [stack.enter_context(Side("loader_worker", one)) for one in settings]
         turns = [[side.ask(batches) for side in sides] for _ in range(arguments.rounds)]
     return [list(values) for values in zip(*turns, strict=True)]
 
@@ -116,9 +116,9 @@ def _memory(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {**_settings(arguments, "camvid", "aug"), "side": "kseg"}
     starts = []
     for _ in range(3):
-        with Side("loader_side", settings) as side:
+        with Side("loader_worker", settings) as side:
             starts.append(side.ready["first_batch_s"])
-    with Side("loader_side", settings) as side:
+    with Side("loader_worker", settings) as side:
         batches = str(367 // arguments.batch_size)
         memory = [side.ask(batches)["memory_mb"] for _ in range(arguments.epochs)]
     print(f"first batch after {median(starts):.2f} s; MB by epoch {[round(value) for value in memory]}", flush=True)

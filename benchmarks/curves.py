@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.common import ROOT, in_words, machine, place, read_numbers, write_between, write_numbers
 from benchmarks.speed import PACKAGES, peers
 from benchmarks.steps import Work
-from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, seconds
+from benchmarks.rounds import PEER_NAMES, check_networks, measure, memory, seconds
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 
@@ -57,7 +57,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     check_networks([arguments.model], peer=bool(peers(arguments)))
     for name, chosen in values.items():
         if len(set(chosen)) == 1:
-            raise KsegError(f"{name}: one value, {chosen[0]}, has no growth; give two, or none to leave it out")
+            raise KsegError(f"{name}: one value, {chosen[0]}, has no curves; give two, or none to leave it out")
     size, batch, classes = arguments.at
     base = Work("step", arguments.model, batch, size, classes, arguments.precision)
     settings = {"model": arguments.model, "at": arguments.at, "precision": arguments.precision, "turns": arguments.turns}

@@ -7,7 +7,7 @@ from benchmarks.common import ROOT, in_words, machine, write_between, write_numb
 from benchmarks.goals import NETWORKS
 from benchmarks.speed import PACKAGES
 from benchmarks.steps import Work
-from benchmarks.turns import check_networks, measure, memory, seconds
+from benchmarks.rounds import check_networks, measure, memory, seconds
 from kseg.runtime.xla_flags import OWN_ORDER
 
 HELP = (

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.common import ROOT, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
 from benchmarks.goals import NETWORKS, peak_tflops, verdicts
 from benchmarks.steps import Work
-from benchmarks.turns import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
+from benchmarks.rounds import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 

@@ -33,10 +33,10 @@ def measure(work: Work, sides: Sequence[str], *, turns: int, steps: int, xla_fla
             _say(f"{work.network}: {name} is made ready")
             settings = {"side": name, "work": asdict(work)}
             environment = _environment(name, xla_flags, cache)
-            side = Side("speed_side", settings, environment)
+            side = Side("speed_worker", settings, environment)
             if side.ready.get("searched"):
                 side.close()  # the second time its programs are at hand
-                side = Side("speed_side", settings, environment)
+                side = Side("speed_worker", settings, environment)
             stack.push(side)
             found[name] = {"ready": side.ready, "turns": []}
             if "failed" not in side.ready:

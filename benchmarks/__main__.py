@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import check, compile_times, everything, export, fit, growth, loader, memory, remat, speed, startup
+from benchmarks import check, compile_times, everything, export, fit, curves, loader, memory, remat, speed, startup
 
 from kseg.runtime.main import run_main
 
@@ -19,7 +19,7 @@ COMMANDS: dict[str, Any] = {
     "infer": speed.INFER,
     "memory": memory,
     "compile": compile_times,
-    "curves": growth,
+    "curves": curves,
     "fit": fit,
     "loader": loader,
     "startup": startup,

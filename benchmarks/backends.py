@@ -63,7 +63,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         sides = {}
         for backend in config.backends:
             environment = {"KERAS_BACKEND": backend, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
-            sides[backend] = stack.enter_context(Side("backend_side", {"folder": name}, environment))
+            sides[backend] = stack.enter_context(Side("backend_worker", {"folder": name}, environment))
             found[backend] = {**sides[backend].ready, "train": [], "predict": []}
         for command, count in (("predict", config.predictions + 1), ("train", config.steps)):
             for turn in range(count):  # in turns, so that whatever else the machine does befalls all of them

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
-from benchmarks.speed_side import KSEG_WITHOUT, device_facts
+from benchmarks.speed_worker import KSEG_WITHOUT, device_facts
 from kseg.runtime.xla_flags import xla_flags_and
 from kseg.utils.errors import KsegError
 from kseg.utils.system import without

@@ -61,7 +61,7 @@ def _rows(arguments: argparse.Namespace, model: str, folder: Path) -> list[str]:
     with contextlib.ExitStack() as stack:
         sides = {}
         for format in FORMATS:
-            side = Side("export_side", {**settings, "format": format}, {"KERAS_BACKEND": "jax"})
+            side = Side("export_worker", {**settings, "format": format}, {"KERAS_BACKEND": "jax"})
             sides[format], ready[format] = stack.enter_context(side), side.ready
         for _ in range(arguments.rounds):
             for format, side in sides.items():

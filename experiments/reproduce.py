@@ -13,8 +13,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import ROOT, write_numbers
-from experiments import Experiment, read_experiments
-from experiments_page import write_pages
+from experiments.flagfiles import Experiment, read_experiments
+from experiments.page import write_pages
 
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
@@ -149,7 +149,7 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
     result = {"flags": stated, "peak_memory_mb": memory}
     if code == 0:
         scores = folder / f"{experiment.id}-scores.json"
-        code, _ = run_measured([sys.executable, ROOT / "scripts" / "experiment_scores.py", run.path, scores], log)
+        code, _ = run_measured([sys.executable, ROOT / "experiments" / "scores.py", run.path, scores], log)
         if code == 0:
             result |= json.loads(scores.read_text(encoding="utf-8"))
             scores.unlink()

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of segmentation."""
+"""General helpers that do not depend on segmentation."""

@@ -1,19 +1,19 @@
-"""The one exception that entry points turn into a line and exit code 2."""
+"""KsegError, which commands print as one line, and helpers for its message."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class KsegError(ValueError):
-    """A mistake its user can mend.
+    """A mistake that the user can fix.
 
-    The message is one line that says what was wrong, where (file, id or flag) and what to do. Entry points print it without a
-    traceback and exit with code 2; in library use it is an ordinary ValueError.
+    The message is one line: what is wrong, where (file, id or flag) and what to do. Commands print it without a traceback and
+    exit with code 2. In library use it is an ordinary ValueError.
     """
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean a or b?" for names close to `name`, else the known names, for the end of an error message."""
+    """Returns the end of an error message: "; did you mean a or b?" with names close to `name`, else all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
@@ -22,7 +22,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """What lies behind an error, in one short line."""
+    """Returns the first error in a chain of causes as one line of at most 160 characters."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the folder of what can be made again."""
+"""Writes files and folders atomically, and names the cache folder."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, of the same suffix; when the block ends well, the file is synced and renamed
-    to `path`.
+    """Yields a temporary path beside `path`, with the same name. If the block raises nothing, the file is synced and renamed to
+    `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
@@ -24,9 +24,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; when the block ends well, its files are synced and it is renamed to `path`.
+    """Yields a temporary folder beside `path`. If the block raises nothing, its files are synced and it is renamed to `path`.
 
-    replace: a folder that is there goes, at that moment.
+    replace: delete the folder that `path` names at that moment, if there is one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as work:
@@ -43,13 +43,13 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def cache_folder() -> Path:
-    """Returns $KSEG_CACHE, else ~/.cache/kseg: what is there can be made again. The folder need not exist."""
+    """Returns $KSEG_CACHE, by default ~/.cache/kseg. The folder may not exist, and deleting it loses only time."""
     return Path(os.environ.get("KSEG_CACHE") or "~/.cache/kseg").expanduser()
 
 

@@ -1,4 +1,4 @@
-"""The one way kseg draws a progress bar."""
+"""The progress bar of every command."""
 
 import sys
 from typing import Any
@@ -7,10 +7,9 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int | None, description: str, *, delay: float = 0.0, disable: bool = False, unit: str = "img") -> Any:
-    """Returns a tqdm bar over images on stderr that vanishes when done, to be advanced by update(); in a log file it says
-    little, every 10 seconds.
+    """Returns a tqdm bar on stderr, advanced by update(). It disappears when done; in a log file it prints every 10 seconds.
 
-    total: None where nobody knows. delay: seconds before it shows at all. unit: what is counted.
+    total: None if unknown. delay: seconds before the bar appears. unit: the name of what is counted.
     """
     terminal = sys.stderr.isatty()
     return tqdm(

@@ -1,4 +1,4 @@
-"""A table from names to builders; an unknown name raises with the nearest known ones."""
+"""Registries: tables from names to the functions that build models, backbones, losses and so on."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from kseg.utils.errors import KsegError, suggest
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered builder and the facts stated beside it."""
+    """A registered function and the keywords registered with it."""
 
     name: str
     build: Callable[..., Any]
@@ -19,20 +19,20 @@ class Entry:
 
 
 class Registry:
-    """Names of one kind ("model", "backbone", ...) and what builds them."""
+    """A table from names to functions. kind: "model", "backbone", ..., for error messages."""
 
     def __init__(self, kind: str):
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, build: Callable[..., Any], **info: Any) -> None:
-        """Adds a builder. A name is given once: a second builder of the same name is a bug and raises."""
+        """Adds a function. Raises RuntimeError if the name is taken."""
         if name in self._entries:
             raise RuntimeError(f"{self.kind} {name!r} is registered twice")
         self._entries[name] = Entry(name, build, info)
 
     def register(self, name: str | None = None, **info: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator form of `add`; the name defaults to the function's."""
+        """Returns a decorator that calls `add`. name: by default the function's name."""
 
         def decorate(build: Callable[..., Any]) -> Callable[..., Any]:
             self.add(name or build.__name__, build, **info)
@@ -41,7 +41,7 @@ class Registry:
         return decorate
 
     def __getitem__(self, name: str) -> Entry:
-        """Raises KsegError with the nearest known names if `name` is not registered."""
+        """Returns the entry. Raises KsegError with similar names if `name` is not registered."""
         if name not in self._entries:
             raise KsegError(f"unknown {self.kind} {name!r}{suggest(name, self._entries)}")
         return self._entries[name]
@@ -54,7 +54,7 @@ class Registry:
 
 
 def import_modules(package: str) -> None:
-    """Imports every module of a package, so that a new file registers what it defines without being listed anywhere."""
+    """Imports every module of a package, so that a new file registers its functions without being listed anywhere."""
     path = importlib.import_module(package).__path__
     for module in sorted(info.name for info in pkgutil.iter_modules(path)):
         importlib.import_module(f"{package}.{module}")

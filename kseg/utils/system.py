@@ -1,4 +1,4 @@
-"""Doing without packages although they are installed."""
+"""Hides installed packages, and counts CPU cores."""
 
 import contextlib
 import os
@@ -9,10 +9,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Within, packages that were not imported before count as not installed: to import one raises ModuleNotFoundError, and to
-    look for it finds nothing.
+    """Hides packages inside the block: importing one raises ModuleNotFoundError unless it was imported before.
 
-    A None in sys.modules would do so, too, but libraries that look there whether a package was imported do not expect one.
+    A None in sys.modules would also do this, but some libraries look there for imported packages and fail on None.
     """
     finders = sys.meta_path[:]
     sys.meta_path[:] = [_Without(finder, packages) for finder in finders]
@@ -23,7 +22,7 @@ def without(*packages: str) -> Iterator[None]:
 
 
 class _Without:
-    """A finder of modules that does not find those of some packages."""
+    """Wraps a finder of sys.meta_path and finds nothing of the hidden packages."""
 
     def __init__(self, finder: Any, packages: tuple[str, ...]):
         self._finder, self._packages = finder, packages
@@ -36,7 +35,7 @@ class _Without:
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use, which in a container can be fewer than the machine has."""
+    """Returns the number of CPU cores that this process may use. In a container it can be less than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Packages that count as not installed."""
+"""Hidden packages behave as if they were not installed."""
 
 import importlib.metadata
 import importlib.util

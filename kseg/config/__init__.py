@@ -5,8 +5,9 @@ stand beside its own.
 """
 
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
+from kseg.config.export import ExportConfig
 from kseg.config.fields import build, flag_lines, flatten, leaves
-from kseg.config.inference import EvaluateConfig, ExportConfig, TrainedConfig
+from kseg.config.inference import EvaluateConfig, TrainedConfig
 from kseg.config.lr_finder import LrFinderConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from kseg.utils.errors import KsegError
 
 Config = TypeVar("Config")
+REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+"""A repository of the Hub by its name, owner/name."""
 COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"
 
 

@@ -3,11 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from kseg.config.fields import check_not_empty, compilation_cache_field, field, parse_size
+from kseg.config.fields import REPOSITORY, check_not_empty, compilation_cache_field, field, parse_size
 from kseg.utils.errors import KsegError
-
-REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-"""A repository of the Hub by its name, owner/name."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""A model as a folder to share: what build_model was told (config.json) and the weights (model.safetensors). Nothing else is
-read, and nothing in it is code.
+"""Model folders: build_model's arguments (config.json) and the weights (model.safetensors). Nothing else in them is read, and no
+code in them is run.
 """
 
+import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +13,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.layers import Normalize
-from kseg.models.model_info import CONFIG, ModelInfo, Numbers, member, read_info
+from kseg.models.model_info import CONFIG, FORMAT, MAX_CONFIG, ModelInfo, Numbers, member, parse_info, read_info
+from kseg.models.pretrained import download
 from kseg.utils.errors import KsegError, root_cause
 from kseg.utils.files import atomic_folder
 
@@ -30,6 +35,70 @@ class SharedModel:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.info.class_names
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder, or a repository of the Hub that holds one; only its description has been read.
+
+    name: as the user gave it. path: the folder; of a repository, its place in the Hub's cache. repository: owner/name, or None.
+    revision: of the repository.
+    """
+
+    name: str
+    path: Path
+    info: ModelInfo
+    repository: str | None = None
+    revision: str | None = None
+
+    def load(self) -> SharedModel:
+        """Builds the model and fills it; downloads a repository's weights. Raises KsegError if the weights do not fit."""
+        where = self.path / CONFIG if self.repository is None else f"{self.name}: {CONFIG}"
+        model = build_described(self.info, where)
+        if self.repository is None:
+            weights = member(self.path, WEIGHTS)
+        else:
+            weights = download(self.repository, self.revision, WEIGHTS, limit=largest_file(model), instead=_INSTEAD)
+        read_weights(model, weights)
+        return SharedModel(model, self.info)
+
+
+_INSTEAD = "load the folder that it is in"
+
+
+def find_model_folder(source: str | os.PathLike, revision: str | None = None) -> ModelFolder:
+    """Finds a model folder, or a repository of the Hub: owner/name or hf://owner/name[@revision]. Reads its description.
+
+    revision: of the repository: a branch, tag or commit. Raises KsegError, one line, if there is no such folder or repository,
+    or kseg.hub did not write it.
+    """
+    folder, name = Path(source), os.fspath(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise KsegError(f"{name}: is a folder, which has no revisions; leave revision out")
+        return ModelFolder(name, folder, read_info(folder))
+    repository, at, tag = name.removeprefix("hf://").partition("@")
+    if not re.fullmatch(REPOSITORY, repository) or (at and not (re.fullmatch(r"[\w./-]+", tag) and name.startswith("hf://"))):
+        raise KsegError(f"{name}: no such folder, and not the name of a repository (hf://owner/name or hf://owner/name@revision)")
+    if tag and revision is not None:
+        raise KsegError(f"{name}: names a revision; leave revision={revision!r} out")
+    revision = tag or revision
+    config = download(repository, revision, CONFIG, limit=MAX_CONFIG, instead=_INSTEAD)
+    if re.fullmatch("[0-9a-f]{40}", config.parent.name):  # the cache's folder of a commit: the weights must be of the same
+        revision = config.parent.name
+    return ModelFolder(name, config.parent, parse_info(config, f"{name}: {CONFIG}"), repository, revision)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Tells a model folder from a run directory, whose config.json is another."""
+    if (folder / WEIGHTS).exists():
+        return True
+    try:
+        with (folder / CONFIG).open("rb") as file:
+            content = json.loads(file.read(MAX_CONFIG))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:

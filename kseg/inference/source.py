@@ -1,0 +1,92 @@
+"""Finds the model that --model names: a run directory, a .keras file, a model folder, or a repository of the Hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import keras
+
+from kseg.config import TrainConfig
+from kseg.models.auxiliary_head import inference_model
+from kseg.models.model_folder import ModelFolder, find_model_folder, is_model_folder
+from kseg.models.model_info import CONFIG
+from kseg.models.registry import MODELS
+from kseg.models.saving import load_model
+from kseg.runtime.run_dir import RunDir
+from kseg.utils.errors import KsegError
+
+EXPECTED = "a run directory, a .keras file, a model folder, or hf://owner/name"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model that was found, but not loaded yet.
+
+    name: as the user gave it. flag: the flag that named it. path: the .keras file, or the model folder (of a repository, its
+    place in the Hub's cache). run, config: of a run directory, else None. folder: of a model folder, else None.
+    """
+
+    name: str
+    flag: str
+    kind: Literal["run", "file", "folder"]
+    path: Path
+    run: RunDir | None = None
+    config: TrainConfig | None = None
+    folder: ModelFolder | None = None
+
+    @property
+    def shown(self) -> str:
+        """The model's file or folder, for messages."""
+        return self.name if self.kind == "folder" else str(self.path)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes that it was trained on; None if the source does not record them."""
+        if self.folder is not None:
+            return self.folder.info.class_names
+        return self.run.read_class_names() if self.run is not None else None
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) that it was trained at; None if the source does not record it."""
+        if self.folder is not None:
+            return self.folder.info.image_size
+        return self.config.image_size if self.config is not None else None
+
+    def load(self) -> keras.Model:
+        """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; an auxiliary head is dropped.
+
+        Raises KsegError if the file cannot be loaded or holds another kind of model.
+        """
+        model = inference_model(load_model(self.path)) if self.folder is None else self.folder.load().model
+        shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
+        if any(len(shape) != 4 for shape in shapes) or model.input.shape[-1] != 3:
+            raise KsegError(f"{self.shown}: is no segmentation model, which maps images [B, H, W, 3] to logits [B, H, W, C]")
+        return model
+
+
+def find_source(name: str, flag: str = "--model") -> Source:
+    """Finds what `name` stands for, without loading the model; of a repository of the Hub, downloads its config.json.
+
+    flag: what the user gave `name` by, for messages. Raises KsegError if it is no trained model.
+    """
+    path = Path(name)
+    try:
+        if name.startswith("hf://"):
+            folder = find_model_folder(name)
+            return Source(name, flag, "folder", folder.path, folder=folder)
+        if path.is_dir():
+            if not (path / CONFIG).exists():
+                raise KsegError(f"{flag}={name}: is neither a run directory nor a model folder (it has no {CONFIG})")
+            if is_model_folder(path):
+                return Source(name, flag, "folder", path, folder=find_model_folder(path))
+            run = RunDir(path)
+            config = run.read_config()
+            return Source(name, flag, "run", run.newest_model(), run=run, config=config)
+    except KsegError as error:
+        raise KsegError(str(error).replace("--run_dir=", f"{flag}=", 1)) from None
+    if path.exists():
+        return Source(name, flag, "file", path)
+    if name in MODELS:
+        raise KsegError(f"{flag}={name}: is an architecture; name a trained model: {EXPECTED}")
+    raise KsegError(f"{flag}={name}: no such file or folder; name a trained model: {EXPECTED}")

@@ -69,9 +69,9 @@ def diary_data(tmp_path_factory):
 
 
 def diary_rows():
-    """The rows of the table in docs/experiments.md, by id."""
+    """The rows of the table in experiments/README.md, by id."""
     rows = {}
-    for line in (ROOT / "docs" / "experiments.md").read_text().splitlines():
+    for line in (ROOT / "experiments" / "README.md").read_text().splitlines():
         if line.startswith("| ["):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             rows[cells[0][1:7]] = cells

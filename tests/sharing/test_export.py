@@ -1,4 +1,4 @@
-"""kseg.export: what it writes is loaded by docs/export.md's own lines, in a process without kseg and Keras, on real pictures."""
+"""kseg.export: what it writes is loaded by docs/guides/export.md's own lines, in a process without kseg and Keras, on real pictures."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from kseg.utils.errors import KsegError
 SIZE = (32, 64)
 NAMES = [f"class {i}" for i in range(12)]
 HEADINGS = {"stablehlo": "StableHLO", "saved_model": "TensorFlow SavedModel", "onnx": "ONNX"}
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "export.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "export.md"
 
 
 @pytest.fixture(scope="module")

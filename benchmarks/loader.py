@@ -64,7 +64,7 @@ def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[st
     if name == "camvid":
         data = {"data_dir": arguments.data_dir, "background": False, "ignore_categories": ["unlabelled"]}
     else:
-        from kseg.data.synthetic.dataset import synthetic_coco
+        from kseg.data.sources.synthetic import synthetic_coco
 
         data = {"data_dir": str(synthetic_coco(train=96, val=1, size=512))}
     return {

@@ -100,7 +100,7 @@ def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     arguments, extra = parser().parse_known_args(list(words))
     arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "diary")
     if arguments.data == "drawn":
-        from kseg.data.synthetic.dataset import synthetic_coco
+        from kseg.data.sources.synthetic import synthetic_coco
 
         extra = [f"--data_dir={synthetic_coco(train=8, val=4, size=64)}", *extra]
     for experiment in choose(arguments.only):

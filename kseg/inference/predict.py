@@ -57,19 +57,19 @@ def _predict_files(config: PredictConfig) -> Done:
     """The pictures that can be read, in one program or, where their sizes differ much, a few."""
     from kseg.data.check import check_samples
     from kseg.data.loading.worker_pool import worker_pool
-    from kseg.data.sources.image_files import Pictures, find_pictures, size_groups
+    from kseg.data.sources.image_files import ImageFiles, find_images, group_by_size
     from kseg.data.subset import Subset
     from kseg.inference.load import open_model
     from kseg.inference.writers import check_inputs_stay, write_skipped
 
-    files = find_pictures(config.input)
+    files = find_images(config.input)
     check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
     opened = open_model(config)
-    pictures, skipped = check_samples(Pictures(files, opened.class_names, opened.data.max_pixels), "skip")
+    pictures, skipped = check_samples(ImageFiles(files, opened.class_names, opened.data.max_pixels), "skip")
     with worker_pool(config.workers) as pool:
 
         def parts() -> Iterator[tuple[Sequence[int], "Predictor"]]:
-            for group in size_groups([pictures.size(index) for index in range(len(pictures))]):
+            for group in group_by_size([pictures.size(index) for index in range(len(pictures))]):
                 yield (
                     group,
                     opened.predictor(
@@ -103,7 +103,7 @@ def _predict_video(config: PredictConfig, path: Path) -> Done:
     import numpy as np
 
     from kseg.data.palette import overlay
-    from kseg.data.sources.image_files import ArrayPictures
+    from kseg.data.sources.image_files import ImageArrays
     from kseg.inference.load import open_model
     from kseg.inference.video import Video, video_file
     from kseg.inference.writers import check_inputs_stay, write_picture
@@ -120,7 +120,7 @@ def _predict_video(config: PredictConfig, path: Path) -> Done:
             add = stack.enter_context(video_file(temporary, video.size, video.frames_a_second / config.every))
         total = None if video.expected is None else -(-video.expected // config.every)
         bar = stack.enter_context(progress_bar(total, "predict", unit="frame"))
-        blank = ArrayPictures([np.zeros((*video.size, 3), "uint8")], opened.class_names)
+        blank = ImageArrays([np.zeros((*video.size, 3), "uint8")], opened.class_names)
         predictor = opened.predictor(blank, "--video", keep=config.probabilities_dir is not None)
         waiting: deque[tuple[int, np.ndarray]] = deque()  # what the predictor has taken and not yet given back
 

@@ -14,7 +14,7 @@ from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.dataset import Dataset
 from kseg.data.loading.samples import FullSizeSamples, chunk_arrays, make_chunk
 from kseg.data.loading.worker_pool import WorkerPool
-from kseg.data.sources.image_files import ArrayPictures
+from kseg.data.sources.image_files import ImageArrays
 from kseg.inference.sliding_window import SlidingWindows
 from kseg.metrics.boundary_iou import boundary_counts
 from kseg.metrics.calibration import Calibration
@@ -182,7 +182,7 @@ class Predictor:
         stream = iter(images)
         waiting: list[np.ndarray] = []
         while waiting := waiting or list(itertools.islice(stream, self._batch_size)):
-            part = ArrayPictures(waiting[: self._batch_size], self._dataset.class_names)
+            part = ImageArrays(waiting[: self._batch_size], self._dataset.class_names)
             resize = None if self._image_size is None else Augmenter("none", self._image_size)
             job = FullSizeSamples(part, resize, self._area)
             batch = chunk_arrays(job.spec, self._batch_size)

@@ -90,7 +90,7 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
 def _example(figures: Path) -> np.ndarray | None:
     """The image of an example of the report, if the folder has one."""
     from kseg.data.dataset import BadSample
-    from kseg.data.sources.image_file import read_image
+    from kseg.data.image_io import read_image
 
     for name in ("median_1", "best_1", "worst_1"):
         try:

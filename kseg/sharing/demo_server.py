@@ -18,7 +18,7 @@ import numpy as np
 
 from kseg.config import DemoConfig
 from kseg.data.dataset import BadSample
-from kseg.data.sources.image_file import read_image
+from kseg.data.image_io import read_image
 from kseg.reports.html import data_uri, encode, hex_colors, template
 from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.sharing.demo_model import DemoModel, open_demo_model

@@ -183,7 +183,7 @@ FUZZ = """
 import random, sys
 import numpy as np
 from pycocotools import mask as mask_lib
-from kseg.data.coco_masks import BadMask, read_segmentation, to_mask, to_runs
+from kseg.data.sources.coco_masks import BadMask, read_segmentation, to_mask, to_runs
 
 random.seed(int(sys.argv[1]))
 valid = mask_lib.encode(np.asfortranarray((np.random.default_rng(0).random((20, 30)) < 0.2).astype(np.uint8)))["counts"].decode()

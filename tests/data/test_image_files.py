@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kseg.data.sources.image_files import ALIKE, ArrayPictures, find_pictures, size_groups
+from kseg.data.sources.image_files import ALIKE, ImageArrays, find_images, group_by_size
 from kseg.utils.errors import KsegError
 
 FILES = ("b.jpg", "a.PNG", "sub/c.tif", "sub/deep/d.jpg", "sub/notes.txt", ".hidden/e.jpg", ".f.jpg", "other/a.PNG", "x[1].jpg")
@@ -38,15 +38,15 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_files_and_their_names(folder, inputs, names):
-    found = find_pictures(inputs)
+    found = find_images(inputs)
     assert [file.name for file in found] == names
     assert all(file.path.is_file() for file in found)
     assert [(folder / file.path).name for file in found] == [Path(name).name for name in names]
 
 
 def test_absolute_and_relative_paths_are_called_alike(folder):
-    assert [file.name for file in find_pictures([str(folder / "in/**/c.*")])] == ["sub/c.tif"]
-    assert [file.name for file in find_pictures(["in/sub/../**/c.*"])] == ["sub/c.tif"]
+    assert [file.name for file in find_images([str(folder / "in/**/c.*")])] == ["sub/c.tif"]
+    assert [file.name for file in find_images(["in/sub/../**/c.*"])] == ["sub/c.tif"]
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_absolute_and_relative_paths_are_called_alike(folder):
 )
 def test_an_input_without_images_is_one_line(folder, given, says):
     with pytest.raises(KsegError, match=says):
-        find_pictures(["in", given])
+        find_images(["in", given])
 
 
 def test_groups_of_sizes():
     photos = [(3000, 4000), (4000, 3000), (1500, 2000)]
-    assert size_groups(photos) == [[0, 1, 2]]
-    assert size_groups([(100, 90), *photos, (40, 40), (90, 100)]) == [[1, 2, 3], [0, 4, 5]]
-    assert size_groups([(10, 10)] * 3) == [[0, 1, 2]]
+    assert group_by_size(photos) == [[0, 1, 2]]
+    assert group_by_size([(100, 90), *photos, (40, 40), (90, 100)]) == [[1, 2, 3], [0, 4, 5]]
+    assert group_by_size([(10, 10)] * 3) == [[0, 1, 2]]
     rng = np.random.default_rng(1)
     sizes = [tuple(map(int, np.exp(rng.uniform(3, 9, 2)))) for _ in range(200)]
-    groups = size_groups(sizes)
+    groups = group_by_size(sizes)
     assert sorted(index for group in groups for index in group) == list(range(200))
     assert 1 < len(groups) < 30
     for group in groups:
@@ -81,6 +81,6 @@ def test_groups_of_sizes():
 
 
 def test_arrays_have_no_labels():
-    pictures = ArrayPictures([np.zeros((4, 5, 3), "uint8")], ("a", "b"))
+    pictures = ImageArrays([np.zeros((4, 5, 3), "uint8")], ("a", "b"))
     assert pictures.size(0) == (4, 5)
     assert (pictures.load(0).label == 255).all()

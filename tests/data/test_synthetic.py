@@ -14,12 +14,12 @@ from PIL import Image
 
 from kseg.data.check import check_samples
 from kseg.data.sources.coco import CocoDataset
-from kseg.data.synthetic.dataset import load_synthetic, synthetic_coco
-from kseg.data.synthetic.objects import KINDS
-from kseg.data.synthetic.scene import draw_scene
+from kseg.data.sources.synthetic.dataset import load_synthetic, synthetic_coco
+from kseg.data.sources.synthetic.objects import KINDS
+from kseg.data.sources.synthetic.scene import draw_scene
 from kseg.utils.errors import KsegError
 
-synthetic = importlib.import_module("kseg.data.synthetic.dataset")  # kseg.data has a function of the same name.
+synthetic = importlib.import_module("kseg.data.sources.synthetic.dataset")  # kseg.data has a function of the same name.
 SMALL = {"train": 3, "val": 2, "size": 64}
 CLASS_NAMES = (
     "background",

@@ -70,8 +70,8 @@ DIGEST = """
 import hashlib, sys
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.pipeline import train_batches
-from kseg.data.workers import worker_pool
+from kseg.data.loading.pipeline import train_batches
+from kseg.data.loading.worker_pool import worker_pool
 
 folder, workers = sys.argv[1], int(sys.argv[2])
 data = build_dataset(DataConfig(dataset="coco", data_dir=folder), "train")
@@ -170,8 +170,8 @@ LEFT_EARLY = """
 import sys
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.pipeline import train_batches
-from kseg.data.workers import WorkerPool
+from kseg.data.loading.pipeline import train_batches
+from kseg.data.loading.worker_pool import WorkerPool
 
 data = build_dataset(DataConfig(dataset="coco", data_dir=sys.argv[1]), "train")
 with WorkerPool(2) as pool:
@@ -186,7 +186,7 @@ AMID_A_SAMPLE = """
 import time
 import numpy as np
 from kseg.data.dataset import Sample
-from kseg.data.pipeline import train_batches
+from kseg.data.loading.pipeline import train_batches
 
 class Slow:
     class_names, ignore_index = ("a", "b"), 255
@@ -223,9 +223,9 @@ PARENT = """
 import os, sys, time
 from kseg.config import DataConfig
 from kseg.data import build_dataset
-from kseg.data.augment import Augmenter
-from kseg.data.jobs import EvalSamples
-from kseg.data.workers import WorkerPool
+from kseg.data.augmentation.augmenter import Augmenter
+from kseg.data.loading.samples import EvalSamples
+from kseg.data.loading.worker_pool import WorkerPool
 
 data = build_dataset(DataConfig(dataset="coco", data_dir=sys.argv[1]), "train")
 pool = WorkerPool(2)

@@ -11,7 +11,7 @@ from random_run import NAMES, random_run
 
 from kseg import predict
 from kseg.data.palette import overlay
-from kseg.data.sources.image_files import ArrayPictures
+from kseg.data.sources.image_files import ImageArrays
 from kseg.inference.predictor import Predictor
 from kseg.inference.video import Video, video_file
 from kseg.models.saving import load_model
@@ -46,7 +46,7 @@ def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
     written = tmp_path / f"out{suffix}"
     call(run, f"--video={path}", f"--overlay_video={written}", f"--labels_dir={tmp_path / 'labels'}")
     assert capsys.readouterr().out == f"predicted 7 frames of {path}: {written}, {tmp_path / 'labels'}\n"
-    pictures = ArrayPictures(frames, NAMES)
+    pictures = ImageArrays(frames, NAMES)
     predictor = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=2)
     video = Video(written)
     assert video.size == (50, 66) and video.frames_a_second == 10 and video.expected == 7
@@ -60,7 +60,7 @@ def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
 
 def test_no_more_than_a_batch_of_frames_is_held(run, clip):
     _, frames = clip
-    predictor = Predictor(load_model(run.model), ArrayPictures(frames, NAMES), image_size=(32, 40), batch_size=2)
+    predictor = Predictor(load_model(run.model), ImageArrays(frames, NAMES), image_size=(32, 40), batch_size=2)
     taken = []
     found = predictor.predict_arrays(taken.append(frame) or frame for frame in frames)
     for given, _ in enumerate(found, 1):

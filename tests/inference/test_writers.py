@@ -19,7 +19,7 @@ from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.cache import CachedLabels
-from kseg.data.sources.image_files import PictureFile, Pictures
+from kseg.data.sources.image_files import ImageFile, ImageFiles
 from kseg.data.subset import Subset
 from kseg.inference.predictor import Predictor
 from kseg.inference.submission import read_submission
@@ -98,7 +98,7 @@ def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
         with np.load((probabilities / name).with_suffix(".npz")) as file:
             found = file["probabilities"]
         assert found.dtype == "float16" and found.shape == (*size, 4) and label.shape == size
-        truth = expected(model, Pictures([PictureFile(photos / name, name)], NAMES).load(0).image)
+        truth = expected(model, ImageFiles([ImageFile(photos / name, name)], NAMES).load(0).image)
         np.testing.assert_allclose(found, truth, atol=2e-3)
         assert (label != truth.argmax(-1)).sum() <= 2  # ties
         assert len(np.unique(label)) > 1
@@ -116,7 +116,7 @@ def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
 def test_sizes_compile_nothing_anew(run, photos):
     if keras.backend.backend() != "jax":
         pytest.skip("JAX says what it compiles")
-    pictures = Pictures([PictureFile(photos / name, name) for name in SIZES], NAMES)
+    pictures = ImageFiles([ImageFile(photos / name, name) for name in SIZES], NAMES)
     assert [pictures.size(index) for index in range(4)] == list(SIZES.values())  # of the headers, turned as EXIF says
     found = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=1).predict(range(4))
     with compilations() as compiled:

@@ -1,1 +1,14 @@
-"""Data sources: COCO, folders of label images, TensorFlow Datasets, plain image files."""
+"""Data sources, one file each. Every file of this folder registers what it defines.
+
+To add one, write a file here with
+
+- a class with the attributes and methods of kseg.data.dataset.Dataset,
+- a function `open_NAME(config: DataConfig, split: str)` that builds it, decorated with `@register_dataset("NAME")`.
+
+`--dataset=NAME` then finds it. Flags of its own are fields of kseg.config.DataConfig.
+image_files.py is for prediction: images without labels.
+"""
+
+from kseg.utils.registry import import_modules
+
+import_modules(__name__)

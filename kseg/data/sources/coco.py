@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
+from kseg.data.image_io import read_image
+from kseg.data.registry import register_dataset
 from kseg.data.sources import coco_masks
-from kseg.data.sources.image_file import read_image
 from kseg.utils.errors import KsegError, suggest
 
 MAX_CLASSES = 255
@@ -38,7 +40,7 @@ class CocoDataset:
 
     Polygons (several an annotation, clipped where they leave the image), compressed and uncompressed RLE are read; crowds are
     painted like any other annotation. Where masks overlap, the one of larger area (in pixels of the mask) is painted first and
-    the smaller one over it; equal areas in the order of the file. EXIF orientation: see kseg.data.sources.image_file.read_image.
+    the smaller one over it; equal areas in the order of the file. EXIF orientation: see kseg.data.image_io.read_image.
 
     Args:
         data_dir: the folder that the two patterns start from.
@@ -50,7 +52,7 @@ class CocoDataset:
         ignore_categories: names of categories whose pixels become ignore_index and that are no classes; a name stands for every
             category of that name, digits that are no category's name for the category of that id.
 
-        max_pixels: see kseg.data.sources.image_file.read_image.
+        max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
         class_names: name of each class, all distinct: categories that share a name get their id behind it, "facade [3]".
@@ -221,6 +223,21 @@ class CocoDataset:
 
     def _describe(self, annotation: int, index: int, reason: Exception) -> str:
         return f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {reason}."
+
+
+@register_dataset("coco")
+def open_coco(config: DataConfig, split: str) -> CocoDataset:
+    """Opens a data set with a COCO annotation file and a folder of images for each split."""
+    assert config.data_dir is not None  # DataConfig requires it
+    return CocoDataset(
+        config.data_dir,
+        split,
+        annotations=config.annotations,
+        images=config.images,
+        background=config.background,
+        ignore_categories=config.ignore_categories,
+        max_pixels=config.max_pixels,
+    )
 
 
 def fill_in(pattern: str, split: str, argument: str) -> str:

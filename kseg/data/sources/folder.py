@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
+from kseg.data.image_io import read_image, read_size, read_values
+from kseg.data.label_map import LabelMap, read_label_map
+from kseg.data.registry import register_dataset
 from kseg.data.sources.coco import fill_in, printable, unsafe
-from kseg.data.sources.image_file import read_image, read_size, read_values
-from kseg.data.sources.label_map import LabelMap
 from kseg.utils.errors import KsegError, suggest
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -29,7 +31,7 @@ class FolderDataset:
         images, labels: patterns of the files.
         split_list: pattern of a text file of keys, one a line, or None for every image.
         label_map: what the values of the label images stand for.
-        max_pixels: see kseg.data.sources.image_file.read_image.
+        max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
         warnings: lines to show the user.
@@ -168,3 +170,20 @@ def _read_list(root: Path, shown: str) -> dict[str, None]:
     if not keys:
         raise KsegError(f"{shown}: the split list is empty. Choose another split.")
     return keys
+
+
+@register_dataset("folder")
+def open_folder(config: DataConfig, split: str) -> FolderDataset:
+    """Opens a data set of image files and label images."""
+    assert config.data_dir is not None  # DataConfig requires it
+    if config.label_map is None:
+        raise KsegError("--dataset=folder needs --label_map=FILE, which names the class of each label value")
+    return FolderDataset(
+        config.data_dir,
+        split,
+        images=config.images,
+        labels=config.labels,
+        split_list=config.split_list,
+        label_map=read_label_map(config.label_map),
+        max_pixels=config.max_pixels,
+    )

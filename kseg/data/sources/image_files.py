@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from kseg.data.dataset import IGNORE_INDEX, Sample
+from kseg.data.image_io import read_image, read_size
 from kseg.data.sources.coco import printable
 from kseg.data.sources.folder import IMAGE_SUFFIXES
-from kseg.data.sources.image_file import read_image, read_size
 from kseg.utils.errors import KsegError
 
 ALIKE = 16
-"""Pictures whose areas differ by less than this factor are predicted by one program (size_groups)."""
+"""Pictures whose areas differ by less than this factor are predicted by one program (group_by_size)."""
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """An image file, and its name: a relative path without "..", different from that of any other."""
 
     path: Path
     name: str
 
 
-def find_pictures(inputs: Sequence[str]) -> list[PictureFile]:
+def find_images(inputs: Sequence[str]) -> list[ImageFile]:
     """Returns the files that --input names, in its order and sorted within, each once.
 
     inputs: files, whatever they are called; folders, of which all image files count, subfolders' too; patterns with *, ?, [] and
@@ -34,7 +34,7 @@ def find_pictures(inputs: Sequence[str]) -> list[PictureFile]:
     pattern's first folders without wildcards; where two would be alike, all are paths below the folder common to all files.
     Raises KsegError for an input that names no image.
     """
-    found: dict[str, PictureFile] = {}
+    found: dict[str, ImageFile] = {}
     for given in inputs:
         try:
             for file in _files(given):
@@ -44,10 +44,10 @@ def find_pictures(inputs: Sequence[str]) -> list[PictureFile]:
     if len({file.name for file in found.values()}) == len(found):
         return list(found.values())
     common = Path(os.path.commonpath([os.path.dirname(path) for path in found]))  # noqa: PTH120
-    return [PictureFile(file.path, Path(path).relative_to(common).as_posix()) for path, file in found.items()]
+    return [ImageFile(file.path, Path(path).relative_to(common).as_posix()) for path, file in found.items()]
 
 
-def _files(given: str) -> Iterator[PictureFile]:
+def _files(given: str) -> Iterator[ImageFile]:
     if not given.strip():
         raise KsegError("--input: one of its paths is empty; name files, folders or patterns, separated by commas")
     path = Path(given).expanduser()
@@ -55,11 +55,11 @@ def _files(given: str) -> Iterator[PictureFile]:
         files = sorted(_walk(path, given))
         if not files:
             raise KsegError(f"--input={given}: the folder has no images ({', '.join(IMAGE_SUFFIXES)})")
-        yield from (PictureFile(file, file.relative_to(path).as_posix()) for file in files)
+        yield from (ImageFile(file, file.relative_to(path).as_posix()) for file in files)
     elif path.exists() or not glob.has_magic(given):
         if not path.is_file():
             raise KsegError(f"--input={given}: {'is no file' if path.exists() else 'no such file or folder'}")
-        yield PictureFile(path, path.name)
+        yield ImageFile(path, path.name)
     else:
         plain = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:plain])
@@ -68,7 +68,7 @@ def _files(given: str) -> Iterator[PictureFile]:
         files = sorted(file for file in matches if file.is_file() and not (any_kind and not _is_image(file)))
         if not files:
             raise KsegError(f"--input={given}: no {'image' if any_kind else 'file'} fits this pattern")
-        yield from (PictureFile(file, file.relative_to(root).as_posix()) for file in files)
+        yield from (ImageFile(file, file.relative_to(root).as_posix()) for file in files)
 
 
 def _walk(folder: Path, given: str) -> Iterator[Path]:
@@ -84,16 +84,16 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
 
 
-class Pictures:
+class ImageFiles:
     """Image files as a kseg.data.dataset.Dataset whose label maps are ignored throughout.
 
     Images are turned as EXIF says, and so are their sizes. class_names: of whatever predicts them. max_pixels: see
-    kseg.data.sources.image_file.read_image.
+    kseg.data.image_io.read_image.
     """
 
     labelled = False
 
-    def __init__(self, files: Sequence[PictureFile], class_names: tuple[str, ...], max_pixels: int | None = None):
+    def __init__(self, files: Sequence[ImageFile], class_names: tuple[str, ...], max_pixels: int | None = None):
         self.class_names, self.ignore_index = class_names, IGNORE_INDEX
         self._files, self._max_pixels = list(files), max_pixels
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -119,7 +119,7 @@ class Pictures:
         return _unlabelled(image, self.name(index))
 
 
-class ArrayPictures:
+class ImageArrays:
     """Images in memory, uint8 [H, W, 3] each, as a Dataset whose label maps are ignored throughout."""
 
     labelled = False
@@ -146,7 +146,7 @@ def _unlabelled(image: np.ndarray, name: str) -> Sample:
     return Sample(image, np.full(image.shape[:2], IGNORE_INDEX, "uint8"), name)
 
 
-def size_groups(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+def group_by_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Divides pictures of these (height, width) into groups, each to be predicted by one program for its largest sides.
 
     A program computes as much for a small picture as for the largest, and compiling one takes long: so one serves all pictures

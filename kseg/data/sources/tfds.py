@@ -1,6 +1,6 @@
 """Data sets of TensorFlow Datasets in ArrayRecord format: random access, no TensorFlow.
 
-The images' bytes are decoded by kseg.data.sources.image_file, not by tfds: the same pixels and the same refusals as everywhere.
+The images' bytes are decoded by kseg.data.image_io, not by tfds: the same pixels and the same refusals as everywhere.
 """
 
 import functools
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.sources.image_file import read_image, read_size, read_values
-from kseg.data.sources.label_map import LabelMap, build_label_map
+from kseg.data.image_io import read_image, read_size, read_values
+from kseg.data.label_map import LabelMap, build_label_map, read_label_map
+from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
 FILE_NAME = "file_name"
@@ -28,7 +30,7 @@ class TfdsDataset:
         data_dir: where tfds keeps data sets; None: tfds's own default.
         image, label: image features.
         label_map: what the label's values stand for; None if the label feature is a LabeledImage with names.
-        max_pixels: see kseg.data.sources.image_file.read_image.
+        max_pixels: see kseg.data.image_io.read_image.
 
     Raises:
         KsegError: if the data set is not prepared as ArrayRecord, or has no such split or feature.
@@ -142,3 +144,18 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"--tfds_name={name}: is prepared as {builder.info.file_format.value}, which has no random access; {how}."
         )
     return builder
+
+
+@register_dataset("tfds")
+def open_tfds(config: DataConfig, split: str) -> TfdsDataset:
+    """Opens a prepared TensorFlow Datasets data set."""
+    assert config.tfds_name is not None  # DataConfig requires it
+    return TfdsDataset(
+        config.tfds_name,
+        split,
+        data_dir=config.data_dir,
+        image=config.tfds_image,
+        label=config.tfds_label,
+        label_map=read_label_map(config.label_map) if config.label_map else None,
+        max_pixels=config.max_pixels,
+    )

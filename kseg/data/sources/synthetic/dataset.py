@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kseg.config import DataConfig
+from kseg.data.registry import register_dataset
 from kseg.data.sources.coco import CocoDataset
-from kseg.data.synthetic.objects import KINDS
-from kseg.data.synthetic.scene import draw_scene
+from kseg.data.sources.synthetic.objects import KINDS
+from kseg.data.sources.synthetic.scene import draw_scene
 from kseg.utils.errors import KsegError
 from kseg.utils.files import cache_folder
 from kseg.utils.progress import progress_bar
@@ -121,3 +123,9 @@ def _plan(generator: np.random.Generator, count: int) -> list[list[int]]:
         plan.append(deck[:objects])
         deck = deck[objects:]
     return plan
+
+
+@register_dataset("synthetic")
+def open_synthetic(config: DataConfig, split: str) -> CocoDataset:
+    """Opens the synthetic data set, in config.data_dir or the cache."""
+    return load_synthetic(split, config.data_dir)

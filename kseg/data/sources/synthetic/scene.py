@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from kseg.data.sources import coco_masks
-from kseg.data.synthetic.objects import KINDS, noise
+from kseg.data.sources.synthetic.objects import KINDS, noise
 
 _SUPERSAMPLING = 4
 

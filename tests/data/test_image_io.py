@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from kseg.data.dataset import BadSample
-from kseg.data.sources.image_file import read_image
+from kseg.data.image_io import read_image
 
 HEIGHT, WIDTH = 24, 36
 

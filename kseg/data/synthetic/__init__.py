@@ -1,1 +1,0 @@
-"""The synthetic data set: an offline demonstration."""

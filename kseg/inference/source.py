@@ -53,14 +53,14 @@ class Source:
             return self.folder.info.image_size
         return self.config.image_size if self.config is not None else None
 
-    def load(self) -> keras.Model:
+    def load(self, *, channels: int | None = 3) -> keras.Model:
         """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; an auxiliary head is dropped.
 
-        Raises KsegError if the file cannot be loaded or holds another kind of model.
+        channels: that its images must have; None: any number. Raises KsegError if the file cannot be loaded or holds another kind of model.
         """
         model = inference_model(load_model(self.path)) if self.folder is None else self.folder.load().model
         shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
-        if any(len(shape) != 4 for shape in shapes) or model.input.shape[-1] != 3:
+        if any(len(shape) != 4 for shape in shapes) or channels not in (None, model.input.shape[-1]):
             raise KsegError(f"{self.shown}: is no segmentation model, which maps images [B, H, W, 3] to logits [B, H, W, C]")
         return model
 

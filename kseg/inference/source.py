@@ -56,7 +56,8 @@ class Source:
     def load(self, *, channels: int | None = 3) -> keras.Model:
         """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; an auxiliary head is dropped.
 
-        channels: that its images must have; None: any number. Raises KsegError if the file cannot be loaded or holds another kind of model.
+        channels: that its images must have; None: any number. Raises KsegError if the file cannot be loaded or holds another kind
+        of model.
         """
         model = inference_model(load_model(self.path)) if self.folder is None else self.folder.load().model
         shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]

@@ -1,4 +1,4 @@
-"""A page to try a model in a browser: python -m kseg.demo --run_dir=R [--help]."""
+"""Serves a page to try a model in a browser: python -m kseg.demo --model=SOURCE [--help]."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Serves a page on this machine to try a model: drop a picture, see what the model makes of each pixel.
+Serves a page on this machine to try a model: drop an image on it to see the predicted class of every pixel.
 
-  python -m kseg.demo --run_dir=runs/NAME
-  python -m kseg.demo --folder=owner/name
-  python -m kseg.demo --model_file=model.keras --image_size=256 --port=0
+  python -m kseg.demo --model=runs/NAME
+  python -m kseg.demo --model=hf://owner/name
+  python -m kseg.demo --model=model.keras --image_size=256 --port=0
 
-It ends with Ctrl-C. Pictures stay on this machine, and are not kept. --host=0.0.0.0 lets others on the network open it, too.
+Ctrl-C stops the server. Images stay on this machine and are not stored. --host=0.0.0.0 lets others on the network open the page.
 """
 
 
 def main(argv: Sequence[str]) -> None:
     config = parse(DemoConfig, argv, DESCRIPTION)
-    from kseg.sharing.demo_server import serve  # imported late, so that --help answers at once
+    from kseg.sharing.demo_server import serve  # imported late, so that --help is fast
 
     serve(config)
 

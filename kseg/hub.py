@@ -1,6 +1,6 @@
-"""Shares a trained model as a folder, and on the Hub: python -m kseg.hub --run_dir=R --folder=DIR [--push=owner/name] [--help].
+"""Shares a trained model as a folder or on the Hub: python -m kseg.hub --model=runs/x --output=DIR [--push=owner/name] [--help].
 
-save_folder, load_folder and push are the same for Python.
+In Python: kseg.hub.save_folder, load_folder and push.
 """
 
 from collections.abc import Sequence
@@ -8,30 +8,25 @@ from collections.abc import Sequence
 from kseg.config import HubConfig
 from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
+from kseg.sharing.hub import load_folder, push, save_folder, share
+
+__all__ = ["load_folder", "main", "push", "save_folder"]
 
 DESCRIPTION = """
-Writes the model of a run directory as a folder to share, with a model card, and uploads it to the Hub if you say so.
+Writes the model of a run as a folder to share, with a model card, and uploads it to the Hugging Face Hub.
 
-  python -m kseg.hub --run_dir=runs/NAME --folder=shared --license=apache-2.0
-  python -m kseg.hub --run_dir=runs/NAME --folder=shared --push=owner/name
-  python -m kseg.hub --folder=shared --push=owner/name          once you have read, and perhaps mended, its README.md
+  python -m kseg.hub --model=runs/NAME --output=shared --license=apache-2.0
+  python -m kseg.hub --model=runs/NAME --output=shared --push=owner/name
+  python -m kseg.hub --model=shared --push=owner/name     upload an existing folder, after you edited its README.md
 
-Weights are in model.safetensors, what model it is in config.json; kseg.sharing.hub.load_folder loads them without running code from the
-folder. To upload, log in with `hf auth login`, or set HF_TOKEN.
+model.safetensors holds the weights, config.json describes the model. kseg.hub.load_folder loads the folder without running
+code from it. To upload, log in with `hf auth login`, or set HF_TOKEN.
 """
 
 
 def main(argv: Sequence[str]) -> None:
-    config = parse(HubConfig, argv, DESCRIPTION)
-    from kseg.sharing.hub import push, share_run  # imported late, so that --help answers at once
-
-    assert config.folder is not None  # HubConfig requires it
-    if config.run_dir is not None:
-        share_run(config)
-        print(f"wrote   {config.folder}: config.json, model.safetensors, README.md; read the last before you share it")
-    if config.push is not None:
-        address = push(config.folder, config.push, private=config.private)
-        print(f"pushed  {address}{' (private)' if config.private else ''}")
+    for line in share(parse(HubConfig, argv, DESCRIPTION)):
+        print(line)
 
 
 if __name__ == "__main__":

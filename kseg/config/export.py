@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kseg.config.fields import check_choices, field, parse_size
+from kseg.config.fields import check_choices, check_not_empty, field, parse_size
 from kseg.utils.errors import KsegError
 
 EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx")
@@ -11,28 +11,33 @@ EXPORT_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """A trained run to export, and how."""
+    """A trained model to export, and in which form."""
 
-    run_dir: str | None = field(None, "Run directory of kseg.train.", "run")
-    format: str | None = field(None, "What to write.", "output", EXPORT_FORMATS)
-    output: str | None = field(None, "Folder to write: the model, and kseg.json, which says what it is.", "output")
-    overwrite: bool = field(False, "Replace an earlier export that --output names, if there is one.", "output")
-    image_size: tuple[int, int] | None = field(None, "Size of the images, HxW; default: the run's.", "model")
-    argmax: bool = field(False, "Give label maps (uint8 [B, H, W]) instead of logits (float32 [B, H, W, classes]).", "model")
-    dtype: str = field("float32", "What layers compute in; bfloat16 with stablehlo only.", "model", ("float32", "bfloat16"))
+    model: str | None = field(None, "Trained model: a run directory, a .keras file, a model folder or hf://owner/name.", "model")
+    format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
+    output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output")
+    overwrite: bool = field(False, "Replace an earlier export in --output.", "output")
+    image_size: tuple[int, int] | None = field(
+        None, "Size of the images: 256, or 192x256 (height x width); default: the size of training.", "model"
+    )
+    argmax: bool = field(False, "Output label maps, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].", "model")
+    dtype: str = field(
+        "float32", "Type that layers compute in; bfloat16: with --format=stablehlo only.", "model", ("float32", "bfloat16")
+    )
     quantize: str = field(
         "none",
-        "int8, with stablehlo, for dense layers, as transformers have them; Keras quantises no convolutions.",
+        "int8: quantise dense layers, as transformers have them; with --format=stablehlo only. Keras quantises no convolutions.",
         "model",
         ("none", "int8"),
     )
     platforms: tuple[str, ...] = field(
-        ("cpu", "cuda"), f"Platforms that the program is for, with --format=stablehlo: of {', '.join(EXPORT_PLATFORMS)}.", "model"
+        ("cpu", "cuda"), f"stablehlo: platforms that can run the program, of {', '.join(EXPORT_PLATFORMS)}.", "model"
     )
 
     def __post_init__(self):
-        if self.run_dir is None:
-            raise KsegError("--run_dir is missing: name the run directory of a training run")
+        check_not_empty(self, "model", "output")
+        if self.model is None:
+            raise KsegError("--model is missing: name a run directory, a .keras file, a model folder or hf://owner/name")
         if self.format is None:
             raise KsegError(f"--format is missing: choose {', '.join(EXPORT_FORMATS)}")
         if self.output is None:

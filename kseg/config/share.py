@@ -1,4 +1,4 @@
-"""What hub and demo are told: a trained model to share, or to try in a browser."""
+"""Options of kseg.hub and kseg.demo."""
 
 import re
 from dataclasses import dataclass
@@ -9,48 +9,43 @@ from kseg.utils.errors import KsegError
 
 @dataclass(frozen=True)
 class HubConfig:
-    """A run to share, and what its model card says."""
+    """A trained model to share, and the text of its model card."""
 
-    run_dir: str | None = field(None, "Run directory of kseg.train; may be left out to push a folder that is there.", "run")
-    folder: str | None = field(None, "Folder to write: config.json, model.safetensors, README.md, figures/.", "output")
-    overwrite: bool = field(False, "Replace an earlier model folder that --folder names, if there is one.", "output")
-    push: str | None = field(None, "Also upload the folder to this repository of the Hub: owner/name.", "output")
-    private: bool = field(True, "Only you may see a repository that --push makes; --noprivate shows it to everyone.", "output")
-    license: str | None = field(None, "Licence that the card states, by the Hub's identifier, e.g. apache-2.0.", "card")
-    data_name: str | None = field(None, "What the card calls the data; default: the name of the data's folder.", "card")
-    pictures: bool = field(True, "Put images of the validation split, with labels and predictions, on the card.", "card")
+    model: str | None = field(None, "Run directory to share; or a model folder, to upload with --push.", "model")
+    output: str | None = field(None, "Folder to write: config.json, model.safetensors, README.md, figures/.", "output")
+    overwrite: bool = field(False, "Replace an earlier model folder in --output.", "output")
+    push: str | None = field(None, "Upload the folder to this repository of the Hub: owner/name.", "output")
+    private: bool = field(True, "Make a new repository private; --noprivate makes it public.", "output")
+    license: str | None = field(None, "Licence on the card, by the Hub's identifier, e.g. apache-2.0.", "card")
+    data_name: str | None = field(None, "Name of the data set on the card; default: the name of its folder.", "card")
+    pictures: bool = field(True, "Show validation images with labels and predictions on the card.", "card")
 
     def __post_init__(self):
-        check_not_empty(self, "run_dir", "folder", "push", "license", "data_name")
-        if self.folder is None:
-            raise KsegError("--folder is missing: name the folder to write, or the one to push")
-        if self.run_dir is None and self.push is None:
-            raise KsegError("--run_dir is missing: name the run directory of a training run (or --push=owner/name a folder)")
+        check_not_empty(self, "model", "output", "push", "license", "data_name")
+        if self.model is None:
+            raise KsegError("--model is missing: name a run directory, or a model folder to upload with --push=owner/name")
+        if self.output is None and self.push is None:
+            raise KsegError("--output is missing: name the folder to write, or upload a model folder with --push=owner/name")
         if self.push is not None and not re.fullmatch(REPOSITORY, self.push):
             raise KsegError(f"--push={self.push}: expected owner/name, of letters, digits, '.', '_' and '-'")
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """A model to try in a browser, and where."""
+    """A trained model to try in a browser, and the address of its page."""
 
-    run_dir: str | None = field(None, "Run directory of kseg.train.", "model")
-    model_file: str | None = field(None, "A .keras file instead of a run.", "model")
-    folder: str | None = field(None, "A folder of kseg.hub instead of a run, or owner/name of one on the Hub.", "model")
+    model: str | None = field(None, "Trained model: a run directory, a .keras file, a model folder or hf://owner/name.", "model")
     image_size: tuple[int, int] | None = field(
-        None, "Size that images are resized to for the model: 256, or 192x256 (height x width); default: the run's.", "model"
+        None, "Size that images are resized to: 256, or 192x256 (height x width); default: the size of training.", "model"
     )
-    host: str = field("127.0.0.1", "Address to listen at; by default only this machine can open the page.", "server")
-    port: int = field(7860, "Port to listen at; 0: any that is free.", "server")
+    host: str = field("127.0.0.1", "Address to listen on; by default only this machine can open the page.", "server")
+    port: int = field(7860, "Port to listen on; 0: any free port.", "server")
     compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
-        given = [name for name in ("run_dir", "model_file", "folder") if getattr(self, name) is not None]
-        check_not_empty(self, *given, "host")
-        if not given:
-            raise KsegError("--run_dir is missing: name the run directory of a training run, or --model_file or --folder")
-        if len(given) > 1:
-            raise KsegError(f"--{given[0]} and --{given[1]} are two models; pass one")
+        check_not_empty(self, "model", "host")
+        if self.model is None:
+            raise KsegError("--model is missing: name a run directory, a .keras file, a model folder or hf://owner/name")
         if self.image_size is not None:
             object.__setattr__(self, "image_size", parse_size(self.image_size))
         if not 0 <= self.port < 65536:

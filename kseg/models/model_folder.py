@@ -133,7 +133,7 @@ def write_model_folder(
                 (temporary / name).parent.mkdir(exist_ok=True)
                 (temporary / name).write_bytes(content)
     except OSError as error:
-        raise KsegError(f"--folder={folder}: {error.strerror or error}") from None
+        raise KsegError(f"--output={folder}: {error.strerror or error}") from None
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -141,11 +141,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise KsegError(f"--folder={folder} exists; name another folder, or pass --overwrite")
+        raise KsegError(f"--output={folder} exists; name another folder, or pass --overwrite")
     try:
         read_info(folder)
     except KsegError:
-        raise KsegError(f"--folder={folder} is no earlier model folder, so it is not replaced; name another") from None
+        raise KsegError(f"--output={folder} is no earlier model folder, so it is not replaced; name another") from None
 
 
 def _check_description(model: keras.Model, info: ModelInfo) -> None:

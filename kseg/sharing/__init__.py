@@ -1,1 +1,1 @@
-"""Sharing: model folders, the Hugging Face Hub, the demo, exports."""
+"""Shares trained models: export, model folders, the Hugging Face Hub, model cards, and the demo page."""

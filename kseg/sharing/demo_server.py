@@ -1,4 +1,4 @@
-"""The web server of kseg.demo: one page at /, and label maps of the pictures that are sent to /predict."""
+"""The web server of kseg.demo. GET / returns the page, POST /predict the label map of an image."""
 
 import contextlib
 import errno
@@ -25,11 +25,11 @@ from kseg.sharing.demo_model import DemoModel, open_demo_model
 from kseg.utils.errors import KsegError
 
 MAX_UPLOAD = 2**25
-"""Bytes of a picture that is sent."""
+"""Largest upload in bytes."""
 MAX_PIXELS = 2**26
-"""Pixels of a picture that is decoded."""
-_PLACES = 2  # pictures that are decoded at once
-_SECONDS = 30  # that a browser may take for any part of a request
+"""Largest image in pixels."""
+_MAX_DECODING = 2  # images decoded at the same time, which bounds memory
+_TIMEOUT = 30  # seconds for any read from a browser
 
 
 class DemoServer(ThreadingHTTPServer):
@@ -43,26 +43,26 @@ class DemoServer(ThreadingHTTPServer):
             self.address_family = family
             super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         except OSError as error:
-            advice = "; --port=0 takes one that is free" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+            advice = "; --port=0 takes a free port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
             raise KsegError(f"--host={host} --port={port}: cannot listen there ({error.strerror or error}){advice}") from None
-        self.demo, self.places = demo, threading.BoundedSemaphore(_PLACES)
+        self.demo, self.decoding = demo, threading.BoundedSemaphore(_MAX_DECODING)
         self.local = ipaddress.ip_address(str(self.server_address[0])).is_loopback
         self.page = template("demo.html.jinja", Path(__file__).parent)
 
     def server_bind(self) -> None:
-        """As HTTPServer's, which would ask a name server for this machine's name."""
+        """Binds without HTTPServer's DNS query for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """The address of the page on this machine."""
         host = str(self.server_address[0])
         name = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
         return f"http://{f'[{name}]' if ':' in name else name}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no error; another one is a line."""
+        """Prints an error as one line, and ignores browsers that disconnect."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
@@ -72,13 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "kseg", ""
-    timeout = _SECONDS
+    timeout = _TIMEOUT
 
     def do_GET(self) -> None:
         if not self._may_ask():
             return
         if self.path != "/":
-            self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here but /")
+            self._refuse(HTTPStatus.NOT_FOUND, "not found; the page is at /")
             return
         demo, nonce = self.server.demo, secrets.token_urlsafe(16)
         example = None if demo.example is None else data_uri(encode(demo.example, "PNG"), "PNG")
@@ -93,21 +93,21 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._may_ask():
             return
         if self.path != "/predict":
-            self._refuse(HTTPStatus.NOT_FOUND, "pictures are sent to /predict")
+            self._refuse(HTTPStatus.NOT_FOUND, "not found; send images to /predict")
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or "Transfer-Encoding" in self.headers:
-            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request must say its length")
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request has no valid Content-Length")
             return
         if int(length) > MAX_UPLOAD:
             self._refuse(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture has more than {MAX_UPLOAD >> 20} MB; send a smaller one"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the file is larger than {MAX_UPLOAD >> 20} MB; send a smaller one"
             )
             self._discard(int(length))
             return
         content = self.rfile.read(int(length))
         try:
-            with self.server.places:
+            with self.server.decoding:
                 answer = describe(self.server.demo, read_image(content, "this file", max_pixels=MAX_PIXELS))
         except BadSample as error:
             reason = str(error).removesuffix(" (--max_pixels raises the limit).")
@@ -118,26 +118,28 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(HTTPStatus.OK, answer)
 
     def _may_ask(self) -> bool:
-        """Whether the request is meant for this server. A page of another site could reach it through the browser: by a name
-        of its own that is made to point here (the Host header tells), or by sending a form (Origin tells).
+        """Refuses requests from pages of other sites, and returns False for them.
+
+        Such a page could use a host name of its own that resolves to this machine (checked by Host), or send a form (checked by
+        Origin).
         """
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin")
         if self.server.local and not _is_local(host):
-            self._refuse(HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost alone")
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers only to 127.0.0.1 and localhost")
         elif origin is not None and origin.partition("://")[2] != host:
-            self._refuse(HTTPStatus.FORBIDDEN, "this server answers its own page alone")
+            self._refuse(HTTPStatus.FORBIDDEN, "this server answers only its own page")
         else:
             return True
         return False
 
     def _refuse(self, status: HTTPStatus, reason: str, close: bool = True) -> None:
-        """One line of JSON. close: what the browser still sends is not read."""
+        """Answers {"error": reason}. close: end the connection without reading the rest of the request."""
         self.close_connection = self.close_connection or close
         self._json(status, {"error": reason})
 
     def _discard(self, length: int) -> None:
-        """Reads what a browser sends, up to a limit: it looks at the answer only after that."""
+        """Reads and drops the request's body, up to a limit. Browsers read the answer only after sending it."""
         left = min(length, 4 * MAX_UPLOAD)
         while left > 0 and (part := self.rfile.read(min(left, 2**16))):
             left -= len(part)
@@ -164,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the standard library refuses (other methods, broken requests), in our form."""
+        """Answers what the standard library refuses (other methods, broken requests) as JSON too."""
         self.close_connection = True
         self._json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
 
@@ -173,10 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def describe(demo: DemoModel, image: np.ndarray) -> dict[str, Any]:
-    """What /predict answers about a picture (uint8 [H, W, 3]).
+    """Returns the answer of /predict for an image, uint8 [H, W, 3].
 
-    size: [width, height] that was sent. image, label: data URIs of one size, a JPEG and a grey PNG whose values are classes.
-    classes: those that occur, the largest first, each with index, name, color (CSS) and area in percent.
+    size: [width, height] of the upload. image, label: data URIs of the same size, a JPEG and a grey PNG of class indices.
+    classes: predicted classes, largest first, each with index, name, color (CSS) and area in per cent.
     """
     shown, label = demo.predict(image)
     counts = np.bincount(label.ravel(), minlength=len(demo.class_names))
@@ -204,12 +206,11 @@ def _is_local(host: str) -> bool:
 
 
 def serve(config: DemoConfig) -> None:
-    """Serves until it is interrupted. Raises KsegError for whatever the user can mend."""
-
+    """Serves the page until Ctrl-C. Raises KsegError for what the user can fix."""
     enable_compilation_cache(config.compilation_cache)
     with DemoServer(open_demo_model(config), config.host, config.port) as server:
-        where = "" if server.local else "; whoever reaches this machine can open it"
-        print(f"open {server.url} in a browser{where}; Ctrl-C ends it", flush=True)
+        warning = "" if server.local else "; everyone who can reach this machine can open it"
+        print(f"open {server.url} in a browser{warning}; Ctrl-C stops the server", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-    print("ended")
+    print("stopped")

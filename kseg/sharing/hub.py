@@ -2,16 +2,18 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kseg.config import HubConfig
-from kseg.config.share import REPOSITORY
+from kseg.config.fields import REPOSITORY
 from kseg.utils.errors import KsegError, root_cause
 
 if TYPE_CHECKING:
     import keras
 
+    from kseg.inference.source import Source
     from kseg.models.model_folder import SharedModel
     from kseg.models.model_info import ModelInfo
 
@@ -23,57 +25,41 @@ def save_folder(
     info: "ModelInfo | None" = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes a model folder, whole or not at all: config.json, model.safetensors, and of a run also README.md with its figures.
+    """Writes a model folder atomically: config.json and model.safetensors; for a run also README.md and its figures.
 
-    source: a run directory, or a model of build_model with `info`, what it is (kseg.models.model_info.ModelInfo). overwrite: an earlier
-    model folder is replaced. Raises KsegError if there is nothing to save, or it is not what build_model would build.
+    source: a run directory, or a model from build_model with its `info` (kseg.models.model_info.ModelInfo). overwrite: replace an
+    earlier model folder. Raises KsegError if the run has no model or scores, or if `info` does not describe the model.
     """
+    from kseg.inference.source import find_source
     from kseg.models.model_folder import write_model_folder
 
     if isinstance(source, (str, os.PathLike)):
-        share_run(HubConfig(run_dir=os.fspath(source), folder=os.fspath(folder), overwrite=overwrite))
+        config = HubConfig(model=os.fspath(source), output=os.fspath(folder), overwrite=overwrite)
+        _write_run(find_source(os.fspath(source)), config)
     elif info is None:
-        raise KsegError("save_folder: a model does not say what its classes are; pass info=ModelInfo(...)")
+        raise KsegError("save_folder: a model does not record its class names; pass info=ModelInfo(...)")
     else:
         write_model_folder(source, info, Path(folder), {}, overwrite=overwrite)
 
 
 def load_folder(source: str | os.PathLike, revision: str | None = None) -> "SharedModel":
-    """Loads a model folder, or a repository of the Hub by its name, owner/name; runs no code from it.
+    """Loads a model folder, or a repository of the Hub: owner/name or hf://owner/name[@revision]. Runs no code from it.
 
-    revision: of the repository: a branch, tag or commit. Returns a SharedModel: its `model` maps images [B, H, W, 3], RGB in
-    0..255, to logits [B, H, W, classes]; `class_names` and `info` say the rest. Raises KsegError, one line, if there is no such
-    folder or repository, or it is not what kseg.hub writes.
+    revision: a branch, tag or commit of the repository. Returns a SharedModel with `model` (images [B, H, W, 3], RGB in 0..255,
+    to logits [B, H, W, num_classes]), `class_names` and `info`. Raises KsegError if there is no such folder or repository, or if
+    kseg.hub did not write it.
     """
-    from kseg.models.model_folder import WEIGHTS, SharedModel, build_described, largest_file, read_weights
-    from kseg.models.model_info import CONFIG, MAX_CONFIG, member, parse_info, read_info
-    from kseg.models.pretrained import download
+    from kseg.models.model_folder import find_model_folder
 
-    folder, name = Path(source), os.fspath(source)
-    if folder.is_dir():
-        if revision is not None:
-            raise KsegError(f"{name}: is a folder, which has no revisions; leave revision out")
-        info = read_info(folder)
-        model = build_described(info, folder / CONFIG)
-        read_weights(model, member(folder, WEIGHTS))
-        return SharedModel(model, info)
-    if not re.fullmatch(REPOSITORY, name):
-        raise KsegError(f"{name}: no such folder, and no name of a repository (owner/name)")
-    instead = "load the folder that it is in"
-    config = download(name, revision, CONFIG, limit=MAX_CONFIG, instead=instead)
-    if re.fullmatch("[0-9a-f]{40}", config.parent.name):  # the cache's folder of a commit: the weights must be of the same
-        revision = config.parent.name
-    info = parse_info(config, f"{name}: {CONFIG}")
-    model = build_described(info, f"{name}: {CONFIG}")
-    read_weights(model, download(name, revision, WEIGHTS, limit=largest_file(model), instead=instead))
-    return SharedModel(model, info)
+    return find_model_folder(source, revision).load()
 
 
 def push(folder: str | os.PathLike, repository: str, *, private: bool = True) -> str:
-    """Uploads a model folder's own files to a repository of the Hub, made if it is not there, in one commit; returns its address.
+    """Uploads a model folder to a repository of the Hub in one commit and returns the repository's address.
 
-    private: as for --private. Logs in with the token of `hf auth login` or HF_TOKEN. Raises KsegError if the folder is not whole,
-    the Hub refuses, or the repository is public and was to be private.
+    Uploads only the files that kseg.hub writes. Creates the repository if needed. private: the repository must be private.
+    Authenticates with the token of `hf auth login` or HF_TOKEN. Raises KsegError if a file is missing, the Hub refuses, or the
+    repository is public against `private`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
@@ -90,42 +76,62 @@ def push(folder: str | os.PathLike, repository: str, *, private: bool = True) ->
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)
         if private and not api.repo_info(repository).private:
-            raise KsegError(f"{repository} is there and public; make it private on its page, or pass --noprivate")
+            raise KsegError(f"{repository} exists and is public; make it private on its page, or pass --noprivate")
         api.create_commit(repository, operations, commit_message=f"{info.model} on {info.backbone}, by kseg {kseg.__version__}")
     except KsegError:
         raise
-    except Exception as error:  # network and protocol errors of huggingface_hub and what it is built on
+    except Exception as error:  # network and protocol errors of huggingface_hub and the libraries below it
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        told = (
+        message = (
             error.server_message if isinstance(error, HfHubHTTPError) else str(error) if isinstance(error, ValueError) else None
         )
-        reason = " ".join((told or root_cause(error)).split())
-        if token := get_token():  # a server may put it into what it answers
+        reason = " ".join((message or root_cause(error)).split())
+        if token := get_token():  # a server may repeat it in its answer
             reason = reason.replace(token, "***")
-        login = "; log in with `hf auth login`, or set HF_TOKEN to a token that may write there" if status in (401, 403) else ""
+        login = "; log in with `hf auth login`, or set HF_TOKEN to a token with write access" if status in (401, 403) else ""
         raise KsegError(f"cannot push to {repository}: {reason}{login}") from None
     return str(address)
 
 
-def share_run(config: HubConfig) -> None:
+def share(config: HubConfig) -> Iterator[str]:
+    """Writes the model folder of a run and uploads it, or uploads a model folder; yields a line after each step."""
+    from kseg.inference.source import find_source
+
+    assert config.model is not None  # HubConfig requires it
+    source = find_source(config.model)
+    folder = Path(config.output or source.path)
+    if source.folder is None:
+        _write_run(source, config)
+        yield f"wrote   {folder}: config.json, model.safetensors, README.md; read README.md before you share it"
+    elif source.folder.repository is not None:
+        raise KsegError(f"--model={source.name}: is on the Hub; name a run directory or a local model folder")
+    elif config.output is not None:
+        raise KsegError(f"--output={folder}: --model={source.name} is a model folder already; leave --output out")
+    if config.push is not None:
+        address = push(folder, config.push, private=config.private)
+        yield f"pushed  {address}{' (private)' if config.private else ''}"
+
+
+def _write_run(source: "Source", config: HubConfig) -> None:
     from kseg.models.model_folder import check_free, normalization_of, write_model_folder
     from kseg.models.model_info import ModelInfo
-    from kseg.models.saving import load_model
-    from kseg.runtime.run_dir import RunDir
     from kseg.sharing.model_card import card_files
 
-    assert config.run_dir is not None and config.folder is not None  # the callers' configs have them
-    folder = Path(config.folder)
+    if source.run is None or source.config is None:
+        raise KsegError(
+            f"--model={source.name}: is not a run directory, which has the class names and scores for the model card; name one, "
+            "or write a folder without a card in Python: kseg.hub.save_folder(model, folder, info=ModelInfo(...))"
+        )
+    if config.output is None:
+        raise KsegError("--output is missing: name the folder to write")
+    folder, trained = Path(config.output), source.config
     check_free(folder, config.overwrite)
-    run = RunDir(config.run_dir)
-    trained = run.read_config()
-    names = run.read_class_names()
-    if names is None:
-        raise KsegError(f"--run_dir={run.path}: the run was stopped before its evaluation; go on with it: --resume")
-    model = load_model(run.newest_model())
+    if source.class_names is None:
+        raise KsegError(f"--model={source.name}: the run stopped before its evaluation; finish it with kseg.train --resume")
+    model = source.load()
     info = ModelInfo(
         model=trained.model,
-        class_names=names,
+        class_names=source.class_names,
         image_size=trained.image_size,
         backbone=trained.backbone,
         output_stride=trained.output_stride,
@@ -133,4 +139,4 @@ def share_run(config: HubConfig) -> None:
         input_shape=tuple(model.input.shape[1:]),
         precision=trained.optimization.precision,
     )
-    write_model_folder(model, info, folder, card_files(run, trained, info, config), overwrite=config.overwrite)
+    write_model_folder(model, info, folder, card_files(source.run, trained, info, config), overwrite=config.overwrite)

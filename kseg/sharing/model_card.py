@@ -1,4 +1,4 @@
-"""The README.md of a model folder: what the Hub reads of it, scores, pictures, and the command that made it."""
+"""Writes the model card, README.md of a model folder: metadata for the Hub, scores, figures and the training command."""
 
 import json
 import math
@@ -18,32 +18,33 @@ from kseg.reports.html import template
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
-_PICTURES = {
+_FIGURES = {
     "median_1": "The validation image of median mIoU: image, label, prediction and errors",
     "worst_1": "The validation image of lowest mIoU: image, label, prediction and errors",
-    "iou": "IoU by class. The bars have the colours that the classes have in the pictures",
+    "iou": "IoU by class, in the colours of the label maps",
 }
-_MAX_PICTURE = 2**23  # bytes
-_OWN = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
-        "num_processes", "process_id", "cache")  # flags that decide nothing of the model  # fmt: skip
+_MAX_FIGURE = 2**23  # bytes
+_LOCAL_FLAGS = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
+        "num_processes", "process_id", "cache")  # flags that do not affect the model  # fmt: skip
 _SHOWN_VERSIONS = ("keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "numpy", "albumentations")
 
 
 def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubConfig) -> dict[str, bytes]:
-    """README.md, and the pictures that it shows, by their names in the folder.
+    """Returns README.md and the figures that it shows: content by name in the folder.
 
-    options: license, data_name, pictures and push are used. Raises KsegError if the run has no evaluation.json, or another's.
+    options: license, data_name, pictures and push are read. Raises KsegError if evaluation.json is missing or does not match
+    `info`.
     """
     evaluation = _read_evaluation(run, info)
     total = scores(np.array(evaluation["confusion_matrix"]))
     environment = _read_object(run.environment)
-    files = _pictures(run) if options.pictures else {}
+    files = _figures(run) if options.pictures else {}
     data_name = options.data_name or _data_name(config)
     share = total.pixels / max(total.pixels.sum(), 1)
     columns = (info.class_names, total.iou, total.dice, total.precision, total.recall, share, np.isnan(total.iou))
     keys = ("name", "iou", "dice", "precision", "recall", "share", "absent")
     command = training_command(config)
-    versions = {"kseg": str(_versions(environment).pop("kseg", "of an unknown version"))}
+    versions = {"kseg": str(_versions(environment).pop("kseg", "(unknown version)"))}
     versions |= {name: str(value) for name, value in _versions(environment).items() if name in _SHOWN_VERSIONS}
     title = f"{info.model} on {info.backbone}"
     card = template("model_card.md.jinja", Path(__file__).parent).render(
@@ -57,8 +58,8 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
         images=evaluation["images"],
         split=str(evaluation["split"]),
         classes=[dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)],
-        pictures=[(name, _PICTURES[Path(name).stem]) for name in files],
-        repository=options.push or "FOLDER",
+        figures=[(name, _FIGURES[Path(name).stem]) for name in files],
+        source=f"hf://{options.push}" if options.push else "FOLDER",
         data_name=data_name,
         kind=config.data.dataset,
         demonstration=config.data.dataset == "synthetic",
@@ -73,18 +74,18 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
 
 
 def markdown(text: object) -> Markup:
-    """Text as it is, whatever Markdown or HTML would make of it, on one line."""
+    """Escapes Markdown and HTML, and replaces characters that cannot be printed by spaces."""
     line = "".join(c if c.isprintable() else " " for c in str(text).encode("utf-8", "replace").decode())
     return Markup(re.sub(r"([\\`*_{}\[\]!|~$:])", r"\\\1", str(escape(line))))
 
 
 def training_command(config: TrainConfig) -> str:
-    """The command that trains so, of the flags that differ from their defaults; of paths, the last part alone is told."""
+    """Returns the command that trains with these settings: flags that differ from their defaults, paths by their last part."""
     defaults = set(flag_lines(TrainConfig()))
     words = ["python", "-m", "kseg.train"]
     for line in flag_lines(config):
         name, _, value = line.removeprefix("--").partition("=")
-        if line not in defaults and name not in _OWN and name.removeprefix("no") not in _OWN:
+        if line not in defaults and name not in _LOCAL_FLAGS and name.removeprefix("no") not in _LOCAL_FLAGS:
             if Path(value).is_absolute() or value.startswith("~") or name == "data_dir":
                 line = f"--{name}={Path(value).name or 'DIR'}"
             words.append("".join(c if c.isprintable() else "?" for c in line))
@@ -94,10 +95,10 @@ def training_command(config: TrainConfig) -> str:
 def _metadata(
     title: str, total: Scores, evaluation: Mapping[str, Any], data_name: str, license: str | None, config: TrainConfig
 ) -> str:
-    """The YAML that stands before the card, as the Hub wants it."""
+    """Returns the YAML at the top of the card, which the Hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    known = {"mean_iou": ("mIoU", total.mean_iou), "accuracy": ("Pixel accuracy", total.pixel_accuracy)}
+    metrics = {"mean_iou": ("mIoU", total.mean_iou), "accuracy": ("Pixel accuracy", total.pixel_accuracy)}
     results = [
         EvalResult(
             task_type="image-segmentation",
@@ -108,12 +109,12 @@ def _metadata(
             metric_name=name,
             metric_value=float(value),
         )
-        for kind, (name, value) in known.items()
+        for kind, (name, value) in metrics.items()
         if math.isfinite(value)
     ]
     data = ModelCardData(
         license=license,
-        library_name="kseg",  # The Hub would show how to load a file of Keras's, model.keras, for "keras".
+        library_name="kseg",  # for "keras", the Hub would show code that loads a model.keras
         pipeline_tag="image-segmentation",
         tags=["keras", "kseg", "semantic-segmentation"],
         metrics=["mean_iou"],
@@ -131,7 +132,9 @@ def _read_evaluation(run: RunDir, info: ModelInfo) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError, OverflowError):
         fits = False
     if not fits:
-        raise KsegError(f"{run.evaluation}: is missing or not the scores of this run; score it by going on with it: --resume")
+        raise KsegError(
+            f"{run.evaluation}: is missing or does not match the model; evaluate the run with kseg.train --resume"
+        )
     return evaluation
 
 
@@ -154,20 +157,16 @@ def _interval(evaluation: Mapping[str, Any]) -> dict[str, float] | None:
     return interval
 
 
-def _pictures(run: RunDir) -> dict[str, bytes]:
-    """The report's figures that the card shows, as far as the run has them."""
-    found = {}
-    for name in _PICTURES:
-        path = run.figures / f"{name}.png"
-        if path.is_file() and path.stat().st_size <= _MAX_PICTURE:
-            found[f"figures/{name}.png"] = path.read_bytes()
-    return found
+def _figures(run: RunDir) -> dict[str, bytes]:
+    """Returns those figures of the report that the card shows and the run has."""
+    paths = {f"figures/{name}.png": run.figures / f"{name}.png" for name in _FIGURES}
+    return {name: path.read_bytes() for name, path in paths.items() if path.is_file() and path.stat().st_size <= _MAX_FIGURE}
 
 
 def _data_name(config: TrainConfig) -> str:
     data = config.data
     if data.dataset == "synthetic":
-        return "kseg's drawn litter"
+        return "kseg's synthetic data set"
     if data.dataset == "tfds":
         return str(data.tfds_name)
     return Path(str(data.data_dir)).absolute().name or data.dataset

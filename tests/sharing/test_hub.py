@@ -61,7 +61,7 @@ def run(images, tmp_path_factory):
 def folder(run, tmp_path_factory):
     """The run's model folder, as the command line writes it."""
     path = tmp_path_factory.mktemp("shared") / "folder"
-    hub.main(["kseg.hub", f"--run_dir={run[0].path}", f"--folder={path}", f"--license={ATTACK}", f"--data_name={ATTACK}"])
+    hub.main(["kseg.hub", f"--model={run[0].path}", f"--output={path}", f"--license={ATTACK}", f"--data_name={ATTACK}"])
     return path
 
 
@@ -133,7 +133,7 @@ def test_a_folder_that_is_there(run, folder, tmp_path):
     other = tmp_path / "theirs"
     other.mkdir()
     (other / "config.json").write_text('{"architectures": ["Other"]}')
-    with pytest.raises(KsegError, match="is no earlier model folder, so it is not replaced"):
+    with pytest.raises(KsegError, match="is no earlier model folder"):
         hub.save_folder(run[0].path, other, overwrite=True)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -142,17 +142,17 @@ def test_a_folder_that_is_there(run, folder, tmp_path):
     assert not (copy / "old.txt").exists()
     assert (copy / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert "license:" not in (copy / "README.md").read_text()
-    assert "No licence of the model is stated" in (copy / "README.md").read_text()
+    assert "No licence is stated" in (copy / "README.md").read_text()
 
 
 def test_a_run_that_has_no_scores(run, tmp_path):
     stopped = RunDir(tmp_path / "run")
     shutil.copytree(run[0].path, stopped.path)
     stopped.evaluation.write_text(json.dumps({"class_names": NAMES}))
-    with pytest.raises(KsegError, match=r"evaluation.json: is missing or not the scores of this run"):
+    with pytest.raises(KsegError, match=r"evaluation.json: is missing or does not match the model"):
         hub.save_folder(stopped.path, tmp_path / "folder")
     stopped.evaluation.unlink()
-    with pytest.raises(KsegError, match="was stopped before its evaluation; go on with it: --resume"):
+    with pytest.raises(KsegError, match="stopped before its evaluation; finish it with kseg.train --resume"):
         hub.save_folder(stopped.path, tmp_path / "folder")
 
 
@@ -186,12 +186,25 @@ def test_the_card(run, folder):
     assert re.findall(r"!\[[^\]]*\]\((.*?)\)", body) == ["figures/median_1.png", "figures/iou.png"]
     assert "--data_dir=my data" in body
     assert "someone" not in text
-    assert "2 unusable samples were left out" in body
-    assert 'load_folder("FOLDER")' in body
+    assert "2 unusable samples were skipped" in body
+    assert 'kseg.hub.load_folder("FOLDER")' in body and "kseg.demo --model=FOLDER\n" in body
+
+
+def test_what_is_no_run_gets_no_card(run, folder, tmp_path):
+    for source, more, says in (
+        (run[0].model, ["--output=f"], r"model.keras: is not a run directory.*kseg.hub.save_folder\(model, folder, info="),
+        (folder, ["--output=f"], "--output=f: --model=.*folder is a model folder already"),
+        (run[0].path, ["--push=o/n"], "--output is missing"),
+    ):
+        with pytest.raises(KsegError, match=says) as error:
+            hub.main(["kseg.hub", f"--model={source}", *more])
+        assert "\n" not in str(error.value)
+    with pytest.raises(KsegError, match="is not a run directory"):
+        hub.save_folder(folder, tmp_path / "copy")
 
 
 def test_no_pictures_if_none_are_wanted(run, tmp_path):
-    hub.main(["kseg.hub", f"--run_dir={run[0].path}", f"--folder={tmp_path / 'f'}", "--nopictures"])
+    hub.main(["kseg.hub", f"--model={run[0].path}", f"--output={tmp_path / 'f'}", "--nopictures"])
     assert not (tmp_path / "f/figures").exists()
     assert "![" not in (tmp_path / "f/README.md").read_text()
 
@@ -212,7 +225,7 @@ def test_there_and_back(server, run, folder, images, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / "secrets.txt").write_text("not for others")
-    hub.main(["kseg.hub", f"--folder={copy}", "--push=owner/name"])
+    hub.main(["kseg.hub", f"--model={copy}", "--push=owner/name"])
     assert capsys.readouterr().out == f"pushed  {server.url}/owner/name (private)\n"
     assert server.private == {"owner/name": True}
     own = {"config.json", "model.safetensors", "README.md", "figures/iou.png", "figures/median_1.png"}
@@ -220,17 +233,24 @@ def test_there_and_back(server, run, folder, images, tmp_path, capsys):
     ((summary, inside),) = server.commits
     assert summary.startswith("test_tiny on test_tiny, by kseg ")
     assert inside == {"config.json", "README.md"}
-    for revision in (None, "main", COMMIT):
-        shared = hub.load_folder("owner/name", revision)
+    for name, revision in (
+        ("owner/name", None),
+        ("owner/name", "main"),
+        ("hf://owner/name", COMMIT),
+        ("hf://owner/name@main", None),
+    ):
+        shared = hub.load_folder(name, revision)
         np.testing.assert_array_equal(shared.model.predict_on_batch(images), run[1])
     assert server.downloads == 2
+    with pytest.raises(KsegError, match="--model=hf://owner/name: is on the Hub"):
+        hub.main(["kseg.hub", "--model=hf://owner/name", "--push=owner/other"])
     server.status = (503, "")
     hub.load_folder("owner/name", COMMIT)  # from the cache alone
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(server, folder):
     server.private["owner/name"] = False
-    with pytest.raises(KsegError, match="owner/name is there and public; make it private on its page, or pass --noprivate"):
+    with pytest.raises(KsegError, match="owner/name exists and is public; make it private on its page, or pass --noprivate"):
         hub.push(folder, "owner/name")
     assert not server.commits
     hub.push(folder, "owner/name", private=False)
@@ -278,13 +298,14 @@ def test_what_cannot_be_had_from_the_hub(server, folder):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "--folder is missing"),
-        (["--folder=f"], r"--run_dir is missing: name the run directory of a training run \(or --push=owner/name a folder\)"),
-        (["--folder=f", "--push=name"], "--push=name: expected owner/name"),
-        (["--folder=f", "--push=../name"], "expected owner/name"),
-        (["--folder=f", "--push=owner/name"], "f/config.json: no such file"),
-        (["--folder=f", "--run_dir=none"], "--run_dir=none: no such folder"),
-        (["--folder=f", "--run_dir=none", "--license="], "--license= is empty"),
+        ([], "--model is missing"),
+        (["--output=f"], "--model is missing: name a run directory, or a model folder to upload with --push=owner/name"),
+        (["--model=f"], "--output is missing"),
+        (["--model=f", "--push=name"], "--push=name: expected owner/name"),
+        (["--model=f", "--push=../name"], "expected owner/name"),
+        (["--model=f", "--push=owner/name"], "--model=f: no such file or folder"),
+        (["--model=unet", "--output=f"], "--model=unet: is an architecture"),
+        (["--output=f", "--model=none", "--license="], "--license= is empty"),
     ],
 )
 def test_mistakes_are_one_line(flags, says, tmp_path, monkeypatch):
@@ -296,8 +317,8 @@ def test_mistakes_are_one_line(flags, says, tmp_path, monkeypatch):
 
 
 def test_names_that_lead_nowhere(tmp_path):
-    with pytest.raises(KsegError, match="no such folder, and no name of a repository"):
+    with pytest.raises(KsegError, match=r"none: no such folder, and not the name of a repository \(hf://owner/name"):
         hub.load_folder(tmp_path / "none")
     with pytest.raises(KsegError, match="is a folder, which has no revisions"):
         hub.load_folder(tmp_path, revision="main")
-    assert HubConfig(folder="f", push="o/n").private
+    assert HubConfig(model="f", push="o/n").private

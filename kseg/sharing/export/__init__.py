@@ -1,1 +1,1 @@
-"""Exports: StableHLO, SavedModel and ONNX."""
+"""Exports models as StableHLO, SavedModel and ONNX."""

@@ -1,4 +1,4 @@
-"""The folder that kseg.export writes: the model, and kseg.json, which says what it is."""
+"""Writes the folder of kseg.export: the model, and kseg.json, which describes it."""
 
 import contextlib
 import importlib.metadata
@@ -14,38 +14,34 @@ import kseg
 from kseg.config import ExportConfig
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.data.palette import palette
-from kseg.models.saving import load_model
-from kseg.runtime.run_dir import RunDir
+from kseg.inference.source import Source, find_source
 from kseg.sharing.export.serving import Input, quantize, serving_model
 from kseg.sharing.export.tensorflow_process import run_with_tensorflow
+from kseg.sharing.input_size import input_size
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_folder
 
 ABOUT = "kseg.json"
 FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "saved_model": "saved_model.pb"}
-"""The model's file in the folder, by format. A SavedModel is the folder itself."""
+"""The model's file in the folder, by format. TensorFlow loads a SavedModel by the folder's name."""
 
 
-def export_run(config: ExportConfig) -> str:
-    """Writes the folder config.output, whole or not at all; returns a line for each thing that is good to know.
+def export(config: ExportConfig) -> str:
+    """Writes the folder config.output atomically and returns a summary, one line for each step.
 
-    Raises KsegError for whatever the user can mend.
+    Raises KsegError for what the user can fix.
     """
-    assert config.run_dir is not None and config.format is not None and config.output is not None  # ExportConfig requires them
+    assert config.model is not None and config.format is not None and config.output is not None  # ExportConfig requires them
     output = Path(config.output)
     _check_output(output, config.overwrite)
     _check_packages(config.format)
-    run = RunDir(config.run_dir)
-    height, width = config.image_size or run.read_config().image_size
-    path = run.newest_model()
-    model = serving_model(load_model(path), config.dtype)
+    source = find_source(config.model)
+    model = serving_model(source.load(channels=None), config.dtype)
+    height, width = input_size(source, model, config.image_size)
     spec = Input(height, width, model.input.shape[-1], config.argmax)
-    if any(known not in (None, asked) for known, asked in zip(model.input.shape[1:3], (height, width), strict=True)):
-        raise KsegError(f"--image_size={height}x{width}: the model of {path} takes {model.input.shape[1]}x{model.input.shape[2]}")
     if config.argmax and model.output.shape[-1] > 256:
-        raise KsegError(f"--argmax writes labels as uint8, and {path} has {model.output.shape[-1]} classes; leave --argmax out")
+        raise KsegError(f"--argmax: label maps are uint8, but {source.shown} has {model.output.shape[-1]} classes; leave it out")
     quantized = quantize(model, config.quantize) if config.quantize != "none" else 0
-    names = run.read_class_names()
     try:
         with atomic_folder(output, replace=config.overwrite) as folder:
             if config.format == "stablehlo":
@@ -53,8 +49,8 @@ def export_run(config: ExportConfig) -> str:
 
                 write_stablehlo(model, spec, config.platforms, folder / FILES["stablehlo"])
             else:
-                run_with_tensorflow({"model": str(path), "format": config.format, "folder": str(folder), **asdict(spec)})
-            about = describe(model, spec, config, names)
+                run_with_tensorflow({"model": _pinned(source), "format": config.format, "folder": str(folder), **asdict(spec)})
+            about = describe(model, spec, config, source.class_names)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
@@ -62,14 +58,18 @@ def export_run(config: ExportConfig) -> str:
     kind = "labels uint8" if config.argmax else "logits float32"
     dense = f"dense   {quantized} layers as {config.quantize}\n" if quantized else ""
     file = output / FILES[config.format]
-    return f"read    {path}\n{dense}wrote   {file}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
+    return f"read    {source.shown}\n{dense}wrote   {file}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
+
+
+def _pinned(source: Source) -> str:
+    """Returns a name by which another process finds the same model, although a repository may change meanwhile."""
+    if source.folder is not None and source.folder.repository is not None:
+        return f"hf://{source.folder.repository}@{source.folder.revision}"
+    return str(source.path)
 
 
 def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns what kseg.json holds.
-
-    config: of the export. names: of the classes; None where the run was stopped before it wrote them down.
-    """
+    """Returns the content of kseg.json. names: class names, or None if the source does not record them."""
     assert config.format is not None
     classes = model.output.shape[-1]
     shape = ["batch", spec.height, spec.width]
@@ -103,19 +103,19 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     versions = {}
     for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of TensorFlow's two packages, one is there
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # only one of TensorFlow's two packages is installed
             versions[name] = importlib.metadata.version(name)
     return versions
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """Raises KsegError for a folder that is there; --overwrite replaces earlier exports, and nothing else."""
+    """Raises KsegError if the folder exists, unless --overwrite is given and it is an earlier export."""
     if not output.exists():
         return
     if not overwrite:
         raise KsegError(f"--output={output} exists; name another folder, or pass --overwrite")
     if not (output / ABOUT).is_file():
-        raise KsegError(f"--output={output} is no earlier export (it has no {ABOUT}), so it is not replaced; name another folder")
+        raise KsegError(f"--output={output} is not an earlier export (it has no {ABOUT}); name another folder")
 
 
 def _check_packages(format: str) -> None:

@@ -1,4 +1,4 @@
-"""The model as it is served: one head, one precision."""
+"""Prepares a trained model for export: one head, one precision, optionally quantised."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from kseg.utils.errors import KsegError
 
 
 def serving_model(model: keras.Model, dtype: str) -> keras.Model:
-    """Returns the model's main head, of the same variables, computing in dtype: "float32", or "bfloat16" for all but the
-    normalisation, batch norm's arithmetic and the last layer. In whatever precision it was trained, the variables are float32.
+    """Returns the model without its auxiliary head, with the same variables, computing in `dtype`.
 
-    Changes the layers of the model that it is given.
+    dtype: "float32"; or "bfloat16" for all layers except normalisation, batch norm's arithmetic and the last layer. Variables
+    stay float32. Changes the layers of `model` itself.
     """
     model = inference_model(model)
     policy = keras.DTypePolicy("float32" if dtype == "float32" else "mixed_bfloat16")
@@ -26,25 +26,25 @@ def serving_model(model: keras.Model, dtype: str) -> keras.Model:
 
 
 def quantize(model: keras.Model, mode: str) -> int:
-    """Quantises what Keras can of a model in place, its dense layers, and returns their number. mode: "int8".
+    """Quantises the dense layers of a model in place and returns their number. mode: "int8".
 
-    Their kernels become int8 with a scale for each output, and their inputs are rounded likewise at run time. Raises KsegError
-    for a model without any.
+    Kernels become int8 with one scale for each output; inputs are quantised at run time. Raises KsegError if the model has no
+    dense layer.
     """
     dense = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, keras.layers.Dense)]
     if not dense:
         raise KsegError("the model has no dense layers, and Keras quantises no convolutions; leave --quantize out")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # one for every layer that is left as it is
+        warnings.simplefilter("ignore", UserWarning)  # Keras warns for every layer that it does not quantise
         model.quantize(mode)
     return len(dense)
 
 
 @dataclass(frozen=True)
 class Input:
-    """What an exported model takes: images uint8 [any, height, width, channels], and what becomes of its logits.
+    """Input and output of an exported model. Images are uint8 [batch, height, width, channels].
 
-    argmax: True gives labels uint8 [B, H, W], False logits float32 [B, H, W, num_classes].
+    argmax: output labels, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].
     """
 
     height: int

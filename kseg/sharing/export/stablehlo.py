@@ -1,4 +1,4 @@
-"""StableHLO by jax.export: the model's pure function, for any batch size and several platforms, with the weights inside."""
+"""Writes StableHLO with jax.export: a pure function with the weights inside, for any batch size and several platforms."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ WITH_KERNEL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.D
 
 
 def write_stablehlo(model: keras.Model, spec: "Input", platforms: tuple[str, ...], path: Path) -> None:
-    """Writes what jax.export.deserialize reads: images uint8 [batch, H, W, C] to what spec says. model: serving_model's.
+    """Writes a file for jax.export.deserialize. model: from serving_model.
 
-    The program holds each convolution as it is fastest on the platform it is run on (kseg.models.ops.convolutions). Where a layer
-    computes in bfloat16, its kernel is stored in bfloat16.
+    Each convolution has the form that is fastest on the platform that runs it (kseg.models.ops.convolutions). The kernel of a
+    layer that computes in bfloat16 is stored in bfloat16.
     """
     import jax
     import jax.numpy as jnp
@@ -27,7 +27,7 @@ def write_stablehlo(model: keras.Model, spec: "Input", platforms: tuple[str, ...
     for layer in model._flatten_layers():
         if isinstance(layer, WITH_KERNEL) and layer.compute_dtype == "bfloat16":
             tree, kernel = params if layer.kernel.path in params else state, layer.kernel.path
-            tree[kernel] = tree[kernel].astype("bfloat16")  # what the layer would do with it
+            tree[kernel] = tree[kernel].astype("bfloat16")  # the layer would cast it at every call
 
     def serve(images):
         logits = apply(params, state, images)[0].astype("float32")

@@ -1,7 +1,7 @@
-"""SavedModel and ONNX: made in a process of its own, in which Keras computes with TensorFlow.
+"""Writes SavedModel and ONNX in a separate process, in which Keras computes with TensorFlow.
 
-Keras's own export of a model on JAX wraps one XLA program, which only XLA runs. The same .keras file on the TensorFlow backend
-becomes a graph of plain TensorFlow operations, which TensorFlow Lite, TensorFlow Serving and tf2onnx understand.
+Keras exports a model on JAX as one XLA program, which only XLA runs. The same model on the TensorFlow backend becomes a graph of
+plain TensorFlow operations, which TensorFlow Lite, TensorFlow Serving and tf2onnx understand.
 """
 
 import json
@@ -18,13 +18,14 @@ from kseg.runtime.main import run_main
 from kseg.utils.errors import KsegError
 
 OPSET = 18
-"""Of ONNX: the newest that tf2onnx writes."""
+"""The newest ONNX operator set that tf2onnx writes."""
 
 
 def run_with_tensorflow(settings: dict[str, Any]) -> None:
-    """Writes settings["format"] of the .keras file settings["model"] into settings["folder"]. The rest of the settings: Input's.
+    """Exports a model in a process with the TensorFlow backend.
 
-    Raises KsegError with what the process says it cannot do, RuntimeError with all it said if it fails.
+    settings: "model" (a name for find_source), "format", "folder" (to write into), and the fields of Input. Raises KsegError with
+    the error message of the process, or RuntimeError with its whole output if it crashes.
     """
     root = str(Path(kseg.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -41,17 +42,17 @@ def run_with_tensorflow(settings: dict[str, Any]) -> None:
 def main(argv: Sequence[str]) -> None:
     import tensorflow as tf
 
-    from kseg.models.saving import load_model
+    from kseg.inference.source import find_source
     from kseg.sharing.export.serving import serving_model
 
     settings = json.loads(argv[1])
-    model = serving_model(load_model(settings["model"]), "float32")
+    model = serving_model(find_source(settings["model"]).load(channels=None), "float32")
     images = tf.TensorSpec((None, settings["height"], settings["width"], settings["channels"]), tf.uint8, name="images")
 
     @tf.function(input_signature=[images])
     def serve(images):
         logits = model(images, training=False)
-        logits.set_shape((None, settings["height"], settings["width"], None))  # the last resize's size is data to TensorFlow
+        logits.set_shape((None, settings["height"], settings["width"], None))  # TensorFlow loses it
         if settings["argmax"]:
             return {"labels": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
         return {"logits": logits}
@@ -68,9 +69,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def use_plain_groups(model: Any) -> None:
-    """Makes grouped convolutions of a model one Conv2D operation each, for a graph that is translated and never run.
+    """Makes each grouped convolution one Conv2D operation, in a graph that is converted and never run.
 
-    Keras has XLA compute them, as TensorFlow's own operation cannot on a CPU; what XLA computes has no ONNX.
+    Keras computes them with XLA, because TensorFlow's own operation cannot on a CPU. XLA operations have no ONNX form.
     """
     import keras
     import tensorflow as tf
@@ -82,14 +83,14 @@ def use_plain_groups(model: Any) -> None:
 
 
 def write_onnx(function: Any, images: Any, path: Path) -> None:
-    """Writes a tf.function of one tensor, batch norm folded into the convolutions. images: its tf.TensorSpec."""
+    """Writes a tf.function of one tensor as ONNX, with batch norm folded into convolutions. images: its tf.TensorSpec."""
     import onnx
     import tf2onnx
 
     model, _ = tf2onnx.convert.from_function(function, input_signature=[images], opset=OPSET)
     (output,) = model.graph.output
     shape = function.get_concrete_function().structured_outputs[output.name].shape
-    # tf2onnx names what is not fixed, which is the batch alone, by numbers, and may lose sizes that are.
+    # tf2onnx names the batch by a number, and may lose fixed sizes.
     for value, known in ((model.graph.input[0], images.shape), (output, shape)):
         for dimension, size in zip(value.type.tensor_type.shape.dim, known, strict=True):
             if size is None:

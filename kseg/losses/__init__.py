@@ -1,12 +1,12 @@
 """Losses on logits [B, H, W, C] and integer labels [B, H, W].
 
-The pure functions (cross_entropy, dice, ...) take arrays; the classes (CrossEntropy, DiceLoss, ...) are the same as Keras losses;
-build_loss reads a sum of them from a string, as --loss does.
+Each loss is a pure function (cross_entropy, dice, ...) and a Keras loss (CrossEntropy, DiceLoss, ...) with the same parameters.
+build_loss reads a weighted sum of them from a string, such as --loss.
 """
 
 from kseg.losses.boundaries import boundary
-from kseg.losses.expression import build_loss
-from kseg.losses.objects import (
+from kseg.losses.build import build_loss
+from kseg.losses.keras_losses import (
     LOSSES,
     BoundaryLoss,
     CrossEntropy,
@@ -15,14 +15,15 @@ from kseg.losses.objects import (
     JaccardLoss,
     LovaszLoss,
     OhemCrossEntropy,
+    SegmentationLoss,
     TverskyLoss,
     WeightedSum,
 )
-from kseg.losses.pixels import cross_entropy, focal, ohem
+from kseg.losses.pixelwise import cross_entropy, focal, ohem
 from kseg.losses.regions import dice, jaccard, lovasz, tversky
 
 __all__ = [
     "LOSSES", "BoundaryLoss", "CrossEntropy", "DiceLoss", "FocalLoss", "JaccardLoss", "LovaszLoss", "OhemCrossEntropy",
-    "TverskyLoss", "WeightedSum", "boundary", "build_loss", "cross_entropy", "dice", "focal", "jaccard", "lovasz", "ohem",
-    "tversky",
+    "SegmentationLoss", "TverskyLoss", "WeightedSum", "boundary", "build_loss", "cross_entropy", "dice", "focal", "jaccard",
+    "lovasz", "ohem", "tversky",
 ]  # fmt: skip

@@ -1,14 +1,13 @@
-"""A loss of boundaries, found by max pooling: no distance transform, nothing but the device."""
+"""A boundary loss. Boundaries are found by max pooling on the device, without a distance transform."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.reduction import mean_over_images, weighted_mean, weights_of
+from kseg.losses.reduction import ClassWeights, mean_over_images, weighted_mean, weights_of
 
 _EPSILON = 1e-7
 
@@ -21,17 +20,17 @@ def boundary(
     tolerance: int = 5,
     per_image: bool = False,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
     """1 - F1 of the classes' boundaries (Bokhovkin and Burnaev 2019, arXiv:1905.07852).
 
-    Of a map m (p = softmax(logits), or y = [label = class]), the boundary is b(m) = pool(1 - m, width) - (1 - m), and what is
-    near it is n(m) = pool(b(m), tolerance), pool being the maximum over a square of that side. P = sum b(p) n(y) / sum b(p),
-    R = sum b(y) n(p) / sum b(y), and the class's term is 1 - 2 PR / (P + R).
+    The boundary of a map m (p = softmax(logits), or y = [label = class]) is b(m) = pool(1 - m, width) - (1 - m). The pixels near
+    it are n(m) = pool(b(m), tolerance). pool(., s) is the maximum over an s x s square. With P = sum b(p) n(y) / sum b(p) and
+    R = sum b(y) n(p) / sum b(y), the class's term is 1 - 2 PR / (P + R).
 
-    Arguments and result are those of the losses in kseg.losses.regions. The weighted mean over the classes that have a boundary
-    in the labels. An ignored pixel is as outside the picture: no boundary runs along it. The loss is blind far from boundaries:
-    add it to another, as the paper does. width, tolerance: odd, in pixels.
+    Arguments and result are as in kseg.losses.regions. width, tolerance: odd, in pixels. Returns the weighted mean over the
+    classes with a boundary in the labels. Ignored pixels count as outside the image: no boundary runs along them. The gradient
+    vanishes far from boundaries, so add the loss to another one, as the paper does.
     """
     num_classes = logits.shape[-1]
     label = ops.cast(label, "int32")
@@ -40,7 +39,7 @@ def boundary(
     axes = (1, 2) if per_image else (0, 1, 2)
 
     def sums(one):
-        """Of a class's p [B, H, W]: sum b(p), sum b(y), sum b(p) n(y), sum b(y) n(p), stacked."""
+        """Returns sum b(p), sum b(y), sum b(p) n(y) and sum b(y) n(p), stacked. one: a class and its p [B, H, W]."""
         index, p = one
         of_y = ops.cast(ops.logical_and(at_edge, ops.equal(label, index)), "float32")
         of_p = ops.where(counted, _pool(1.0 - p, counted, width) - (1.0 - p), 0.0)
@@ -48,7 +47,7 @@ def boundary(
         return ops.stack([ops.sum(x, axis=axes) for x in (of_p, of_y, of_p * near_y, of_y * near_p)])
 
     p = ops.transpose(ops.softmax(ops.cast(logits, "float32"), axis=-1), (3, 0, 1, 2))
-    # A class at a time, and its maxima computed again for the gradient, which would else keep many times the size of the logits.
+    # One class at a time, with rematerialised maxima: otherwise the gradient would keep many times the size of the logits.
     by_class = ops.moveaxis(ops.map(keras.remat(sums), (ops.arange(num_classes, dtype="int32"), p)), 0, -1)
     predicted, labelled, near_labels, near_predictions = (by_class[i] for i in range(4))
     precision = near_labels / ops.maximum(predicted, _EPSILON)
@@ -60,16 +59,16 @@ def boundary(
 
 
 def _has_other_label_near(label: Any, counted: Any, num_classes: int, width: int) -> Any:
-    """Whether a pixel within the square, of those that count, has another label: where b(y) is 1 for the label's class."""
+    """Returns bool [B, H, W]: a counted pixel in the square has another label. There b(y) is 1 for the label's class."""
     label = ops.cast(label, "float32")
     most, least = _pool(label, counted, width), num_classes - _pool(num_classes - label, counted, width)
     return ops.logical_and(counted, ops.less(least, most))
 
 
 def _pool(x: Any, counted: Any, side: int) -> Any:
-    """The maximum of x [B, H, W], which is 0 or more, over a square around each pixel, of the pixels that count.
+    """Returns the maximum of x [B, H, W], 0 or more, over the counted pixels of a square around each pixel.
 
-    Along one axis, then the other, as maxima of shifted copies: on a CPU, XLA's gradient of a pooling layer is twice as slow.
+    Takes maxima of shifted copies, along one axis, then the other: on a CPU, XLA's gradient of a pooling layer is half as fast.
     """
     x = ops.where(counted, x, -1.0)
     reach = side // 2

@@ -1,7 +1,7 @@
-"""What ignore_index and class weights mean, once for every loss.
+"""Ignored pixels, class weights and means, the same for every loss.
 
-A pixel whose label is ignore_index counts nowhere. A class weight multiplies the terms of the pixels with that label, or, in
-losses of regions, the class's own term; a mean is then the weighted mean. A mean over nothing is 0, and so is its gradient.
+A pixel whose label is ignore_index does not count. A class weight multiplies the terms of the pixels with that label; in region
+losses it multiplies the term of the class. Means are then weighted means. A mean over nothing is 0, and so is its gradient.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,12 @@ from keras import ops
 
 from kseg.utils.errors import KsegError
 
+ClassWeights = Sequence[float] | None
+"""One weight, 0 or more, for each of C classes; None for equal weights."""
 
-def pixel_weights(label: Any, num_classes: int, ignore_index: int, class_weights: Sequence[float] | None) -> tuple[Any, Any]:
-    """Returns (label int32 [B, H, W], 0 where it is ignored; weight float32 [B, H, W] of each pixel, 0 where it is ignored)."""
+
+def pixel_weights(label: Any, num_classes: int, ignore_index: int, class_weights: ClassWeights) -> tuple[Any, Any]:
+    """Returns (label, weight), [B, H, W]: int32, 0 where ignored; and the float32 weight of each pixel, 0 where ignored."""
     label = ops.cast(label, "int32")
     counted = ops.not_equal(label, ignore_index)
     label = ops.where(counted, label, 0)
@@ -22,8 +25,8 @@ def pixel_weights(label: Any, num_classes: int, ignore_index: int, class_weights
     return label, ops.where(counted, ops.take(weights_of(class_weights, num_classes), label, axis=0), 0.0)
 
 
-def weights_of(class_weights: Sequence[float] | None, num_classes: int) -> Any:
-    """Returns float32 [C]: the weights, or ones. Raises KsegError if they are not as many as the classes."""
+def weights_of(class_weights: ClassWeights, num_classes: int) -> Any:
+    """Returns the weights as float32 [C], or ones. Raises KsegError unless there is one weight for each class."""
     if class_weights is None:
         return ops.ones((num_classes,), "float32")
     weights = ops.convert_to_tensor(class_weights, dtype="float32")
@@ -35,7 +38,7 @@ def weights_of(class_weights: Sequence[float] | None, num_classes: int) -> Any:
 
 
 def one_hot(label: Any, num_classes: int, ignore_index: int) -> tuple[Any, Any]:
-    """Returns (bool [B, H, W, C], nowhere true where the label is ignored; counted, bool [B, H, W])."""
+    """Returns (one_hot, counted): bool [B, H, W, C], all False where the label is ignored; and bool [B, H, W]."""
     label = ops.cast(label, "int32")
     counted = ops.not_equal(label, ignore_index)
     classes = ops.arange(num_classes, dtype="int32")
@@ -43,12 +46,12 @@ def one_hot(label: Any, num_classes: int, ignore_index: int) -> tuple[Any, Any]:
 
 
 def weighted_mean(terms: Any, weights: Any, axis: Any = None) -> Any:
-    """sum(weights * terms) / sum(weights); 0 where the weights are."""
+    """Returns sum(weights * terms) / sum(weights), and 0 where the weights sum to 0."""
     total = ops.sum(weights, axis=axis)
     return ops.sum(weights * terms, axis=axis) / ops.where(total > 0, total, 1.0)
 
 
 def mean_over_images(losses: Any, counted: Any) -> Any:
-    """The mean of losses [R] over the rows in which counted, bool [R, ...], is anywhere true."""
+    """Returns the mean of losses [B] over the images with a counted pixel. counted: bool [B, ...]."""
     anything = ops.any(ops.reshape(counted, (ops.shape(losses)[0], -1)), axis=1)
     return weighted_mean(losses, ops.cast(anything, "float32"))

@@ -1,19 +1,18 @@
-"""Losses of whole regions: Dice, Jaccard, Tversky and Lovasz-softmax. A term for each class, then their mean.
+"""Region losses, means over classes of an overlap: Dice, Jaccard, Tversky and Lovasz-softmax.
 
 All take logits [B, H, W, C] of any float dtype and integer labels [B, H, W] in 0..C-1 or ignore_index, compute in float32, and
-return a float32 scalar; pure functions, as those of kseg.losses.pixels. A class's term is over the batch as one picture, or with
-per_image over each image, whose losses are averaged (images that are wholly ignored are left out).
+return a float32 scalar. They are pure functions, like those of kseg.losses.pixelwise. The overlap is computed over the whole
+batch. With per_image it is computed for each image, and the losses are averaged over the images with a counted pixel.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.reduction import mean_over_images, one_hot, weighted_mean, weights_of
+from kseg.losses.reduction import ClassWeights, mean_over_images, one_hot, weighted_mean, weights_of
 
-_EPSILON = 1e-7  # smp's: the least that a score is divided by
+_EPSILON = 1e-7  # lower bound of a denominator, as in smp
 
 
 def dice(
@@ -24,9 +23,9 @@ def dice(
     log: bool = False,
     per_image: bool = False,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
-    """1 - 2 TP / (2 TP + FP + FN): `tversky` with 1/2 and 1/2 (Milletari et al. 2016, arXiv:1606.04797, without its squares)."""
+    """1 - 2 TP / (2 TP + FP + FN) (Milletari et al. 2016, arXiv:1606.04797, without squares): tversky, alpha = beta = 1/2."""
     return tversky(
         logits, label, alpha=0.5, beta=0.5, smooth=smooth, log=log, per_image=per_image, ignore_index=ignore_index,
         class_weights=class_weights,
@@ -41,9 +40,9 @@ def jaccard(
     log: bool = False,
     per_image: bool = False,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
-    """1 - TP / (TP + FP + FN), the IoU: `tversky` with 1 and 1 (Rahman and Wang 2016)."""
+    """1 - TP / (TP + FP + FN), the soft IoU (Rahman and Wang 2016): tversky with alpha = beta = 1."""
     return tversky(
         logits, label, alpha=1.0, beta=1.0, smooth=smooth, log=log, per_image=per_image, ignore_index=ignore_index,
         class_weights=class_weights,
@@ -61,13 +60,13 @@ def tversky(
     log: bool = False,
     per_image: bool = False,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
-    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth) of each class (Salehi et al. 2017, arXiv:1706.05721), as smp has it.
+    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth) of each class (Salehi et al. 2017, arXiv:1706.05721), as in smp.
 
     TP = sum p y, FP = sum p (1 - y), FN = sum (1 - p) y over the counted pixels, p = softmax(logits), y = [label = class].
-    The loss is sum_c w_c loss_c / sum_c w_c, where a class that no label has contributes 0 (and its weight), smp's rule.
-    log: -log(score) in place of 1 - score. gamma: exponent of the mean over the classes.
+    The loss is sum_c w_c loss_c / sum_c w_c. A class without labels contributes a loss of 0 and its weight, as in smp.
+    log: use -log(score) instead of 1 - score. gamma: exponent of the mean over the classes.
     """
     target, counted = one_hot(label, logits.shape[-1], ignore_index)
     p = ops.where(counted[..., None], ops.softmax(ops.cast(logits, "float32"), axis=-1), 0.0)
@@ -90,12 +89,12 @@ def lovasz(
     *,
     per_image: bool = False,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
     """Lovasz-softmax (Berman et al. 2018, arXiv:1705.08790): the convex extension of 1 - IoU to errors |y - softmax(logits)|.
 
-    The weighted mean over the classes that occur in the labels (of the batch, or of the image). Sorts the errors of one class at
-    a time; that the order may change with the logits has no part in the gradient, as in the paper.
+    Returns the weighted mean over the classes in the labels, of the batch or of each image. Sorts the errors of one class at a
+    time. The order of the errors counts as constant in the gradient, as in the paper.
     """
     num_classes = logits.shape[-1]
     rows = ops.shape(logits)[0] if per_image else 1
@@ -113,11 +112,11 @@ def lovasz(
 
 
 def _lovasz_slopes(index: Any, p: Any, label: Any, counted: Any) -> Any:
-    """The extension's derivative by the error of each pixel for one class, float32 [R, N]; 0 for pixels that do not count.
+    """Returns the extension's derivative by the error of each pixel for one class, float32 [R, N]; 0 for ignored pixels.
 
-    It is what 1 - IoU gains when a pixel joins those predicted wrong, in the order of falling errors: 1 / union for a pixel of
-    the class, intersection / (union * union before) for another. Not the difference of neighbouring values near 1, which float32
-    cannot resolve for a million pixels.
+    It is the increase of 1 - IoU as pixels become wrong in the order of falling errors: 1 / union for a pixel of the class,
+    intersection / (union * union before) for another. The paper subtracts neighbouring values of 1 - IoU instead. Near 1
+    float32 cannot resolve their difference for a million pixels.
     """
     rows, size = ops.shape(p)
     inside = ops.logical_and(counted, ops.equal(label, index))

@@ -1,6 +1,8 @@
 """Every loss against its definition (tests/loss_definitions.py), and what all of them have in common. Runs on every backend."""
 
 import functools
+import inspect
+import pickle
 
 import keras
 import loss_definitions
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from kseg import losses
-from kseg.losses import CrossEntropy, build_loss
+from kseg.losses import CrossEntropy, FocalLoss, build_loss
 from kseg.utils.errors import KsegError
 
 BACKEND = keras.backend.backend()
@@ -150,10 +152,10 @@ def test_cross_entropy_is_torchs(rng):
 
     label, logits = batch(rng, EVEN, 0.4)
     for options in ({"weight": WEIGHTS}, {"label_smoothing": 0.2}):
-        peer = torch.nn.CrossEntropyLoss(
+        theirs = torch.nn.CrossEntropyLoss(
             **{k: torch.tensor(v) if k == "weight" else v for k, v in options.items()}, ignore_index=255
         )
-        expected = float(peer(torch.tensor(logits.transpose(0, 3, 1, 2)), torch.tensor(label.astype("int64"))))
+        expected = float(theirs(torch.tensor(logits.transpose(0, 3, 1, 2)), torch.tensor(label.astype("int64"))))
         ours = CrossEntropy(class_weights=options.get("weight"), label_smoothing=options.get("label_smoothing", 0.0))
         assert float(ours(label, logits)) == pytest.approx(expected, rel=1e-5)
 
@@ -184,6 +186,32 @@ def test_pure_functions_of_jax(rng, name):
     np.testing.assert_allclose(jax.vmap(loss)(logits, label), each, rtol=1e-5)
     low = jnp.asarray(logits[0], "bfloat16")
     assert float(loss(low, label[0])) == float(loss(low.astype("float32"), label[0]))
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_a_class_has_the_parameters_of_its_function(name):
+    cls = losses.LOSSES[name].build
+    function = getattr(losses, cls().name)
+    of_function, of_class = (dict(inspect.signature(x).parameters) for x in (function, cls))
+    assert list(of_function)[:2] == ["logits", "label"] and list(of_class)[:2] == ["ignore_index", "class_weights"]
+    assert of_class.pop("name").default == function.__name__
+    own = [key for key in of_function if key not in ("logits", "label")]
+    assert {key: of_function[key].default for key in own} == {key: value.default for key, value in of_class.items()}
+    assert function.__doc__ in cls.__doc__
+    assert pickle.loads(pickle.dumps(cls)) is cls and pickle.loads(pickle.dumps(cls())).get_config() == cls().get_config()
+
+
+def test_an_unknown_parameter_of_a_class():
+    with pytest.raises(TypeError, match="FocalLoss has no parameter 'gama'; it has gamma"):
+        FocalLoss(gama=3)
+
+
+def test_a_loss_of_an_earlier_version_is_read():
+    """Its module has moved; the registered name has not."""
+    config = {"name": "ohem", "ignore_index": 0, "class_weights": None, "keep": 0.5, "threshold": 0.1, "label_smoothing": 0.0}
+    saved = {"module": "kseg.losses.objects", "class_name": "OhemCrossEntropy", "registered_name": "kseg>OhemCrossEntropy"}
+    loss = keras.losses.deserialize({**saved, "config": config})
+    assert type(loss) is losses.OhemCrossEntropy and loss.get_config() == config
 
 
 EXPRESSIONS = [
@@ -229,8 +257,8 @@ MISTAKES = [
     ("0*dice", "the weight 0 must be more than 0"),
     ("1e999*dice", "must be more than 0 and finite"),
     ("0.5dice", "cannot be read; give a sum of losses, such as"),
-    ("0.5*(ce+dice)", "is no loss"),
-    ("ce-dice", "is no loss"),
+    ("0.5*(ce+dice)", "is not a loss"),
+    ("ce-dice", "is not a loss"),
     ("focal(gama=3)", "focal has no parameter 'gama'; did you mean gamma?"),
     ("focal(**x)", "focal has no parameter 'None'"),
     ("focal(3)", "focal(3): give its parameters by name, such as focal(gamma=2.0)"),

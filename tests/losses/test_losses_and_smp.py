@@ -42,13 +42,13 @@ def assert_same(found, expected):
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6 * np.abs(expected[1]).max())
 
 
-@pytest.mark.parametrize(("name", "options", "peer", "peer_options"), CASES)
-def test_losses_of_regions(smp, rng, name, options, peer, peer_options):
+@pytest.mark.parametrize(("name", "options", "smp_name", "smp_options"), CASES)
+def test_losses_of_regions(smp, rng, name, options, smp_name, smp_options):
     label, logits = draw(rng)
     loss = jax.jit(jax.value_and_grad(lambda x, weights: getattr(losses, name)(x, label, class_weights=weights, **options)))
     for weights in (None, WEIGHTS)[: 1 if name == "lovasz" else 2]:  # smp's Lovasz loss has no weights
         given = {"class_weights": list(weights)} if weights else {}
-        expected = theirs(getattr(smp.losses, peer)("multiclass", ignore_index=255, **peer_options, **given), label, logits)
+        expected = theirs(getattr(smp.losses, smp_name)("multiclass", ignore_index=255, **smp_options, **given), label, logits)
         assert_same(loss(logits, np.array(weights or (1.0,) * 5)), expected)
 
 

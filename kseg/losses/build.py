@@ -1,15 +1,15 @@
-"""Reads what --loss says: a weighted sum of losses, such as "ce+0.5*dice" or "focal(gamma=3)+lovasz"."""
+"""Builds a loss from the value of --loss: a weighted sum such as "ce+0.5*dice" or "focal(gamma=3)+lovasz"."""
 
 import ast
 import inspect
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.objects import LOSSES, WeightedSum
+from kseg.losses.keras_losses import LOSSES, WeightedSum
+from kseg.losses.reduction import ClassWeights
 from kseg.utils.errors import KsegError, suggest
 
 _EXAMPLES = "such as ce, ce+0.5*dice or focal(gamma=3)+2*tversky(alpha=0.3,beta=0.7)"
@@ -19,19 +19,17 @@ def build_loss(
     expression: str,
     *,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
     label_smoothing: float = 0.0,
 ) -> keras.losses.Loss:
-    """Returns the Keras loss of (labels [B, H, W], logits [B, H, W, C]) that an expression names.
+    """Builds the Keras loss of (labels [B, H, W], logits [B, H, W, C]) that an expression describes.
 
-    Args:
-        expression: terms joined by "+", each NAME, NAME(parameter=value, ...) or weight*NAME(...). docs/training.md lists the
-            names and their parameters; a weight is more than 0.
-        ignore_index, class_weights: of every term, see kseg.losses.reduction.
-        label_smoothing: of each term that has the parameter and does not give it.
+    expression: terms joined by "+", each NAME, NAME(parameter=value, ...) or weight*NAME(...), with a weight above 0. The names
+    are those of LOSSES, the parameters those of their functions.
+    ignore_index, class_weights: for every term; see kseg.losses.reduction.
+    label_smoothing: for each term that has the parameter and does not set it.
 
-    Raises:
-        KsegError: for the first mistake in the expression.
+    Raises KsegError for the first mistake in the expression.
     """
     try:
         terms = [_read_term(node) for node in _terms(expression)]
@@ -49,7 +47,7 @@ def build_loss(
 
 
 def _terms(expression: str) -> list[ast.expr]:
-    """The terms of the sum, from left to right. The grammar is a piece of Python's, so that Python's parser reads it."""
+    """Returns the terms of the sum, from left to right. The grammar is a subset of Python's, so Python's parser reads it."""
     text = expression.strip()
     if not text:
         raise KsegError(f"is empty; give a sum of losses, {_EXAMPLES}")
@@ -74,11 +72,11 @@ def _read_term(node: ast.expr) -> tuple[str, dict[str, Any], float]:
         if not _is_number(value):
             raise KsegError(f"the weight {text!r} is not a number; write it before the loss, such as 0.5*dice")
         if not 0 < value < float("inf"):
-            raise KsegError(f"the weight {text} must be more than 0 and finite; leave out a loss that is not to count")
+            raise KsegError(f"the weight {text} must be more than 0 and finite; leave out a loss that should not count")
         weight, node = float(value), node.right
     call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
     if not isinstance(call.func, ast.Name):
-        raise KsegError(f"{ast.unparse(node)!r} is no loss; give a sum of losses, {_EXAMPLES}")
+        raise KsegError(f"{ast.unparse(node)!r} is not a loss; give a sum of losses, {_EXAMPLES}")
     name = call.func.id
     known = _parameters(name)
     if call.args:
@@ -94,7 +92,7 @@ def _read_term(node: ast.expr) -> tuple[str, dict[str, Any], float]:
 
 
 def _value(name: str, keyword: ast.keyword, default: Any) -> Any:
-    """The value of a parameter, of the type of its default."""
+    """Returns the value of a parameter, which must have the type of its default."""
     value = _literal(keyword.value)
     if isinstance(default, bool):
         right, what = isinstance(value, bool), "True or False"
@@ -107,7 +105,7 @@ def _value(name: str, keyword: ast.keyword, default: Any) -> Any:
     return value if isinstance(default, int) else float(value)
 
 
-def _build_term(name: str, parameters: dict[str, Any], ignore_index: int, class_weights: Sequence[float] | None) -> Any:
+def _build_term(name: str, parameters: dict[str, Any], ignore_index: int, class_weights: ClassWeights) -> Any:
     try:
         return LOSSES[name].build(ignore_index, class_weights, **parameters)
     except KsegError as error:
@@ -115,14 +113,14 @@ def _build_term(name: str, parameters: dict[str, Any], ignore_index: int, class_
 
 
 def _parameters(name: str) -> dict[str, Any]:
-    """The parameters of a loss, with their defaults. Raises KsegError for an unknown loss."""
+    """Returns a loss's parameters with their defaults. Raises KsegError for an unknown loss."""
     signature = inspect.signature(LOSSES[name].build)
     shared = ("ignore_index", "class_weights", "name")
     return {key: value.default for key, value in signature.parameters.items() if key not in shared}
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal; None if it is none. true and false, as in flags, are read, too."""
+    """Returns the value of a literal, or None for anything else. true and false, as in flags, are literals too."""
     if isinstance(node, ast.Name) and node.id in ("true", "false"):
         return node.id == "true"
     try:

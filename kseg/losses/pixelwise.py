@@ -1,18 +1,17 @@
-"""Losses that are weighted means over pixels: cross entropy, focal, and cross entropy over the hardest pixels.
+"""Pixelwise losses, weighted means over pixels: cross entropy, focal, and online hard example mining (OHEM).
 
 All take logits [B, H, W, C] of any float dtype and integer labels [B, H, W] in 0..C-1 or ignore_index, compute in float32, and
-return a float32 scalar. They are pure functions of keras.ops: on JAX arrays they jit, differentiate and vmap. What ignore_index
-and class_weights mean stands in kseg.losses.reduction.
+return a float32 scalar. They are pure functions of keras.ops: JAX can jit, differentiate and vmap them. kseg.losses.reduction
+defines ignore_index and class_weights.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
-from kseg.losses.reduction import pixel_weights, weighted_mean
+from kseg.losses.reduction import ClassWeights, pixel_weights, weighted_mean
 
 
 def cross_entropy(
@@ -21,20 +20,20 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
     """Weighted mean of (1 - s) * -log p[label] + s * mean_c(-log p[c]), p = softmax(logits), s = label_smoothing.
 
-    torch's CrossEntropyLoss(weight, ignore_index, label_smoothing), except that with both weights and smoothing torch weighs each
-    class of the smoothed part by itself; here the pixel is weighed as a whole, by its label.
+    Equals torch's CrossEntropyLoss(weight, ignore_index, label_smoothing), except with both weights and smoothing: torch weights
+    each class of the smoothed part separately, here the weight of the label applies to the whole pixel.
     """
     return weighted_mean(*cross_entropy_terms(logits, label, label_smoothing, ignore_index, class_weights))
 
 
 def cross_entropy_terms(
-    logits: Any, label: Any, label_smoothing: float, ignore_index: int, class_weights: Sequence[float] | None
+    logits: Any, label: Any, label_smoothing: float, ignore_index: int, class_weights: ClassWeights
 ) -> tuple[Any, Any]:
-    """Returns (terms, weights), float32 [B, H, W], of which cross_entropy is the weighted mean."""
+    """Returns (terms, weights), float32 [B, H, W]; cross_entropy is their weighted mean."""
     label, weights = pixel_weights(label, logits.shape[-1], ignore_index, class_weights)
     log_p = _log_softmax(logits)
     return _smoothed(log_p, _surprise(log_p, label), label_smoothing), weights
@@ -46,11 +45,11 @@ def focal(
     *,
     gamma: float = 2.0,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
     """Focal loss (Lin et al. 2017, arXiv:1708.02002) over a softmax: weighted mean of (1 - p[label])^gamma * -log p[label].
 
-    The paper's own is over sigmoids; of two classes with logits (0, x) this is its loss of x. gamma: 0 is cross entropy.
+    gamma: 0 gives cross entropy. The paper uses sigmoids; with two classes and logits (0, x) this equals the paper's loss of x.
     """
     label, weights = pixel_weights(label, logits.shape[-1], ignore_index, class_weights)
     surprise = _surprise(_log_softmax(logits), label)
@@ -67,14 +66,14 @@ def ohem(
     threshold: float = 0.0,
     label_smoothing: float = 0.0,
     ignore_index: int = IGNORE_INDEX,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
 ) -> Any:
-    """Cross entropy over the hardest pixels of the batch: online hard example mining (Shrivastava et al. 2016, arXiv:1604.03540),
-    by pixels (Wu et al. 2016, arXiv:1605.06885).
+    """Cross entropy over the hardest pixels of the batch: online hard example mining (Shrivastava et al. 2016, arXiv:1604.03540)
+    for pixels (Wu et al. 2016, arXiv:1605.06885).
 
-    The hardest are those whose labels have the lowest probability: the share `keep` of the pixels that count (rounded up), and
-    beside them all whose label has a probability below `threshold`. Pixels that tie for the last places share them. Pixels of a
-    class that weighs 0 take no place.
+    The hardest pixels have the lowest probability of their label. Kept are a fraction `keep` of the counted pixels, rounded up,
+    and every pixel with a probability below `threshold`. Pixels that tie for the last places share them in equal parts. Pixels
+    of a class with weight 0 do not count.
     """
     label, weights = pixel_weights(label, logits.shape[-1], ignore_index, class_weights)
     log_p = _log_softmax(logits)
@@ -86,8 +85,9 @@ def ohem(
 
 
 def _shares_of_places(surprise: Any, counted: Any, keep: float) -> Any:
-    """float32 [B, H, W]: 1 for the ceil(keep * n) most surprising of the n counted pixels, 0 for the others, and for those that
-    tie for the last places what is left, in equal parts.
+    """Returns float32 [B, H, W]: 1 for the ceil(keep * n) pixels with the highest cross entropy of the n counted ones, else 0.
+
+    Pixels that tie for the last places get equal fractions of what is left.
     """
     surprise = ops.where(counted, surprise, -1.0)  # behind every pixel that counts
     size = ops.size(surprise)
@@ -105,7 +105,7 @@ def _log_softmax(logits: Any) -> Any:
 
 
 def _surprise(log_p: Any, label: Any) -> Any:
-    """-log p[label], [B, H, W]. By comparison, not by gathering: its gradient is then no scatter, and XLA fuses it."""
+    """Returns -log p[label], [B, H, W]. Compares instead of gathering: the gradient needs no scatter, and XLA fuses it."""
     chosen = ops.equal(label[..., None], ops.arange(log_p.shape[-1], dtype="int32"))
     return -ops.sum(ops.where(chosen, log_p, 0.0), axis=-1)
 

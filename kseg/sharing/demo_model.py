@@ -11,7 +11,7 @@ import numpy as np
 
 from kseg.config import DemoConfig
 from kseg.data.dataset import BadSample
-from kseg.data.sources.image_file import read_image
+from kseg.data.image_io import read_image
 from kseg.inference.source import Source, find_source
 from kseg.reports.examples import example_image
 from kseg.sharing.input_size import input_size

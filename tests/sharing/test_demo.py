@@ -64,7 +64,7 @@ runpy.run_module("kseg.demo", run_name="__main__")
 def url(run):
     """Of the server as a user starts it; Ctrl-C ends it in good order."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WITH_CTRL_C, f"--run_dir={run.path}", "--port=0"],
+        [sys.executable, "-c", WITH_CTRL_C, f"--model={run.path}", "--port=0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,7 +74,7 @@ def url(run):
     yield line.split()[1]
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "ended\n")
+    assert (process.returncode, out) == (0, "stopped\n")
     assert "Traceback" not in errors
     assert "error" not in errors
 
@@ -175,7 +175,7 @@ def test_what_is_no_picture_gets_a_line(url, content, says):
 
 def test_too_large_or_of_no_stated_length(url, scene):
     status, headers, answer = ask(url, body=bytes(MAX_UPLOAD + 1))
-    assert (status, answer["error"]) == (413, "the picture has more than 32 MB; send a smaller one")
+    assert (status, answer["error"]) == (413, "the file is larger than 32 MB; send a smaller one")
     assert headers["Connection"] == "close"
     for headers in ({}, {"Transfer-Encoding": "chunked"}, {"Content-Length": "-1"}, {"Content-Length": "9" * 30}):
         status, _, answer = ask(url, headers=headers, skip_length=True)
@@ -290,7 +290,7 @@ def test_what_goes_wrong_is_said_on_the_page(url, chromium, tmp_path):
         assert page.locator("#result").is_hidden()
         assert len(seen.problems) == 1  # the browser notes the status
         page.evaluate(f"void send(new Blob([new Uint8Array({MAX_UPLOAD + 1})]))")
-        assert page.inner_text("#error") == "The picture has 33 MB, more than 32 MB."
+        assert page.inner_text("#error") == "The file has 33 MB, more than 32 MB."
         assert len(seen.problems) == 1
 
 
@@ -309,15 +309,14 @@ def test_the_page_fits_a_phone(url, chromium):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "--run_dir is missing"),
-        (["--run_dir=r", "--folder=f"], "--run_dir and --folder are two models; pass one"),
-        (["--run_dir=none"], "--run_dir=none: no such folder"),
-        (["--folder=none"], "none: no such folder, and no name of a repository"),
-        (["--model_file=none.keras"], "none.keras: no such file"),
-        (["--run_dir={run}", "--port=70000"], "--port=70000: must be between 0 and 65535"),
-        (["--run_dir={run}", "--port={taken}"], r"--host=127.0.0.1 --port=\d+: cannot listen there .*--port=0 takes one"),
-        (["--run_dir={run}", "--host=192.0.2.1"], r"--host=192\.0\.2\.1 --port=7860: cannot listen there"),
-        (["--model_file={run}/model.keras"], "--image_size is missing: .* does not say at which size"),
+        ([], "--model is missing"),
+        (["--model=none"], "--model=none: no such file or folder"),
+        (["--model=hf://none"], "hf://none: no such folder, and not the name of a repository"),
+        (["--model=unet"], "--model=unet: is an architecture"),
+        (["--model={run}", "--port=70000"], "--port=70000: must be between 0 and 65535"),
+        (["--model={run}", "--port={taken}"], r"--host=127.0.0.1 --port=\d+: cannot listen there .*--port=0 takes"),
+        (["--model={run}", "--host=192.0.2.1"], r"--host=192\.0\.2\.1 --port=7860: cannot listen there"),
+        (["--model={run}/model.keras"], "--image_size is missing: .*model.keras"),
     ],
 )
 def test_mistakes_are_one_line(flags, says, run):

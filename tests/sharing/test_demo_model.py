@@ -1,4 +1,4 @@
-"""The model behind kseg.demo: its label maps, and which models it takes."""
+"""The model of kseg.demo: its label maps, and the models that it accepts."""
 
 import base64
 import io
@@ -58,11 +58,11 @@ def test_a_large_picture_is_made_smaller_to_be_shown(model):
 def test_models_that_cannot_be_shown(tmp_path):
     images = keras.Input((32, 48, 1))
     save_model(keras.Model(images, keras.layers.Conv2D(2, 1)(images)), tmp_path / "grey.keras")
-    with pytest.raises(KsegError, match="is no model of RGB images"):
-        open_demo_model(DemoConfig(model_file=str(tmp_path / "grey.keras")))
+    with pytest.raises(KsegError, match=r"grey.keras: is no segmentation model"):
+        open_demo_model(DemoConfig(model=str(tmp_path / "grey.keras")))
     images = keras.Input((32, 48, 3))
     save_model(keras.Model(images, keras.layers.Conv2D(2, 1)(images)), tmp_path / "fixed.keras")
-    with pytest.raises(KsegError, match=r"--image_size=64x64: .*fixed.keras takes images of 32x48 alone"):
-        open_demo_model(DemoConfig(model_file=str(tmp_path / "fixed.keras"), image_size="64"))
-    opened = open_demo_model(DemoConfig(model_file=str(tmp_path / "fixed.keras")))
+    with pytest.raises(KsegError, match=r"--image_size=64x64: .*fixed.keras takes images of 32x48 only"):
+        open_demo_model(DemoConfig(model=str(tmp_path / "fixed.keras"), image_size="64"))
+    opened = open_demo_model(DemoConfig(model=str(tmp_path / "fixed.keras")))
     assert (opened.image_size, opened.class_names, opened.example) == ((32, 48), ("class 0", "class 1"), None)

@@ -1,4 +1,4 @@
-"""kseg.export: what it writes is loaded by docs/guides/export.md's own lines, in a process without kseg and Keras, on real pictures."""
+"""kseg.export: the code of docs/guides/export.md loads what it writes, in a process without kseg and Keras, on real images."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def run_of(images, tmp_path_factory):
 
 
 def write(run, format, output, *more):
-    export.main(["kseg.export", f"--run_dir={run}", f"--format={format}", f"--output={output}", *more])
+    export.main(["kseg.export", f"--model={run}", f"--format={format}", f"--output={output}", *more])
     return json.loads((output / "kseg.json").read_text())
 
 
@@ -158,7 +158,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create(TrainConfig(image_size=SIZE), [])
     save_model(build_model("test_conv", num_classes=3, input_shape=(*SIZE, 3)), run.model)
-    with pytest.raises(KsegError, match=r"--image_size=64x64: the model of .*model.keras takes 32x64"):
+    with pytest.raises(KsegError, match=r"--image_size=64x64: .*model.keras takes images of 32x64 only"):
         write(run.path, "onnx", tmp_path / "exported", "--image_size=64")
     assert not (tmp_path / "exported").exists()
 
@@ -166,16 +166,16 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--format=onnx", "--output=new"], "--run_dir is missing"),
-        (["--run_dir=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
-        (["--run_dir=none", "--format=onnx"], "--output is missing"),
-        (["--run_dir=none", "--format=onnx", "--output=new"], "--run_dir=none: no such folder"),
-        (["--run_dir=none", "--format=onnx", "--output=old"], "--output=old exists; name another folder, or pass --overwrite"),
-        (["--run_dir=none", "--format=onnx", "--output=old", "--overwrite"], "--output=old is no earlier export"),
-        (["--run_dir=none", "--format=onnx", "--output=new", "--dtype=bfloat16"], "does not go with --format=onnx"),
-        (["--run_dir=none", "--format=stablehlo", "--output=new", "--platforms=gpu"], "--platforms=gpu: name one or more of"),
-        (["--run_dir=none", "--format=onnx", "--output=new", "--quantize=int8"], "--quantize=int8 needs --format=stablehlo"),
-        (["--run_dir=none", "--format=onnx", "--output=new", "--image_size=8"], "must be at least 32"),
+        (["--format=onnx", "--output=new"], "--model is missing"),
+        (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
+        (["--model=none", "--format=onnx"], "--output is missing"),
+        (["--model=none", "--format=onnx", "--output=new"], "--model=none: no such file or folder"),
+        (["--model=none", "--format=onnx", "--output=old"], "--output=old exists; name another folder, or pass --overwrite"),
+        (["--model=none", "--format=onnx", "--output=old", "--overwrite"], "--output=old is not an earlier export"),
+        (["--model=none", "--format=onnx", "--output=new", "--dtype=bfloat16"], "does not go with --format=onnx"),
+        (["--model=none", "--format=stablehlo", "--output=new", "--platforms=gpu"], "--platforms=gpu: name one or more of"),
+        (["--model=none", "--format=onnx", "--output=new", "--quantize=int8"], "--quantize=int8 needs --format=stablehlo"),
+        (["--model=none", "--format=onnx", "--output=new", "--image_size=8"], "must be at least 32"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(flags, says, tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ def test_a_run_that_has_no_scores(run, tmp_path):
     with pytest.raises(KsegError, match=r"evaluation.json: is missing or does not match the model"):
         hub.save_folder(stopped.path, tmp_path / "folder")
     stopped.evaluation.unlink()
-    with pytest.raises(KsegError, match="stopped before its evaluation; finish it with kseg.train --resume"):
+    with pytest.raises(KsegError, match="stopped before its evaluation; finish it with"):
         hub.save_folder(stopped.path, tmp_path / "folder")
 
 

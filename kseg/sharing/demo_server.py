@@ -110,10 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server.decoding:
                 answer = describe(self.server.demo, read_image(content, "this file", max_pixels=MAX_PIXELS))
         except BadSample as error:
-            reason = str(error).removesuffix(" (--max_pixels raises the limit).")
-            self._refuse(
-                HTTPStatus.UNPROCESSABLE_ENTITY, reason.replace(f"--max_pixels={MAX_PIXELS}", str(MAX_PIXELS)), close=False
-            )
+            reason = str(error).partition("; --max_pixels")[0].replace("--max_pixels=", "")  # the page has no flags
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, reason, close=False)
             return
         self._json(HTTPStatus.OK, answer)
 

@@ -36,7 +36,7 @@ def measure(run_dir: str) -> dict[str, Any]:
     from kseg.training.summary import count_flops
 
     with worker_pool(None) as pool:
-        trained = open_trained(TrainedConfig(run_dir=run_dir), pool)
+        trained = open_trained(TrainedConfig(model=run_dir), pool)
         evaluation = trained.predictor.evaluate(progress=False)
     epochs, timing = _rows(trained.run.metrics), _rows(trained.run.timing)
     batch_size = trained.config.batch_size

@@ -1,4 +1,4 @@
-"""Converts checkpoints from PyTorch and back: python -m kseg.convert --checkpoint=F --out=G [--help]."""
+"""Converts checkpoints from PyTorch and back: python -m kseg.convert --checkpoint=F --output=G [--help]."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from kseg.runtime.main import run_main
 DESCRIPTION = """
 Reads a PyTorch checkpoint of segmentation_models.pytorch or torchvision into a Keras model file, or writes one.
 
-  python -m kseg.convert --checkpoint=unet.pth --model=unet --backbone=resnet34 --num_classes=12 --out=model.keras
-  python -m kseg.convert --to=torch --checkpoint=model.keras --out=unet.safetensors
+  python -m kseg.convert --checkpoint=unet.pth --model=unet --backbone=resnet34 --num_classes=12 --output=model.keras
+  python -m kseg.convert --to=torch --checkpoint=model.keras --output=unet.safetensors
 
 Every tensor is used or named; no code from a checkpoint is run. The way back loads with strict=True.
 """

@@ -1,4 +1,4 @@
-"""Scores a trained model: python -m kseg.evaluate --run_dir=R [--split=val] [--help]."""
+"""Scores a trained model: python -m kseg.evaluate --model=runs/NAME [--split=val] [--help]."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,26 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Scores the model of a run directory, or of a .keras file, on a whole split, at the labels' own size, and prints a table by class.
+Scores a trained model on a whole split, at the labels' own size, and prints a table by class.
 
-  python -m kseg.evaluate --run_dir=runs/NAME
-  python -m kseg.evaluate --run_dir=runs/NAME --split=test --data_dir=DIR
-  python -m kseg.evaluate --run_dir=runs/NAME --window=512 --tta=flips
-  python -m kseg.evaluate --model_file=model.keras --dataset=coco --data_dir=DIR --image_size=256
+  python -m kseg.evaluate --model=runs/NAME
+  python -m kseg.evaluate --model=runs/NAME --split=test --data_dir=DIR
+  python -m kseg.evaluate --model=runs/NAME --window=512 --tta=flips
+  python -m kseg.evaluate --model=model.keras --dataset=coco --data_dir=DIR --image_size=256
 
-A run that was stopped is scored by its best checkpoint, or by its last. What the numbers mean: docs/evaluation.md.
+Of a run that was stopped, it scores the best checkpoint, or else the last.
 """
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(EvaluateConfig, argv, DESCRIPTION)
-    from kseg.inference.evaluate import evaluate  # imported late, so that --help answers at once
+    from kseg.inference.evaluate import evaluate  # imported late: --help needs no Keras
 
     evaluation, trained = evaluate(config)
     print(evaluation.table())
     how = "".join(f", {flag} {value}" for flag, value in trained.how.items())
-    print(f"{evaluation.summary(trained.split)}, {trained.path}{how}")
+    print(f"{evaluation.summary(trained.split)}, {trained.shown}{how}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Predicts label maps: python -m kseg.predict --run_dir=R --split=test --submission=FILE [--help]."""
+"""Predicts label maps: python -m kseg.predict --model=runs/NAME photos/ [--help]."""
 
 import sys
 from collections.abc import Sequence
@@ -8,27 +8,29 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Predicts every image of a split, of files and folders, or of a video, with the model of a run directory or of a .keras file.
+Predicts image files and folders, a split of a data set, or a video with a trained model.
 
-  python -m kseg.predict --run_dir=runs/NAME --split=test --submission=submission.csv
-  python -m kseg.predict --run_dir=runs/NAME --input=photos,more/*.png --labels_dir=labels --overlays_dir=overlays
-  python -m kseg.predict --run_dir=runs/NAME --video=drive.mp4 --overlay_video=overlay.mp4
+  python -m kseg.predict --model=runs/NAME photos more/*.png
+  python -m kseg.predict --model=runs/NAME --split=test --write=submission
+  python -m kseg.predict --model=runs/NAME --video=drive.mp4 --output=drive --write=overlays
 
-A split needs no annotations: a COCO file whose list of annotations is empty will do. Exit code: 0; 1 if files of --input were
-left out, and all others are done; 2 if nothing could be done. docs/prediction.md says more.
+Writes labels/NAME.png, overlays/NAME.png, probabilities/NAME.npy, results.json and submission.csv, as --write says. A split
+needs no annotations: the COCO file's list may be empty. Exit code: 0; 1 if some input files were skipped and all others are
+done; 2 if nothing could be done.
 """
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(PredictConfig, argv, DESCRIPTION)
-    from kseg.inference.predict import predict  # imported late, so that --help answers at once
+    from kseg.inference.predict import predict  # imported late: --help needs no Keras
     from kseg.inference.writers import outputs
 
     done = predict(config)
     for line in done.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    left = f", {len(done.skipped)} left out" if done.skipped else ""
-    print(f"predicted {done.count} {done.what}{left}: {', '.join(outputs(config))}")
+    skipped = f", skipped {len(done.skipped)}" if done.skipped else ""
+    print(f"predicted {done.count} {done.what}{skipped}: {', '.join(map(str, outputs(config)))}")
     if done.skipped:
         raise SystemExit(1)
 

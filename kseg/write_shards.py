@@ -1,4 +1,4 @@
-"""Writes any data set as TFDS/ArrayRecord shards: python -m kseg.write_shards --dataset=coco --data_dir=D --output_dir=O."""
+"""Writes any data set as TFDS/ArrayRecord shards: python -m kseg.write_shards --dataset=coco --data_dir=D --output=O."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ DESCRIPTION = """
 Writes splits of a data set as a TensorFlow Datasets data set in ArrayRecord shards: few large files, for storage over a
 network. The images' files are stored as they are, label maps as PNG.
 
-  python -m kseg.write_shards --dataset=coco --data_dir=DIR --output_dir=SHARDS --name=litter
+  python -m kseg.write_shards --dataset=coco --data_dir=DIR --output=SHARDS --name=litter
   python -m kseg.train --dataset=tfds --data_dir=SHARDS --tfds_name=litter
 """
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
 
     folder = write_shards(config)
     print(f"wrote {folder}")
-    print(f"train on it: python -m kseg.train --dataset=tfds --data_dir={config.output_dir} --tfds_name={config.name}")
+    print(f"train on it: python -m kseg.train --dataset=tfds --data_dir={config.output} --tfds_name={config.name}")
 
 
 if __name__ == "__main__":

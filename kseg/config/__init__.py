@@ -1,18 +1,19 @@
-"""What a run is told: frozen dataclasses, validated, JSON both ways. Knows neither absl nor Keras.
+"""Configuration dataclasses: frozen, validated, convertible to flags and JSON. Imports neither Keras nor absl.
 
-Every field carries its help text and group, from which kseg.config.command_line makes the command line; a config may hold others, whose flags
-stand beside its own.
+Each field has the help text and group of its flag (kseg.config.command_line). Configs may be nested; their flags stand beside
+the outer one's.
 """
 
+from kseg.config.convert import ConvertConfig
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.export import ExportConfig
 from kseg.config.fields import build, flag_lines, flatten, leaves
 from kseg.config.inference import EvaluateConfig, TrainedConfig
+from kseg.config.inspect_data import InspectConfig
 from kseg.config.lr_finder import LrFinderConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig
 from kseg.config.share import DemoConfig, HubConfig
-from kseg.config.tools import ConvertConfig, InspectConfig, ShardsConfig
 from kseg.config.train import (
     DebugConfig,
     DeviceConfig,
@@ -23,6 +24,7 @@ from kseg.config.train import (
     TrainConfig,
     better,
 )
+from kseg.config.write_shards import ShardsConfig
 
 __all__ = [
     "MAX_PIXELS",

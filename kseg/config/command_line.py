@@ -1,58 +1,67 @@
-"""The command line: one absl flag for every field of a config. The only place that defines flags."""
+"""Parses the command line: one absl flag for every field of a config. The only place that defines flags."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
 
-from kseg.config.fields import as_typed, build, leaves
+from kseg.config.fields import as_typed, build, flag_names, leaves, new_name
+from kseg.config.help import help_text
 from kseg.utils.errors import KsegError, suggest
 
 Config = TypeVar("Config")
-_FILES = ("output", "checkpoint", "out", "submission", "model_file", "per_image", "results", "video", "overlay_video")
 
 
 def parse(config_class: type[Config], argv: Sequence[str], description: str) -> Config:
-    """Returns the config that argv (argv[0] is the program) describes; see parse_given."""
+    """Returns the config that argv describes; see parse_given."""
     return parse_given(config_class, argv, description)[0]
 
 
 def parse_given(config_class: type[Config], argv: Sequence[str], description: str) -> tuple[Config, frozenset[str]]:
     """Returns the config that argv describes, and the names of the flags that it, or a flagfile, sets.
 
-    Prints the help and exits with 0 on --help. Raises KsegError for an unknown flag, a value of the wrong type, or an
-    argument that is no flag, unless the config's class names a list that takes such (POSITIONAL) and its flag is there.
-    --flagfile=F reads flags from a file; later flags win. A flagfile that F names is looked for beside F.
+    argv[0] is the program. --help prints the description and all flags, and exits with 0. --flagfile=F reads flags from a file
+    (a flagfile named in F is looked for beside F); later flags win. Arguments that are no flags are added to the list that the
+    config class names as POSITIONAL; with POSITIONAL_NEEDS_FLAG, only if its flag is given.
+
+    Raises KsegError for an unknown or renamed flag, a value of the wrong type, or an unexpected argument.
     """
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort", "h") and argument.startswith("-") for argument in argv[1:]):
-        print(_help(config_class, description))
+        print(help_text(config_class, description))
         raise SystemExit(0)
+    names = flag_names(config_class)
     values = _FlagValues()
     _define(config_class, values)
     flags.DEFINE_string("flagfile", "", "", flag_values=values)
     flags.DEFINE_string("undefok", "", "", flag_values=values)
-    values.set_gnu_getopt(True)  # flags may follow what is no flag
+    values.set_gnu_getopt(True)  # flags may follow plain arguments
     try:
         rest = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        raise KsegError(f"unknown flag --{error.flagname}{suggest(error.flagname, _names(config_class))}") from None
+        raise KsegError(_unknown(error.flagname, error.flagvalue, names)) from None
     except (flags.Error, OSError) as error:
         raise KsegError(" ".join(str(error).replace("ERROR:: ", "").replace("flag ", "", 1).split())) from None
-    positional = getattr(config_class, "POSITIONAL", None)  # the list that what is no flag is added to, if the flag is given
-    if rest and positional and values[positional].present:
-        values[positional].value += rest
+    positional: str | None = getattr(config_class, "POSITIONAL", None)
+    if rest and positional and (values[positional].present or not getattr(config_class, "POSITIONAL_NEEDS_FLAG", False)):
+        values[positional].value = [*values[positional].value, *rest]
     elif rest:
         raise KsegError(f"unexpected argument {rest[0]!r}: every setting is a flag, --name=value")
-    names = [item.name for item, _ in leaves(config_class)]
     config = build(config_class, {name: values[name].value for name in names})
     return config, frozenset(name for name in names if values[name].present)
 
 
+def _unknown(name: str, value: Any, names: list[str]) -> str:
+    """Returns the message for a flag that the command does not have."""
+    if (new := new_name(name, names)) is None:
+        return f"unknown flag --{name}{suggest(name, [*names, 'flagfile', 'help'])}"
+    given = "".join(str(value).partition("=")[1:])  # absl's value is the whole argument
+    return f"--{name}{given} is now --{new}{'' if '=' in new else given}"
+
+
 class _FlagValues(flags.FlagValues):
-    """absl's, in which a flagfile finds those that it names from any working directory."""
+    """absl's, but a flagfile finds the flagfiles that it names from any working directory."""
 
     def _get_flag_file_lines(self, filename, parsed_file_stack=None):
         if parsed_file_stack:  # named by the last file of the stack
@@ -60,69 +69,18 @@ class _FlagValues(flags.FlagValues):
         return super()._get_flag_file_lines(filename, parsed_file_stack)
 
 
-def _names(config_class):
-    return [field.name for field, _ in leaves(config_class)] + ["flagfile", "help"]
-
-
-def _define(config_class, values):
+def _define(config_class: type, values: flags.FlagValues) -> None:
     for field, hint in leaves(config_class):
-        name, help = field.name, field.metadata["help"]
+        name, text, default = field.name, field.metadata["help"], field.default
         if hint is bool:
-            flags.DEFINE_bool(name, field.default, help, flag_values=values)
+            flags.DEFINE_bool(name, default, text, flag_values=values)
         elif hint is int:
-            flags.DEFINE_integer(name, field.default, help, flag_values=values)
+            flags.DEFINE_integer(name, default, text, flag_values=values)
         elif hint is float:
-            flags.DEFINE_float(name, field.default, help, flag_values=values)
+            flags.DEFINE_float(name, default, text, flag_values=values)
         elif hint == tuple[str, ...]:
-            flags.DEFINE_list(name, None if field.default is None else list(field.default), help, flag_values=values)
+            flags.DEFINE_list(name, None if default is None else list(default), text, flag_values=values)
         elif field.metadata["choices"]:
-            flags.DEFINE_enum(name, field.default, field.metadata["choices"], help, flag_values=values)
+            flags.DEFINE_enum(name, default, field.metadata["choices"], text, flag_values=values)
         else:
-            flags.DEFINE_string(name, as_typed(field.default), help, flag_values=values)
-
-
-def _help(config_class, description):
-    lines = [description.strip(), ""]
-    groups: dict[str, list[Any]] = {}
-    for field, hint in leaves(config_class):
-        groups.setdefault(field.metadata["group"], []).append((field, hint))
-    for group, fields in groups.items():
-        lines.append(f"{group}:")
-        for field, hint in fields:
-            default = as_typed(field.default)
-            kind = "" if hint is bool else "=" + ("|".join(field.metadata["choices"] or ()) or _kind(field, hint))
-            text = field.metadata["help"]
-            if default not in (None, "", False):
-                text += f" [{'yes' if default is True else default}]"
-            head = f"  --{'[no]' if hint is bool else ''}{field.name}{kind}"
-            wrapped = textwrap.wrap(text, 78)
-            if len(head) < 30:
-                lines.append(f"{head:<30}  {wrapped[0]}")
-                wrapped = wrapped[1:]
-            else:
-                lines.append(head)
-            lines.extend(" " * 32 + line for line in wrapped)
-        lines.append("")
-    lines += [
-        "  --flagfile=FILE               Read flags from a file, one a line; # starts a comment.",
-        "  --help                        This text.",
-    ]
-    return "\n".join(lines)
-
-
-def _kind(field, hint):
-    if hint is int:
-        return "N"
-    if hint is float:
-        return "X"
-    if hint == tuple[int, int]:
-        return "HxW"
-    if hint == tuple[str, ...]:
-        return "A,B,..."
-    return (
-        "DIR"
-        if field.name.endswith("_dir") or field.metadata["help"].startswith("Folder")
-        else "FILE"
-        if field.name in _FILES
-        else "NAME"
-    )
+            flags.DEFINE_string(name, as_typed(default), text, flag_values=values)

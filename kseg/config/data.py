@@ -1,8 +1,7 @@
-"""Where images and label maps come from."""
+"""Data flags: where images and label maps come from."""
 
 import dataclasses
 import re
-import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,9 @@ from kseg.config.fields import check_choices, field
 from kseg.utils.errors import KsegError
 
 MAX_PIXELS = 2**30
-"""What --max_pixels may be raised to: 3 GB an image."""
+"""Largest value of --max_pixels: an image of 3 GB."""
 TRAIN_PART, VAL_PART = "@train", "@val"
-"""With --val_fraction the split "train" comes in two parts, "train@train" and "train@val"."""
+"""With --val_fraction, the split "train" has the parts "train@train" and "train@val"."""
 
 
 @dataclass(frozen=True)
@@ -20,60 +19,67 @@ class DataConfig:
     """Where images and label maps come from."""
 
     dataset: str = field(
-        "synthetic", "Data source: coco, folder, tfds, or synthetic (an offline demonstration, not a benchmark).", "data"
+        "synthetic", "Data source: coco, folder, tfds, or synthetic (a demonstration without downloads, no benchmark).", "data"
     )
-    data_dir: str | None = field(None, "Folder of the data set, or where to keep the synthetic one.", "data")
-    annotations: str = field("annotations/{split}.json", "COCO file of a split, below data_dir.", "data")
+    data_dir: str | None = field(None, "Folder of the data set; of the synthetic one, where to keep it.", "data", value="DIR")
+    annotations: str = field("annotations/{split}.json", "coco: annotation file of a split, below --data_dir.", "data files")
     images: str = field(
         "images/{split}",
-        "Images of a split, below data_dir: a folder (file_name in a COCO file starts there); "
-        "folder: also a pattern such as 'leftImg8bit/{split}/*_leftImg8bit.png'.",
-        "data",
+        "Folder of a split's images, below --data_dir. coco: each file_name starts there; folder: also a pattern such as "
+        "'leftImg8bit/{split}/*_leftImg8bit.png'.",
+        "data files",
     )
     background: bool = field(
-        True, "Pixels that no annotation covers are class 0, 'background'; --nobackground ignores them.", "data"
+        True, "coco: pixels without annotation are class 0, 'background'; --nobackground ignores them.", "data files"
     )
     ignore_categories: tuple[str, ...] = field(
-        (), "Categories (names or ids) whose pixels neither train nor count, separated by commas.", "data"
+        (), "coco: categories (names or ids) whose pixels are ignored, in training and in scores.", "data files"
     )
     on_bad_sample: str = field(
-        "error", "What to do about an unusable sample: stop, or leave it out and list it.", "data", ("error", "skip")
+        "error", "What to do with an unusable sample: stop, or skip and list it.", "data", ("error", "skip")
     )
-    labels: str = field("labels/{split}", "folder: label maps of a split, a folder or a pattern as for --images.", "data")
+    labels: str = field("labels/{split}", "folder: a split's label maps, a folder or a pattern as in --images.", "data files")
     split_list: str | None = field(
         None,
-        "folder: text file that names the samples of a split, one a line, e.g. 'ImageSets/Segmentation/{split}.txt'.",
-        "data",
+        "folder: text file with the sample names of a split, one per line, e.g. 'ImageSets/Segmentation/{split}.txt'.",
+        "data files",
+        value="FILE",
     )
     label_map: str | None = field(
         None,
-        "folder, tfds: YAML or JSON file, label value: class name or 'ignore'; or a .txt of class names, one a line.",
-        "data",
+        "folder, tfds: YAML or JSON file of label value: class name, or 'ignore'; or a .txt of class names, one per line.",
+        "data files",
+        value="FILE",
     )
-    tfds_name: str | None = field(None, "tfds: name of the data set, e.g. oxford_iiit_pet or oxford_iiit_pet:4.0.0.", "data")
-    tfds_image: str = field("image", "tfds: feature that holds the image.", "data")
-    tfds_label: str = field("segmentation_mask", "tfds: feature that holds the label map.", "data")
+    tfds_name: str | None = field(
+        None, "tfds: name of the data set, e.g. oxford_iiit_pet or oxford_iiit_pet:4.0.0.", "data files"
+    )
+    tfds_image: str = field("image", "tfds: feature of the image.", "data files")
+    tfds_label: str = field("segmentation_mask", "tfds: feature of the label map.", "data files")
     cache: str = field(
         "none",
-        "Keep decoded label maps: in memory (each process its own), or on disk (coco, synthetic).",
+        "Keep decoded label maps: in memory (in each process), or on disk (coco, synthetic).",
         "data",
         ("none", "memory", "disk"),
     )
-    max_pixels: int | None = field(None, "Largest image that is decoded, in pixels; default: Pillow's limit, 89478485.", "data")
+    max_pixels: int | None = field(None, "Largest image to decode, in pixels; default: Pillow's limit, 89478485.", "data")
     val_fraction: float = field(
-        0.0, "Share of the training split, drawn by --split_seed, that validates instead of --val_split; 0: none.", "data"
+        0.0, "Validate on this share of the training split, drawn by --split_seed, instead of on --val_split. 0: off.", "data"
     )
-    split_seed: int = field(0, "Seed of the split by --val_fraction.", "data")
+    split_seed: int = field(0, "Seed of --val_fraction.", "data")
     split_group: str | None = field(
-        None, "Regular expression on the image's name; images with the same match (or first group) stay on one side.", "data"
+        None,
+        "Regular expression for --val_fraction: images whose names have the same match (or first group) stay together.",
+        "data",
+        value="REGEX",
     )
 
     def __post_init__(self):
         check_choices(self)
         if self.dataset not in ("synthetic", "tfds") and self.data_dir is None:
-            raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder that holds the data")
+            raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder of the data set")
         if self.dataset == "tfds" and self.tfds_name is None:
-            raise KsegError("--dataset=tfds needs --tfds_name, the data set's name")
+            raise KsegError("--dataset=tfds needs --tfds_name, the name of the data set")
         if not 0 <= self.val_fraction < 1:
             raise KsegError(f"--val_fraction={self.val_fraction}: must be at least 0 and less than 1")
         if self.split_seed < 0:
@@ -84,19 +90,44 @@ class DataConfig:
             try:
                 re.compile(self.split_group)
             except re.error as error:
-                raise KsegError(f"--split_group={self.split_group}: is no regular expression ({error})") from None
+                raise KsegError(f"--split_group={self.split_group}: is not a regular expression ({error})") from None
 
 
-def _overrides() -> type:
-    """A dataclass of DataConfig's fields, each None: as in the run. What splits a run's own data is not among them."""
-    hints = typing.get_type_hints(DataConfig)
-    fields = []
-    for item in dataclasses.fields(DataConfig):
-        if item.name not in ("val_fraction", "split_seed", "split_group"):
-            metadata = {**item.metadata, "help": item.metadata["help"] + " Default: as in the run.", "choices": None}
-            fields.append((item.name, hints[item.name] | None, dataclasses.field(default=None, metadata=metadata)))
-    return dataclasses.make_dataclass("DataOverrides", fields, frozen=True)
+_FIELDS = {item.name: item for item in dataclasses.fields(DataConfig)}
+NOT_OVERRIDDEN = ("val_fraction", "split_seed", "split_group")
+"""DataConfig's flags that a trained run keeps: they divided its data."""
 
 
-DataOverrides: Any = _overrides()
-"""What a trained run's data may be replaced with, for configs to inherit; None stands for the run's own."""
+def _override(name: str) -> Any:
+    """Returns DataConfig's flag with the default None."""
+    metadata = _FIELDS[name].metadata
+    return dataclasses.field(default=None, metadata={**metadata, "group": f"{metadata['group']} (default: as in the run)"})
+
+
+@dataclass(frozen=True)
+class DataOverrides:
+    """Data flags for a trained run; None keeps the run's own value. Has DataConfig's fields but NOT_OVERRIDDEN."""
+
+    dataset: str | None = _override("dataset")
+    data_dir: str | None = _override("data_dir")
+    annotations: str | None = _override("annotations")
+    images: str | None = _override("images")
+    background: bool | None = _override("background")
+    ignore_categories: tuple[str, ...] | None = _override("ignore_categories")
+    on_bad_sample: str | None = _override("on_bad_sample")
+    labels: str | None = _override("labels")
+    split_list: str | None = _override("split_list")
+    label_map: str | None = _override("label_map")
+    tfds_name: str | None = _override("tfds_name")
+    tfds_image: str | None = _override("tfds_image")
+    tfds_label: str | None = _override("tfds_label")
+    cache: str | None = _override("cache")
+    max_pixels: int | None = _override("max_pixels")
+
+    def __post_init__(self):
+        check_choices(self)
+
+    def apply(self, data: DataConfig) -> DataConfig:
+        """Returns the run's data config with the given values replaced."""
+        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return dataclasses.replace(data, **{name: value for name, value in given.items() if value is not None})

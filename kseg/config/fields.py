@@ -1,10 +1,10 @@
-"""What the configs are made of: fields that carry their flag's help, and the checks they share."""
+"""Building blocks of the configs: fields with their flag's help, shared checks, and JSON both ways."""
 
 import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from kseg.utils.errors import KsegError
@@ -13,25 +13,66 @@ Config = TypeVar("Config")
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 """A repository of the Hub by its name, owner/name."""
 COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"
+DISTRIBUTIONS = ("none", "data_parallel")
+"""Values of --distribution: compute a batch on one device, or divide it among all."""
+
+FORMAT = 3
+"""Number in the JSON that to_json writes. Raise it when an earlier reader would misunderstand a flag; a new flag needs no new
+number, because earlier versions refuse its name. 1 (not written): groups could be nested. 2: before some flags were renamed.
+"""
+_FORMAT_KEY = "config_format"
+
+RENAMED = {
+    "loss_bands": ("loss_chunks",),
+    "run_dir": ("model",),
+    "model_file": ("model",),
+    "folder": ("output", "model"),
+    "out": ("output",),
+    "output_dir": ("output",),
+    "labels_dir": ("output=DIR --write=labels",),
+    "overlays_dir": ("output=DIR --write=overlays",),
+    "overlay_video": ("output=DIR --write=overlays",),
+    "probabilities_dir": ("output=DIR --write=probabilities",),
+    "results": ("output=DIR --write=results",),
+    "submission": ("output=DIR --write=submission",),
+}
+"""Earlier names of flags, and what replaced each: the first one that a command has."""
 
 
-def field(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that becomes the flag of its name, listed under `group` by --help."""
-    return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices})
+def field(default: Any, help: str, group: str, choices: tuple[str, ...] | None = None, value: str | None = None) -> Any:
+    """Returns a dataclass field that becomes a flag of its name.
+
+    group: heading that --help lists it under. choices: the allowed values. value: placeholder in --help, such as FILE.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices, "value": value})
 
 
 def compilation_cache_field() -> Any:
-    """--compilation_cache, which all that computes has."""
+    """Returns --compilation_cache, for every command that computes."""
     return field(
         COMPILATION_CACHE_AUTO,
-        "Folder that keeps compiled programs for later runs (JAX); auto: $KSEG_CACHE/xla, by default ~/.cache/kseg/xla; none: "
-        "compile everything anew.",
+        "Folder that keeps compiled programs for later runs (JAX). auto: $KSEG_CACHE/xla, by default ~/.cache/kseg/xla; none: "
+        "keep nothing.",
         "devices",
+        value="DIR",
     )
 
 
+def workers_field() -> Any:
+    """Returns --workers, for commands that load images."""
+    return field(None, "Processes that load images. 0: threads; default: one per core.", "devices")
+
+
+def distribution_field() -> Any:
+    """Returns --distribution, for commands that compute batches."""
+    return field("none", "data_parallel: divide every batch among all devices (JAX only).", "devices", DISTRIBUTIONS)
+
+
 def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
-    """Returns (height, width) from "256", "192x256", 256 or (192, 256). Both must be at least 32. flag: for messages."""
+    """Returns (height, width) from "256", "192x256", 256 or (192, 256).
+
+    flag: its name, for messages. Raises KsegError unless both are integers of at least 32.
+    """
     try:
         parts = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, (tuple, list)) else [value]
         sides = [int(part) for part in parts]
@@ -44,9 +85,7 @@ def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
 
 
 def leaves(config_class: type) -> Iterator[tuple[Any, Any]]:
-    """Yields (field, type without None) of a config and of the configs inside it: what flags and JSON are made of. No two of
-    them share a name.
-    """
+    """Yields (field, type without None) for each flag of a config class and of the configs nested in it. Names are unique."""
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):
         hint = hints[item.name]
@@ -58,8 +97,13 @@ def leaves(config_class: type) -> Iterator[tuple[Any, Any]]:
             yield item, hint
 
 
+def flag_names(config_class: type) -> list[str]:
+    """Returns the names of a config's flags."""
+    return [item.name for item, _ in leaves(config_class)]
+
+
 def flatten(config: Any) -> dict[str, Any]:
-    """Returns the values of a config and of the configs inside it, by the names of their flags."""
+    """Returns the values of a config and of the configs nested in it, by flag name."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -67,19 +111,8 @@ def flatten(config: Any) -> dict[str, Any]:
     return values
 
 
-def flag_lines(config: Any) -> list[str]:
-    """Returns the configuration as the lines of a flagfile; what is None is left to its default."""
-    lines = []
-    for name, value in flatten(config).items():
-        if isinstance(value, bool):
-            lines.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
-            lines.append(f"--{name}={as_typed(value)}")
-    return lines
-
-
 def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
-    """The inverse of flatten; what is missing has its default, and a list stands for a tuple."""
+    """Builds a config from the values that flatten returns. Missing ones get their defaults; lists become tuples."""
     arguments: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
@@ -91,40 +124,48 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
     return config_class(**arguments)
 
 
-FORMAT = 3
-"""Of the JSON that to_json writes. Raise it where a reader of before would misunderstand: a flag's meaning, not a new flag,
-which earlier versions refuse by its name. 1, which had no number: groups nested or not. 2: some flags had other names (RENAMED).
-"""
-RENAMED = {"loss_bands": "loss_chunks"}
-"""Flags that had another name in earlier versions: the old name and the new."""
-_FORMAT_KEY = "config_format"
-
-
 def as_typed(value: Any) -> Any:
-    """A value as one would type it after the flag: a size 192x256, names separated by commas; others as they are."""
+    """Returns a value as a user types it: a size as 192x256, names separated by commas; others unchanged."""
     if isinstance(value, tuple):
         return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
     return value
 
 
+def flag_lines(config: Any) -> list[str]:
+    """Returns a config as the lines of a flagfile, without the flags that are None."""
+    lines = []
+    for name, value in flatten(config).items():
+        if isinstance(value, bool):
+            lines.append(f"--{name}" if value else f"--no{name}")
+        elif value is not None:
+            lines.append(f"--{name}={as_typed(value)}")
+    return lines
+
+
+def new_name(name: str, flags: Collection[str]) -> str | None:
+    """Returns what replaced an earlier flag, of the flags that a command has; None if nothing did."""
+    return next((new for new in RENAMED.get(name, ()) if new.partition("=")[0] in flags), None)
+
+
 def to_json(config: Any) -> str:
-    """Returns a config as indented JSON, one member a flag."""
+    """Returns a config as indented JSON, one member per flag."""
     return json.dumps({_FORMAT_KEY: FORMAT} | flatten(config), indent=2) + "\n"
 
 
 def from_json(config_class: type[Config], text: str) -> Config:
-    """Reads what to_json wrote, in this version or an earlier one. Raises KsegError if it is neither."""
+    """Reads the JSON that this or an earlier version of to_json wrote. Raises KsegError for other text."""
     try:
         content = json.loads(text)
         number = content.pop(_FORMAT_KEY, 1) if isinstance(content, dict) else 1
         if type(number) is not int or not 1 <= number <= FORMAT:
-            raise KsegError(f"its format is {number!r}, and this kseg reads up to {FORMAT}: it is a later kseg's; use that one")
+            raise KsegError(f"its format is {number!r}, and this kseg reads up to {FORMAT}: use the later kseg that wrote it")
         values: dict[str, Any] = {}
         for name, value in content.items():
             values |= value if isinstance(value, dict) else {name: value}
+        names = set(flag_names(config_class))
         if number < FORMAT:
-            values = {RENAMED.get(name, name): value for name, value in values.items()}
-        if unknown := sorted(set(values) - {item.name for item, _ in leaves(config_class)}):
+            values = {name if name in names else new_name(name, names) or name: value for name, value in values.items()}
+        if unknown := sorted(set(values) - names):
             raise KsegError(f"not a kseg configuration: unknown field {unknown[0]!r}")
         if not values:
             raise KsegError("not a kseg configuration: it is empty")
@@ -134,15 +175,15 @@ def from_json(config_class: type[Config], text: str) -> Config:
 
 
 def check_choices(config: Any) -> None:
-    """Raises KsegError if a field that lists its choices has another value."""
+    """Raises KsegError if a field has a value that is not among its choices; None passes."""
     for item in dataclasses.fields(config):
-        choices = item.metadata.get("choices")
-        if choices and getattr(config, item.name) not in choices:
-            raise KsegError(f"--{item.name}={getattr(config, item.name)}: must be one of {', '.join(choices)}")
+        choices, value = item.metadata.get("choices"), getattr(config, item.name)
+        if choices and value is not None and value not in choices:
+            raise KsegError(f"--{item.name}={value}: must be one of {', '.join(choices)}")
 
 
 def check_at_least(config: Any, least: float, *names: str) -> None:
-    """Raises KsegError for a field below `least`, or not finite; None passes."""
+    """Raises KsegError for a field that is below `least` or not finite; None passes."""
     for name in names:
         value = getattr(config, name)
         if value is not None and not least <= value < float("inf"):
@@ -150,18 +191,20 @@ def check_at_least(config: Any, least: float, *names: str) -> None:
             raise KsegError(f"--{name}={value}: must be {what}")
 
 
-DISTRIBUTIONS = ("none", "data_parallel")
-"""How a batch is computed: on one device, or divided among all."""
-
-
 def check_not_empty(config: Any, *names: str) -> None:
-    """Raises KsegError for a field that is empty; None passes."""
+    """Raises KsegError for an empty field; None passes."""
     for name in names:
         if getattr(config, name) == "":
-            raise KsegError(f"--{name}= is empty: name one, or leave the flag out")
+            raise KsegError(f"--{name}= is empty: give a value, or leave the flag out")
 
 
 def check_workers(workers: int | None) -> None:
-    """Raises KsegError for an absurd number of processes."""
+    """Raises KsegError for a number of processes outside 0..1024; None passes."""
     if workers is not None and not 0 <= workers <= 1024:
         raise KsegError(f"--workers={workers}: must be between 0 and 1024")
+
+
+def check_architecture(model: str | None, instead: str = "") -> None:
+    """Raises KsegError if --model names a trained model where an architecture is needed. instead: advice to add."""
+    if model is not None and ("/" in model or "\\" in model or model.endswith(".keras")):
+        raise KsegError(f"--model={model}: is a trained model; name an architecture, such as deeplabv3plus{instead}")

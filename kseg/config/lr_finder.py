@@ -1,4 +1,4 @@
-"""What the learning-rate finder is told: a training run and a range of rates."""
+"""Options of kseg.find_lr: a training run and a range of learning rates."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from kseg.utils.errors import KsegError
 
 @dataclass(frozen=True)
 class LrFinderConfig:
-    """A training run, and the rates to try it with."""
+    """A range of learning rates, and the training run to try them with."""
 
     lr_min: float = field(1e-6, "Learning rate of the first step.", "range")
     lr_max: float = field(1.0, "Learning rate of the last step.", "range")
-    lr_steps: int = field(100, "Steps between the two, each by the same factor; it stops where the loss diverges.", "range")
-    output: str = field("find_lr.png", "Picture to write: the loss over the rate.", "range")
+    lr_steps: int = field(100, "Steps between the two, each by the same factor; stops early if the loss diverges.", "range")
+    output: str = field("find_lr.png", "Picture to write: the loss over the learning rate.", "range", value="FILE")
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
     def __post_init__(self):

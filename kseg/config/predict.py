@@ -1,61 +1,63 @@
-"""What predict is told: pictures of a split, of files or of a video, and what to write of them."""
+"""Options of kseg.predict."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from kseg.config.fields import check_at_least, field
 from kseg.config.inference import TrainedConfig
-from kseg.utils.errors import KsegError
+from kseg.utils.errors import KsegError, suggest
 
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
-"""Suffixes of --overlay_video, and the codec that each is written with."""
-_OUTPUTS = ("submission", "results", "labels_dir", "overlays_dir", "probabilities_dir", "overlay_video")
+"""Suffixes of the videos that can be written, and the codec of each."""
+OUTPUTS = ("labels", "overlays", "probabilities", "results", "submission")
+"""Values of --write."""
 
 
 @dataclass(frozen=True)
 class PredictConfig(TrainedConfig):
-    """What to predict, and what to write."""
+    """Options of kseg.predict: what to predict, and what to write."""
+
+    POSITIONAL: ClassVar[str] = "input"
 
     input: tuple[str, ...] = field(
         (),
-        "Predict these instead of a split, separated by commas: image files, folders with all below them, patterns such as "
-        "'photos/**/*.jpg'. No data set is needed; files that cannot be read are left out and listed.",
-        "run",
+        "Predict these instead of a split: image files, folders with all below them, patterns such as 'photos/**/*.jpg'; also "
+        "as plain arguments. Files that cannot be read are left out and listed.",
+        "input",
+        value="FILE,DIR,...",
     )
-    video: str | None = field(None, "Predict the frames of this video instead of a split.", "run")
-    every: int = field(1, "Of a video, predict every so many frames.", "run")
-    submission: str | None = field(None, "Write the leaderboard's CSV to this file: 256x256 class ids an image.", "output")
-    results: str | None = field(
-        None, "Write COCO results to this JSON file: a mask (RLE) and its score for each class in an image.", "output"
+    video: str | None = field(None, "Predict the frames of this video instead of a split.", "input", value="FILE")
+    every: int = field(1, "Of a video, predict every Nth frame.", "input")
+    output: str = field("predictions", "Folder to write to.", "output", value="DIR")
+    write: tuple[str, ...] = field(
+        ("labels", "overlays"),
+        "What to write: labels (palette PNGs with class ids, at each image's own size), overlays (images with the classes' "
+        "colours; of a video, a video), probabilities (NumPy float16 [H, W, classes]), results (results.json: COCO results with "
+        "RLE masks), submission (submission.csv: the leaderboard's 256x256 class ids).",
+        "output",
     )
-    labels_dir: str | None = field(None, "Write label maps here: palette PNGs at each picture's own size.", "output")
-    overlays_dir: str | None = field(None, "Write pictures with the classes' colours over them here: JPEG.", "output")
-    probabilities_dir: str | None = field(
-        None, "Write all classes' probabilities here: NumPy .npz at each picture's own size, float16.", "output"
-    )
-    overlay_video: str | None = field(
-        None, f"Write the video with the classes' colours over it: {', '.join(VIDEO_CODECS)}.", "output"
-    )
+    video_format: str = field("mp4", "File format of a video's overlays.", "output", tuple(s[1:] for s in VIDEO_CODECS))
 
     def __post_init__(self):
         super().__post_init__()
-        if not any(getattr(self, name) for name in _OUTPUTS):
-            raise KsegError(
-                "nothing to write: pass --submission=FILE, --results=FILE, --labels_dir=DIR, --overlays_dir=DIR, "
-                "--probabilities_dir=DIR, or with a video --overlay_video=FILE"
-            )
+        if not self.output:
+            raise KsegError("--output= is empty: name a folder")
+        if not self.write:
+            raise KsegError(f"--write= is empty: name one or more of {', '.join(OUTPUTS)}")
+        for name in self.write:
+            if name not in OUTPUTS:
+                raise KsegError(f"--write={name}: must be one of {', '.join(OUTPUTS)}{suggest(name, OUTPUTS)}")
         check_at_least(self, 1, "every")
         if self.input and self.video:
-            raise KsegError(f"--video={self.video}: is predicted alone; leave --input out")
+            raise KsegError(f"--video={self.video}: cannot be combined with --input={self.input[0]}; leave one out")
         if self.split is not None and (self.input or self.video):
-            raise KsegError(f"--split={self.split}: {'--input' if self.input else '--video'} is used instead; leave one out")
+            other = f"--input={self.input[0]}" if self.input else f"--video={self.video}"
+            raise KsegError(f"--split={self.split}: cannot be combined with {other}; leave one out")
         if self.video is None:
-            if self.overlay_video or self.every != 1:
-                flag = "overlay_video" if self.overlay_video else "every"
-                raise KsegError(f"--{flag}={getattr(self, flag)}: needs --video=FILE")
+            for name, default in (("every", 1), ("video_format", "mp4")):
+                if getattr(self, name) != default:
+                    raise KsegError(f"--{name}={getattr(self, name)}: needs --video=FILE")
             return
         for name in ("submission", "results"):
-            if getattr(self, name):
-                raise KsegError(f"--{name}={getattr(self, name)}: lists images, not a video's frames; leave it out")
-        if self.overlay_video and Path(self.overlay_video).suffix.lower() not in VIDEO_CODECS:
-            raise KsegError(f"--overlay_video={self.overlay_video}: must end in {', '.join(VIDEO_CODECS)}")
+            if name in self.write:
+                raise KsegError(f"--write={name}: lists images, not a video's frames; leave it out")

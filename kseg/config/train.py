@@ -1,104 +1,111 @@
-"""Everything that decides a training run, in groups."""
+"""Options of kseg.train, in groups."""
 
 import dataclasses
 from dataclasses import dataclass
 
 from kseg.config.data import TRAIN_PART, VAL_PART, DataConfig
 from kseg.config.fields import (
-    DISTRIBUTIONS,
+    check_architecture,
     check_at_least,
     check_choices,
     check_not_empty,
     check_workers,
     compilation_cache_field,
+    distribution_field,
     field,
     from_json,
     parse_size,
     to_json,
+    workers_field,
 )
 from kseg.utils.errors import KsegError, suggest
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What a run minimises."""
+    """The loss."""
 
     loss: str = field(
         "ce",
-        "A sum of losses, such as ce+0.5*dice or focal(gamma=3): ce, focal, ohem, dice, jaccard, tversky, lovasz, boundary "
-        "(docs/training.md).",
+        "A loss, or a weighted sum such as ce+0.5*dice or focal(gamma=3): ce, focal, ohem, dice, jaccard, tversky, lovasz, "
+        "boundary.",
         "loss",
     )
-    label_smoothing: float = field(0.0, "Share of the label that cross entropy spreads over all classes.", "loss")
+    label_smoothing: float = field(
+        0.0, "Label smoothing of the cross entropy: share of the label that is spread over all classes.", "loss"
+    )
     class_weights: str = field(
         "none",
-        "Weights of the classes in the loss: none, median_frequency or inverse (over the training split), or a JSON file, "
-        "FILE or FILE#KEY, such as kseg.inspect_data writes.",
+        "Class weights of the loss: none, median_frequency or inverse (frequency, both of the training split), or a JSON file "
+        "from kseg.inspect_data, as FILE or FILE#KEY.",
         "loss",
     )
     auxiliary_weight: float = field(
         0.0,
-        "Weight of the same loss on an auxiliary head on the features c4, which only training has; 0: no head.",
+        "Weight of the same loss on an auxiliary head, which only training has, on the features c4. 0: no head.",
         "loss",
     )
     loss_chunks: int = field(
         0,
-        "Compute loss and scores in so many bands of rows, so that logits of the image's size never exist as a whole: less "
-        "memory where there are many classes (JAX, --loss=ce). 0: at once.",
+        "Compute the loss in this many chunks of rows, and their logits again in the backward pass: less memory with many "
+        "classes (JAX, --loss=ce). 0: all at once.",
         "loss",
     )
 
     def __post_init__(self):
         check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "loss_chunks")
         if self.loss_chunks and self.loss.strip() != "ce":
-            raise KsegError(f"--loss_chunks={self.loss_chunks}: goes with --loss=ce alone, not with --loss={self.loss}")
+            raise KsegError(f"--loss_chunks={self.loss_chunks}: works with --loss=ce only, not with --loss={self.loss}")
         if self.loss_chunks and self.auxiliary_weight:
-            raise KsegError(f"--loss_chunks={self.loss_chunks}: does not go with --auxiliary_weight; leave one of them out")
+            raise KsegError(f"--loss_chunks={self.loss_chunks}: does not work with --auxiliary_weight; leave one out")
         if self.label_smoothing >= 1:
             raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 
 
 @dataclass(frozen=True)
 class OptimizationConfig:
-    """How it is minimised."""
+    """The optimizer, its learning rate, and the precision."""
 
     optimizer: str = field(
         "adamw",
-        "adamw and lion: weight decay is decoupled; adam and sgd: as PyTorch's, L2 in the gradient.",
+        "adamw and lion decouple weight decay; adam and sgd add it to the gradient (L2), as in PyTorch.",
         "optimization",
         ("adamw", "adam", "sgd", "lion"),
     )
     learning_rate: float = field(1e-3, "Peak learning rate.", "optimization")
-    backbone_lr_multiplier: float = field(1.0, "The backbone's learning rate, as a part of the others'.", "optimization")
+    backbone_lr_multiplier: float = field(1.0, "Factor of the learning rate in the backbone.", "optimization")
     schedule: str = field(
         "poly",
-        "Learning rate over the run: poly falls to 0 with power 0.9; step falls at --schedule_milestones; one_cycle rises over "
-        "--warmup_epochs (0: 30% of the run), then falls.",
+        "Learning rate over the run. poly: falls to 0 with power 0.9; step: drops at --schedule_milestones; one_cycle: rises "
+        "over --warmup_epochs (0: 30% of the run), then falls.",
         "optimization",
         ("poly", "cosine", "step", "one_cycle", "constant"),
     )
     schedule_milestones: tuple[str, ...] = field((), "step: epochs after which the learning rate drops.", "optimization")
-    schedule_gamma: float = field(0.1, "step: what it is multiplied by there.", "optimization")
-    warmup_epochs: float = field(0.0, "Epochs over which the learning rate first rises from 0.", "optimization")
-    weight_decay: float = field(1e-4, "Weight decay, of the kind that the optimizer has.", "optimization")
+    schedule_gamma: float = field(0.1, "step: factor of each drop.", "optimization")
+    warmup_epochs: float = field(0.0, "Epochs in which the learning rate rises from 0 to its peak.", "optimization")
+    weight_decay: float = field(1e-4, "Weight decay.", "optimization")
     weight_decay_on: str = field(
         "auto",
-        "What decays: all, or weights, not biases and norms' scales and offsets; auto: weights where it is decoupled, else all.",
+        "Variables that decay: all, or weights only (no biases, no norm scales and offsets). auto: weights if the optimizer "
+        "decouples weight decay, else all.",
         "optimization",
         ("auto", "all", "weights"),
     )
-    momentum: float = field(0.9, "sgd: its momentum.", "optimization")
-    clip_norm: float = field(0.0, "Largest norm of all gradients together; 0: any.", "optimization")
-    accumulate_steps: int = field(1, "Steps whose gradients are averaged to one update.", "optimization")
+    momentum: float = field(0.9, "Momentum of sgd.", "optimization")
+    clip_norm: float = field(0.0, "Clip the global norm of the gradients to this. 0: off.", "optimization")
+    accumulate_steps: int = field(1, "Average the gradients of this many steps for one update.", "optimization")
     ema: float = field(
-        0.0, "Momentum of averaged weights, e.g. 0.999, which are then what is validated and saved; 0: none.", "optimization"
+        0.0,
+        "Momentum of an exponential moving average of the weights, e.g. 0.999, which is validated and saved. 0: off.",
+        "optimization",
     )
     freeze_backbone_epochs: int = field(
-        0, "First epochs in which the backbone, batch norm included, stays as it is.", "optimization"
+        0, "Freeze the backbone, its batch norm included, for this many first epochs.", "optimization"
     )
     precision: str = field(
         "float32",
-        "What layers compute in; variables, batch norm's statistics, logits and loss are float32 always.",
+        "What layers compute in. Variables, batch norm's statistics, logits and loss stay float32.",
         "optimization",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
@@ -122,26 +129,26 @@ class OptimizationConfig:
         self.milestones()
 
     def milestones(self) -> list[float]:
-        """Returns schedule_milestones as numbers of epochs. Raises KsegError unless they are, and rise."""
+        """Returns schedule_milestones as numbers. Raises KsegError unless they are numbers that rise."""
         try:
             epochs = [float(text) for text in self.schedule_milestones]
         except ValueError:
             epochs = [0.0]
         if any(not before < after < float("inf") for before, after in zip([0.0, *epochs], epochs, strict=False)):
             given = ",".join(self.schedule_milestones)
-            raise KsegError(f"--schedule_milestones={given}: must be numbers of epochs, more than 0, each more than the last")
+            raise KsegError(f"--schedule_milestones={given}: must be numbers of epochs, above 0 and rising")
         return epochs
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """What is told of a run, and to whom."""
+    """Logging and checkpoint options."""
 
     report: bool = field(True, "Write report.html and its figures.", "output")
-    keep_checkpoints: int = field(2, "Checkpoints to keep, the newest, beside the best epoch's.", "output")
-    checkpoint_steps: int = field(0, "Also save a checkpoint every so many steps of an epoch; 0: after epochs only.", "output")
+    keep_checkpoints: int = field(2, "Number of newest checkpoints to keep, beside the best epoch's.", "output")
+    checkpoint_steps: int = field(0, "Also save a checkpoint every N steps of an epoch. 0: after epochs only.", "output")
     tensorboard: bool = field(
-        False, "Write scalars and validation pictures of every epoch to the run's folder tensorboard/.", "output"
+        False, "Write scalars and validation images of every epoch to tensorboard/ in the run directory.", "output"
     )
     wandb: str | None = field(None, "Also log to this project of Weights & Biases (pip install wandb).", "output")
     mlflow: str | None = field(None, "Also log to this experiment of MLflow (pip install mlflow).", "output")
@@ -153,11 +160,14 @@ class TrackingConfig:
 
 
 COLUMNS = {"loss": "min", "mean_iou": "max", "learning_rate": "min"}
-"""Which values are better of the columns of metrics.csv whose names say so; those of validation begin with val_."""
+"""Columns of metrics.csv, without val_, and which of their values are better."""
 
 
 def better(monitor: str, mode: str) -> str:
-    """Returns "max" or "min" for a column; `mode` may also be "auto". Raises KsegError if its name does not tell."""
+    """Returns "max" or "min" for a column of metrics.csv.
+
+    mode: "max", "min" or "auto". Raises KsegError if it is auto and the column is not one of COLUMNS.
+    """
     if mode != "auto":
         return mode
     if (name := monitor.removeprefix("val_")) not in COLUMNS:
@@ -168,14 +178,14 @@ def better(monitor: str, mode: str) -> str:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Which epoch a run keeps as its best, and when it has seen enough."""
+    """Best checkpoint and early stopping."""
 
-    monitor: str = field("val_mean_iou", "Column of metrics.csv by which an epoch is the best.", "training")
+    monitor: str = field("val_mean_iou", "Column of metrics.csv that selects the best epoch.", "training")
     monitor_mode: str = field(
-        "auto", "Which values of --monitor are better; auto: as its name says.", "training", ("auto", "max", "min")
+        "auto", "Which values of --monitor are better; auto: known by its name.", "training", ("auto", "max", "min")
     )
     early_stopping: int | None = field(
-        None, "End the run after so many epochs without a better --monitor; default: never.", "training"
+        None, "Stop after this many epochs without a better --monitor; default: never.", "training"
     )
 
     def __post_init__(self):
@@ -187,15 +197,15 @@ class SelectionConfig:
 
 @dataclass(frozen=True)
 class DebugConfig:
-    """Short runs that show whether a long one would work."""
+    """Short trial runs."""
 
     dry_run: bool = field(
-        False, "Do everything once, with one batch, say what the run would be and need, and leave nothing behind.", "training"
+        False, "Run everything once with one batch, report size, time and memory, and keep nothing.", "training"
     )
     overfit_batches: int | None = field(
         None,
-        "Train on so many batches, over and over and without augmentation, and validate on them: "
-        "a model that can learn at all comes near an mIoU of 1.",
+        "Train on only this many batches, without augmentation, and validate on them: the mIoU of a model that can learn "
+        "approaches 1.",
         "training",
     )
 
@@ -205,25 +215,20 @@ class DebugConfig:
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """What computes."""
+    """Devices and processes."""
 
-    workers: int | None = field(
-        None, "Processes that load and augment images; 0: threads of the main process; default: one a core.", "devices"
-    )
-    compilation_cache: str = compilation_cache_field()
-
-    distribution: str = field(
-        "none", "data_parallel: every batch is divided among all devices (JAX only).", "devices", DISTRIBUTIONS
-    )
+    workers: int | None = workers_field()
+    distribution: str = distribution_field()
     coordinator: str | None = field(
         None,
-        "One run of several processes: HOST:PORT of process 0, or auto, as SLURM, Open MPI, Kubernetes or the TPU's environment "
-        "says.",
+        "For a run of several processes: HOST:PORT of process 0; or auto, for SLURM, Open MPI, Kubernetes and TPU pods.",
         "devices",
+        value="HOST:PORT",
     )
-    num_processes: int | None = field(None, "Processes of the run, with --coordinator=HOST:PORT.", "devices")
-    process_id: int | None = field(None, "Number of this process, from 0, with --coordinator=HOST:PORT.", "devices")
-    heartbeat_timeout: int = field(100, "Seconds after which a process that does not answer is taken for dead.", "devices")
+    num_processes: int | None = field(None, "Number of processes, with --coordinator=HOST:PORT.", "devices")
+    process_id: int | None = field(None, "Index of this process, from 0, with --coordinator=HOST:PORT.", "devices")
+    heartbeat_timeout: int = field(100, "Seconds without an answer after which a process counts as dead.", "devices")
+    compilation_cache: str = compilation_cache_field()
 
     def __post_init__(self):
         check_workers(self.workers)
@@ -251,43 +256,45 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training run."""
+    """Everything that determines a training run. The order of the fields is that of --help."""
 
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    train_split: str = field("train", "Split that trains.", "data")
-    val_split: str = field("val", "Split that validates, after every epoch and at the end.", "data")
-    image_size: tuple[int, int] = field((128, 128), "Size of the network's input: 256, or 192x256 (height x width).", "input")
-    augment: str = field(
-        "none",
-        "Training augmentations: a preset (none, light, strong, aug, ...; docs/data.md), albumentations transforms such as "
-        "'HorizontalFlip(p=0.5),Blur()', or a file that albumentations.save wrote (.json, .yaml).",
-        "input",
-    )
-    model: str = field("deeplabv3plus", "Model; an unknown name lists what there is.", "model")
-    backbone: str | None = field(None, "Backbone, e.g. keras_cv/resnet50; default: the model's own.", "model")
+    model: str = field("deeplabv3plus", "Architecture; an unknown name lists all.", "model")
+    backbone: str | None = field(None, "Backbone, e.g. resnet50 or keras_cv/resnet50; default: the model's own.", "model")
     backbone_weights: str = field(
         "none",
-        "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/repo[@revision]; or a file.",
-        "model",
-    )
-    double_normalization: bool = field(
-        False,
-        "A mistake, kept to reproduce those who made it: images are divided by 255 once more before the mean and std, so that "
-        "the network sees next to nothing of them. The saved model does the same.",
+        "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/name[@revision]; or a file.",
         "model",
     )
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
-    batch_size: int = field(8, "Images a step.", "training")
+    double_normalization: bool = field(
+        False,
+        "Divide images by 255 a second time before normalization. A mistake of some published runs, kept to reproduce them; the "
+        "network sees almost nothing.",
+        "model",
+    )
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train_split: str = field("train", "Split to train on.", "data")
+    val_split: str = field("val", "Split to validate on, after every epoch and at the end.", "data")
+    image_size: tuple[int, int] = field((128, 128), "Size of the network's input: 256, or 192x256 (height x width).", "input")
+    augment: str = field(
+        "none",
+        "Training augmentation: a preset (none, light, strong, aug, ...), albumentations transforms such as "
+        "'HorizontalFlip(p=0.5),Blur()', or a file of albumentations.save (.json, .yaml).",
+        "input",
+    )
     epochs: int = field(12, "Passes over the training split.", "training")
-    seed: int = field(21, "One seed makes a run repeatable.", "training")
+    batch_size: int = field(8, "Images per step.", "training")
+    seed: int = field(21, "Random seed. The same seed gives the same run.", "training")
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
     debug: DebugConfig = dataclasses.field(default_factory=DebugConfig)
-    run_dir: str | None = field(None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output")
+    run_dir: str | None = field(
+        None, "Folder of the run, new or empty; default: runs/<time>-<model>-<backbone>.", "output", value="DIR"
+    )
     resume: bool = field(
         False,
-        "Go on with the run in --run_dir from its last checkpoint, or start it if there is none. Other flags may be left out.",
+        "Continue the run in --run_dir from its last checkpoint, or start it if there is none. Its other flags may be left out.",
         "output",
     )
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
@@ -296,6 +303,7 @@ class TrainConfig:
     def __post_init__(self):
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         check_choices(self)
+        check_architecture(self.model, "; to continue a run: kseg.train --resume --run_dir=R")
         if self.data.val_fraction:
             whole = self.train_split.removesuffix(TRAIN_PART)
             object.__setattr__(self, "train_split", whole + TRAIN_PART)
@@ -303,7 +311,7 @@ class TrainConfig:
         check_at_least(self, 1, "batch_size", "epochs")
         check_at_least(self, 0, "seed")
         if self.resume and self.run_dir is None:
-            raise KsegError("--resume needs --run_dir, the folder of the run to go on with")
+            raise KsegError("--resume needs --run_dir, the folder of the run to continue")
 
     def to_json(self) -> str:
         """Returns the config as indented JSON."""
@@ -311,5 +319,5 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """Reads what to_json wrote. Raises KsegError if it is not that."""
+        """Reads the JSON of to_json. Raises KsegError for other text."""
         return from_json(cls, text)

@@ -17,10 +17,10 @@ def write_shards(config: ShardsConfig) -> Path:
     """Writes the shards and returns their folder, which appears complete or not at all. Raises KsegError."""
     from kseg.data.check import open_split
 
-    assert config.output_dir is not None  # ShardsConfig requires it
-    output = Path(config.output_dir).expanduser()
+    assert config.output is not None  # ShardsConfig requires it
+    output = Path(config.output).expanduser()
     if (output / config.name).exists():
-        raise KsegError(f"{output / config.name}: is there already; pass another --name or --output_dir, or remove it.")
+        raise KsegError(f"{output / config.name}: is there already; pass another --name or --output, or remove it.")
     datasets: dict[str, Dataset] = {}
     for split in config.splits:
         datasets[split], skipped = open_split(config.data, split)
@@ -56,7 +56,7 @@ def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, n
                 disable_shuffling=True,
             )
         except OSError as error:
-            raise KsegError(f"--output_dir={output}: cannot be written ({error.strerror or error}).") from error
+            raise KsegError(f"--output={output}: cannot be written ({error.strerror or error}).") from error
     return Path(builder.data_dir)
 
 

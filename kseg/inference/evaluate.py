@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: EvaluateConfig) -> "tuple[Evaluation, Trained]":
-    """Returns the scores and what was scored; writes what the flags name. Raises KsegError for whatever the user can mend."""
+    """Returns the scores and the model and data that were scored; writes the files that the options name. Raises KsegError."""
     from kseg.data.loading.worker_pool import worker_pool
     from kseg.inference.load import open_trained
-    from kseg.metrics.evaluation import write_evaluation, write_per_image
+    from kseg.metrics.evaluation_files import write_evaluation, write_per_image
     from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.runtime.distribution import data_parallel
 

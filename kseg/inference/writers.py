@@ -1,7 +1,8 @@
-"""The files that predictions are written to, picture by picture: label images, overlays, probabilities, CSV, COCO."""
+"""Writes predictions: label maps, overlays, probabilities, COCO results and the leaderboard's CSV."""
 
 import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,32 +18,45 @@ from kseg.inference.submission import submission_file
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path, write_text
 
-FOLDERS = {"labels_dir": ".png", "overlays_dir": ".jpg", "probabilities_dir": ".npz"}
-"""Flags of outputs that are a file a picture, and its suffix."""
-FILES = ("submission", "results", "overlay_video")
-"""Flags of outputs that are one file."""
+FOLDERS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}
+"""Values of --write that are a folder with a file per image, and the files' suffix."""
+FILES = {"results": "results.json", "submission": "submission.csv"}
+"""Values of --write that are one file, and its name."""
+SKIPPED = "skipped.txt"
 
 
-def outputs(config: PredictConfig) -> list[str]:
-    """Returns the folders and files that the flags name."""
-    return [getattr(config, flag) for flag in (*FILES, *FOLDERS) if getattr(config, flag)]
+def output_path(config: PredictConfig, name: str) -> Path:
+    """Returns the folder or file that `name`, a value of --write, is written to."""
+    if name == "overlays" and config.video is not None:
+        return Path(config.output, f"overlays.{config.video_format}")
+    return Path(config.output, FILES.get(name, name))
+
+
+def outputs(config: PredictConfig) -> list[Path]:
+    """Returns the folders and files that predictions are written to."""
+    return [output_path(config, name) for name in config.write]
 
 
 def check_outputs(config: PredictConfig) -> None:
-    """Raises KsegError, before anything is predicted, for outputs that cannot be written."""
-    for flag in (*FILES, *FOLDERS):
-        if not (given := getattr(config, flag)):
-            continue
-        if flag in FILES and Path(given).is_dir():
-            raise KsegError(f"--{flag}={given}: is a folder; name a file")
+    """Raises KsegError, before anything is predicted, if an output cannot be written. Makes nothing."""
+    for path in outputs(config):
         try:
-            (Path(given) if flag in FOLDERS else Path(given).parent).mkdir(parents=True, exist_ok=True)
+            if path.suffix and path.is_dir():
+                raise KsegError(f"--output={config.output}: {path} is a folder, but has to be a file; remove it")
+            folder = path.parent if path.suffix else path
+            existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+            writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
         except OSError as error:
-            raise KsegError(f"--{flag}={given}: cannot be written ({error.strerror})") from None
+            raise KsegError(f"--output={config.output}: {path} cannot be written ({error.strerror})") from None
+        if not writable:
+            raise KsegError(f"--output={config.output}: {path} cannot be written; name another folder")
 
 
-def picture_files(names: Sequence[str]) -> list[Path]:
-    """Where each image's outputs go, without suffix: folders are kept, suffixes only where two names differ in nothing else."""
+def image_files(names: Sequence[str]) -> list[Path]:
+    """Returns each image's path below the folders of the outputs, without suffix, or with it where two differ in nothing else.
+
+    Raises KsegError for a name that leads out of the folders.
+    """
     stems = [Path(name).with_suffix("") for name in names]
     count = Counter(stems)
     paths = [stem if count[stem] == 1 else Path(name) for name, stem in zip(names, stems, strict=True)]
@@ -50,28 +64,25 @@ def picture_files(names: Sequence[str]) -> list[Path]:
         paths = [Path(name) for name in names]
     for path in paths:
         if path.is_absolute() or ".." in path.parts:
-            raise KsegError(f"image {str(path)!r}: its name leaves the folder of the outputs; rename the file")
+            raise KsegError(f"image {str(path)!r}: its name leads out of the output folder; rename the file")
     return paths
 
 
 def check_inputs_stay(config: PredictConfig, names: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Raises KsegError if an output, of pictures of these names, would be written over an input."""
-    own = {path.resolve() for path in inputs}
-    written = [(flag, Path(getattr(config, flag))) for flag in FILES if getattr(config, flag)]
-    for flag, suffix in FOLDERS.items():
-        if folder := getattr(config, flag):
-            written += [(flag, Path(folder, f"{path}{suffix}")) for path in picture_files(names)]
-    for flag, path in written:
-        if path.resolve() in own:
-            raise KsegError(f"--{flag}={getattr(config, flag)}: would write over the input {path}; name another place")
+    """Raises KsegError if predictions of images of these names would be written over an input."""
+    kept = {path.resolve() for path in inputs}
+    written = [Path(config.output, SKIPPED)]
+    for name in config.write:
+        target = output_path(config, name)
+        written += [target] if target.suffix else [Path(target, f"{path}{FOLDERS[name]}") for path in image_files(names)]
+    for path in written:
+        if path.resolve() in kept:
+            raise KsegError(f"--output={config.output}: would write over the input {path}; name another folder")
 
 
 def write_skipped(config: PredictConfig, lines: Sequence[str]) -> None:
-    """Writes skipped.txt into the first folder of outputs, or beside the first file, FILE.skipped.txt; without lines, removes
-    that of an earlier time.
-    """
-    folders = [getattr(config, flag) for flag in FOLDERS if getattr(config, flag)]
-    path = Path(folders[0], "skipped.txt") if folders else Path(f"{outputs(config)[0]}.skipped.txt")
+    """Writes skipped.txt; without lines, removes an earlier one."""
+    path = Path(config.output, SKIPPED)
     if lines:
         write_text(path, "".join(line + "\n" for line in lines))
     else:
@@ -79,101 +90,109 @@ def write_skipped(config: PredictConfig, lines: Sequence[str]) -> None:
 
 
 class PredictionFiles:
-    """Writes what the flags name, picture by picture, of a data set. A context manager: the files that hold all pictures appear
-    at its end, if it ends well. Its methods raise OSError.
+    """Context manager that writes the predictions of a data set, image by image.
+
+    The files that hold all images appear when the block ends without an error. Methods raise OSError.
     """
 
     def __init__(self, config: PredictConfig, dataset: Dataset):
         self._config, self._dataset = config, dataset
         self._names = [dataset.name(index) for index in range(len(dataset))]
-        self._paths = picture_files(self._names)
+        self._paths = image_files(self._names)
         self._image_ids, self._category_ids = coco_ids(dataset)
         self._stack = contextlib.ExitStack()
-        self._submit: Callable[[str, np.ndarray], None] | None = None
+        self._add_row: Callable[[str, np.ndarray], None] | None = None
         self._add_result: Callable[[dict[str, Any]], None] | None = None
 
     def __enter__(self) -> "PredictionFiles":
         with self._stack:
-            if self._config.submission:
-                temporary = self._stack.enter_context(atomic_path(Path(self._config.submission)))
-                self._submit = self._stack.enter_context(submission_file(temporary))
-            if self._config.results:
-                temporary = self._stack.enter_context(atomic_path(Path(self._config.results)))
-                self._add_result = self._stack.enter_context(_json_list(temporary))
+            if "submission" in self._config.write:
+                self._add_row = self._stack.enter_context(submission_file(self._temporary("submission")))
+            if "results" in self._config.write:
+                self._add_result = self._stack.enter_context(_json_list(self._temporary("results")))
             self._stack = self._stack.pop_all()
         return self
+
+    def _temporary(self, name: str) -> Path:
+        return self._stack.enter_context(atomic_path(output_path(self._config, name)))
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def add(self, index: int, found: Prediction) -> None:
-        """Writes picture `index`. Raises KsegError if it can no longer be read."""
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Writes image `index`. Raises KsegError if the image can no longer be read."""
         try:
-            image = self._dataset.load(index).image if self._config.overlays_dir else None
+            image = self._dataset.load(index).image if "overlays" in self._config.write else None
         except BadSample as error:
-            raise KsegError(f"{error} It was in order when the run started.") from error
-        write_picture(self._config, self._paths[index], found, image)
-        if self._submit:
-            self._submit(self._names[index], found.prediction)
+            raise KsegError(f"{error} It could be read when the run started.") from error
+        write_image(self._config, self._paths[index], prediction, image)
+        if self._add_row:
+            self._add_row(self._names[index], prediction.prediction)
         if self._add_result:
-            for result in coco_results(found, self._category_ids):
+            for result in coco_results(prediction, self._category_ids):
                 self._add_result({"image_id": self._image_ids[index], "file_name": self._names[index], **result})
 
 
-def write_picture(config: PredictConfig, path: Path, found: Prediction, image: np.ndarray | None) -> None:
-    """Writes those of a picture's own files that the flags name.
+def write_image(config: PredictConfig, path: Path, prediction: Prediction, image: np.ndarray | None = None) -> None:
+    """Writes an image's own files.
 
-    path: what is below their folders, without suffix. image: uint8 [H, W, 3], for overlays.
+    path: below the folders of the outputs, without suffix. image: uint8 [H, W, 3]; None writes no overlay.
     """
-    if config.labels_dir:
-        write_label(Path(config.labels_dir, f"{path}.png"), found.prediction)
-    if config.overlays_dir and image is not None:
-        write_overlay(Path(config.overlays_dir, f"{path}.jpg"), image, found.prediction)
-    if config.probabilities_dir and found.probabilities is not None:
-        with atomic_path(Path(config.probabilities_dir, f"{path}.npz")) as temporary:
-            np.savez_compressed(temporary, probabilities=found.probabilities)
+
+    def target(name: str) -> Path:
+        return Path(config.output, name, f"{path}{FOLDERS[name]}")
+
+    if "labels" in config.write:
+        write_label(target("labels"), prediction.prediction)
+    if image is not None:
+        write_overlay(target("overlays"), image, prediction.prediction)
+    if "probabilities" in config.write:
+        assert prediction.probabilities is not None
+        with atomic_path(target("probabilities")) as temporary:
+            np.save(temporary, prediction.probabilities)
 
 
 def write_label(path: Path, prediction: np.ndarray) -> None:
     """Writes class ids [H, W] as a palette PNG."""
     from PIL import Image
 
-    picture = Image.fromarray(prediction.astype("uint8"), "L")
-    picture.putpalette([*palette(255).ravel().tolist(), *IGNORED])
+    label = Image.fromarray(prediction.astype("uint8"), "L")
+    label.putpalette([*palette(255).ravel().tolist(), *IGNORED])
     with atomic_path(path) as temporary:
-        picture.save(temporary, optimize=True)
+        label.save(temporary, optimize=True)
 
 
 def write_overlay(path: Path, image: np.ndarray, prediction: np.ndarray) -> None:
-    """Writes an image with the classes' colours over it as JPEG."""
+    """Writes an image with the classes' colours over it as PNG."""
     from PIL import Image
 
     with atomic_path(path) as temporary:
-        Image.fromarray(overlay(image, prediction)).save(temporary, quality=90)
+        Image.fromarray(overlay(image, prediction)).save(temporary)
 
 
-def coco_results(found: Prediction, category_ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
-    """Yields an entry of COCO's results format, without its image, for each class that a picture has; None leaves a class out.
+def coco_results(prediction: Prediction, category_ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
+    """Yields an entry of COCO's results format, without the image's id, for each class in an image.
 
-    The segmentation is all pixels of the class, compressed RLE; the score is their mean probability.
+    segmentation: all pixels of the class, compressed RLE. score: their mean probability. category_ids: by class; None skips it.
     """
     from pycocotools import mask
 
-    assert found.confidence is not None
-    for value in np.unique(found.prediction).tolist():
+    assert prediction.confidence is not None
+    for value in np.unique(prediction.prediction).tolist():
         if (category := category_ids[value]) is not None:
-            pixels = found.prediction == value
+            pixels = prediction.prediction == value
             runs = mask.encode(np.asfortranarray(pixels, "uint8"))
             yield {
                 "category_id": category,
                 "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-                "score": round(float(found.confidence[pixels].mean(dtype="float64")), 6),
+                "score": round(float(prediction.confidence[pixels].mean(dtype="float64")), 6),
             }
 
 
 def coco_ids(dataset: Dataset) -> tuple[Sequence[int], Sequence[int | None]]:
-    """Returns image_id of each image and category_id of each class: the COCO file's own, else image 1 and on, and the class's
-    number. The background has None.
+    """Returns the image_id of each image and the category_id of each class; the background has None.
+
+    They are the COCO file's own, else images count from 1, and categories are class numbers.
     """
     images, categories = (getattr(dataset, name, None) for name in ("image_ids", "category_ids"))
     if images is None or categories is None:
@@ -184,7 +203,7 @@ def coco_ids(dataset: Dataset) -> tuple[Sequence[int], Sequence[int | None]]:
 
 @contextlib.contextmanager
 def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields what adds an entry to a JSON list, of which none is held in memory."""
+    """Yields a function that appends an entry to a JSON list on disk."""
     with path.open("w", encoding="utf-8") as file:
         separator = "["
 

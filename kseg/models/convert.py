@@ -12,8 +12,8 @@ from kseg.utils.errors import KsegError
 
 def convert(config: ConvertConfig) -> str:
     """Converts and returns what there is to say about it. Raises KsegError for whatever the user can mend."""
-    assert config.checkpoint is not None and config.out is not None  # ConvertConfig requires them
-    checkpoint, out = Path(config.checkpoint), Path(config.out)
+    assert config.checkpoint is not None and config.output is not None  # ConvertConfig requires them
+    checkpoint, out = Path(config.checkpoint), Path(config.output)
     kinds = (".keras",) if config.to == "keras" else (".safetensors", ".pth")
     if out.suffix not in kinds:
         raise KsegError(f"--out={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
@@ -38,7 +38,7 @@ def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
         config.model,
         num_classes=config.num_classes,
         backbone=config.backbone,
-        output_stride=config.output_stride,
+        output_stride=config.outputput_stride,
         input_shape=(None, None, config.in_channels),
     )
     source = None if config.source == "auto" else config.source

@@ -90,12 +90,12 @@ def inspect_data(config: InspectConfig):
     from kseg.utils.files import write_text
 
     Augmenter(config.augment, config.image_size)  # a mistyped name is said before the data are read
-    folder = Path(config.output_dir)
+    folder = Path(config.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inspection = inspect(config)
         write_text(folder / "inspection.json", inspection.to_json())
         write_inspection_page(folder / "inspection.html", inspection, config)
     except OSError as error:
-        raise KsegError(f"--output_dir={folder}: cannot be written ({error.strerror or error})") from None
+        raise KsegError(f"--output={folder}: cannot be written ({error.strerror or error})") from None
     return inspection, folder / "inspection.html"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kseg.config import EvaluateConfig, ReportConfig, better, build, flatten
+from kseg.config import EvaluateConfig, ReportConfig, better
 from kseg.runtime.run_dir import RunDir, best_epoch
 from kseg.utils.errors import KsegError
 
@@ -27,8 +27,9 @@ def _rewrite(config: ReportConfig) -> tuple[Path, str]:
             f"--run_dir={run.path}: a trial of overfitting was scored on what it trained on; train it again for its page"
         )
     enable_compilation_cache(config.compilation_cache)
+    scoring = EvaluateConfig(model=str(run.path), data=config.data, workers=config.workers)
     with worker_pool(config.workers) as pool:
-        trained = open_trained(build(EvaluateConfig, flatten(config)), pool)
+        trained = open_trained(scoring, pool, flag="--run_dir")
         evaluation = trained.predictor.evaluate()
         selection = trained.config.selection
         best = best_epoch(run.read_metrics(), selection.monitor, better(selection.monitor, selection.monitor_mode))

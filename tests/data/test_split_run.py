@@ -20,8 +20,8 @@ def test_evaluate_scores_the_images_that_validated(tiny_coco, tmp_path):
     save_model(model, run.model)
     held_out = build_dataset(data, config.val_split)
     expected = Predictor(model, held_out, image_size=(32, 32), batch_size=2).evaluate()
-    evaluation, trained = evaluate(EvaluateConfig(run_dir=str(run.path)))
+    evaluation, trained = evaluate(EvaluateConfig(model=str(run.path)))
     assert (trained.split, len(evaluation.matrices)) == ("train@val", 3)
     assert (evaluation.matrices == expected.matrices).all()
-    whole, _ = evaluate(EvaluateConfig(run_dir=str(run.path), split="val"))
+    whole, _ = evaluate(EvaluateConfig(model=str(run.path), split="val"))
     assert len(whole.matrices) == 5

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.m
 def shards(tiny_coco, tmp_path_factory):
     output = tmp_path_factory.mktemp("shards")
     folder = write_shards(
-        ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output_dir=str(output), name="tiny")
+        ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output=str(output), name="tiny")
     )
     assert list(folder.glob("*.array_record*"))
     return output
@@ -119,7 +119,7 @@ def test_mistakes(pets, options, message):
 def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
     data = DataConfig(dataset="coco", data_dir=str(tiny_coco))
     with pytest.raises(KsegError, match="is there already"):
-        write_shards(ShardsConfig(data=data, output_dir=str(shards), name="tiny"))
+        write_shards(ShardsConfig(data=data, output=str(shards), name="tiny"))
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "images/a.png")
@@ -129,7 +129,7 @@ def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
         dataset="folder", data_dir=str(tmp_path), images="images", labels="labels", label_map=str(tmp_path / "map.yaml")
     )
     with pytest.raises(KsegError, match="mode RGB"):
-        write_shards(ShardsConfig(data=bad, output_dir=str(tmp_path / "out")))
+        write_shards(ShardsConfig(data=bad, output=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 

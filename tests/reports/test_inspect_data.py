@@ -69,7 +69,7 @@ def broken(tmp_path_factory):
 
 
 def flags(folder, output, *more):
-    return ["kseg.inspect_data", "--dataset=coco", f"--data_dir={folder}", f"--output_dir={output}", "--image_size=48x64", *more]
+    return ["kseg.inspect_data", "--dataset=coco", f"--data_dir={folder}", f"--output={output}", "--image_size=48x64", *more]
 
 
 def test_every_defect_is_found(broken, tmp_path, capsys):
@@ -152,7 +152,7 @@ def test_mistakes(tiny_coco, tmp_path):
     for more, says in (
         (["--augment=lihgt"], "light"),
         (["--splits=train,train"], "each once"),
-        ([f"--output_dir={tmp_path}/file/x"], "cannot be written"),
+        ([f"--output={tmp_path}/file/x"], "cannot be written"),
     ):
         with pytest.raises(KsegError, match=says):
             inspect_data.main(flags(tiny_coco, tmp_path / "out", *more))

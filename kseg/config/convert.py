@@ -1,0 +1,45 @@
+"""Options of kseg.convert."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from kseg.config.fields import check_architecture, check_choices, compilation_cache_field, field
+from kseg.utils.errors import KsegError
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """A checkpoint to convert between PyTorch and Keras."""
+
+    checkpoint: str | None = field(
+        None, "File to read: .safetensors, .pth, .bin or .ckpt; with --to=torch a .keras file.", "files", value="FILE"
+    )
+    output: str | None = field(None, "File to write: .keras; with --to=torch .safetensors or .pth.", "files", value="FILE")
+    overwrite: bool = field(False, "Replace the file of --output if it exists.", "files")
+    to: str = field("keras", "Direction: read a PyTorch checkpoint, or write one.", "files", ("keras", "torch"))
+    model: str | None = field(None, "Architecture of the checkpoint, e.g. deeplabv3plus.", "model")
+    backbone: str | None = field(None, "Backbone of that model; default: the model's own.", "model")
+    num_classes: int | None = field(None, "Number of classes.", "model")
+    output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
+    in_channels: int = field(3, "Channels of the images.", "model")
+    source: str = field(
+        "auto", "Library that the checkpoint must be from; auto: any.", "model", ("auto", "smp", "torchvision", "timm")
+    )
+    reset_head: bool = field(False, "Leave out the checkpoint's last layer; the new one keeps its random weights.", "model")
+    compilation_cache: str = compilation_cache_field()
+
+    def __post_init__(self):
+        check_choices(self)
+        for name in ("checkpoint", "output"):
+            if getattr(self, name) is None:
+                raise KsegError(f"--{name} is missing: name the file to {'read' if name == 'checkpoint' else 'write'}")
+        if self.to == "keras":
+            for name in ("model", "num_classes"):
+                if getattr(self, name) is None:
+                    raise KsegError(f"--{name} is missing: a PyTorch checkpoint does not record it")
+            check_architecture(self.model)
+            return
+        default = {item.name: item.default for item in dataclasses.fields(self)}
+        for name in ("model", "backbone", "num_classes", "output_stride", "in_channels", "source", "reset_head"):
+            if getattr(self, name) != default[name]:
+                raise KsegError(f"--{name} does not go with --to=torch: the .keras file records it; leave it out")

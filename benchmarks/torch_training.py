@@ -1,79 +1,65 @@
-"""Trains smp's DeepLabV3+ in torch and kseg's from the same initial weights on the same augmented batches of CamVid.
+"""torch-training: DeepLabV3+ trained by smp in torch and by kseg, from the same weights on the same batches of CamVid.
 
-  python scripts/compare_torch.py --data_dir=camvid --write
-
-prints how far the losses and the validation mIoUs are apart; --write puts them, and the picture, into docs/backends.md. Needs the
-`test` extra; KERAS_BACKEND chooses kseg's backend.
-
-Two float32 trainings drift apart however equal they are (units on either side of ReLU's kink), so that beside kseg's stands a
-third run, the control: smp's again, its initial weights changed in the last digit. What counts is the loss smoothed over
---window steps, the mIoU, and whether kseg is further from smp than the control is.
+Two float32 trainings drift apart however equal they are (units on either side of ReLU's kink). So a third run, the control, is
+smp's again with initial weights changed in the last digit. kseg should be about as far from smp as the control is. Compared are
+the loss, smoothed over --window steps, and the mIoU.
 """
 
 import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 import numpy as np
-from benchmarks.common import ROOT, machine, write_between, write_numbers
 
-PAGE = ROOT / "docs" / "backends.md"
-NUMBERS = ROOT / "docs" / "backends" / "torch.json"
-PICTURE = ROOT / "docs" / "backends" / "torch.png"
-SIDES = {"smp": "smp, torch", "kseg": "kseg", "control": "smp, initial weights changed in the last digit"}
+from benchmarks.common import ROOT, Benchmark, Result, Save, caption, markdown, new_result
+from benchmarks.loader import CAMVID
 
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    shared = Path(os.environ.get("KSEG_SHARED", ROOT.parent / "shared")) / "data" / "camvid"
-    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--data_dir", default=str(shared), help="CamVid in COCO format")
-    result.add_argument("--backbone", default="resnet18", help="of smp and kseg alike")
-    result.add_argument("--image_size", default="128x160", help="height x width, multiples of 16")
-    result.add_argument("--augment", default="aug")
-    result.add_argument("--batch_size", type=int, default=8)
-    result.add_argument("--steps", type=int, default=100)
-    result.add_argument("--learning_rate", type=float, default=1e-4)
-    result.add_argument("--schedule", default="poly", choices=("constant", "poly", "cosine", "one_cycle"), help="as kseg.train's")
-    result.add_argument("--warmup_steps", type=int, default=10, help="over which the learning rate rises from 0")
-    result.add_argument("--window", type=int, default=20, help="steps over which the losses are averaged")
-    result.add_argument("--val_images", type=int, default=0, help="validation images; 0: all")
-    result.add_argument("--seed", type=int, default=21)
-    result.add_argument("--write", action="store_true", help="put table and picture into docs/backends.md")
-    return result
+NAMES = {"smp": "smp, torch", "kseg": "kseg", "control": "smp, initial weights changed in the last digit"}
+PACKAGES = ("torch", "keras", "jax", "segmentation-models-pytorch")
 
 
-def main() -> None:
-    arguments = parser().parse_args()
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    import conftest
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data_dir", default=str(CAMVID), help="CamVid in COCO format")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image_size", default="128x160", help="height x width, multiples of 16")
+    parser.add_argument("--augment", default="aug")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument(
+        "--schedule", default="poly", choices=("constant", "poly", "cosine", "one_cycle"), help="as in kseg.train"
+    )
+    parser.add_argument("--warmup_steps", type=int, default=10, help="over which the learning rate rises from 0")
+    parser.add_argument("--window", type=int, default=20, help="steps over which the losses are averaged")
+    parser.add_argument("--val_images", type=int, default=0, help="validation images; 0: all")
+    parser.add_argument("--seed", type=int, default=21)
 
-    conftest.declare_torchvision_ops()
+
+def measure(arguments: argparse.Namespace, save: Save) -> Result:
+    backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    sys.path.insert(0, str(ROOT / "tests"))
+    from torchvision_ops import declare_torchvision_ops
+
+    declare_torchvision_ops()
+    from kseg.metrics.confusion_matrix import scores
+
     train, val, num_classes = read_batches(arguments)
     state = initial_state(arguments, num_classes)
-    runs: dict[str, dict[str, Any]] = {}
-    for side in SIDES:
+    settings = vars(arguments) | {"data_dir": "camvid", "backend": backend}
+    result = new_result("torch-training", PACKAGES, settings, val_images=sum(map(len, val[0])), runs={})
+    for name in NAMES:
         start = time.monotonic()
-        if side == "kseg":
+        if name == "kseg":
             losses, matrix = train_kseg(arguments, num_classes, state, train, val)
         else:
-            weights = state if side == "smp" else in_the_last_digit(state)
+            weights = state if name == "smp" else in_the_last_digit(state)
             losses, matrix = train_torch(arguments, num_classes, weights, train, val)
-        from kseg.metrics.confusion_matrix import scores
-
-        runs[side] = {"losses": losses, "mean_iou": scores(matrix).mean_iou, "seconds": round(time.monotonic() - start)}
-        print(f"{SIDES[side]}: loss {losses[0]:.4f} to {losses[-1]:.4f}, mIoU {runs[side]['mean_iou']:.4f}", flush=True)
-    result = {"machine": machine(("torch", "keras", "jax", "segmentation-models-pytorch"))}
-    result |= {"settings": vars(arguments) | {"data_dir": "camvid"}, "val_images": sum(map(len, val[0])), "runs": runs}
-    print(table(result))
-    if arguments.write:
-        publish(result)
+        run = {"losses": losses, "mean_iou": scores(matrix).mean_iou, "seconds": round(time.monotonic() - start)}
+        result["runs"][name] = run
+        print(f"{NAMES[name]}: loss {losses[0]:.4f} to {losses[-1]:.4f}, mIoU {run['mean_iou']:.4f}", flush=True)
+    return result
 
 
 def read_batches(arguments: argparse.Namespace) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[Any, Any], int]:
@@ -104,7 +90,7 @@ def read_batches(arguments: argparse.Namespace) -> tuple[list[tuple[np.ndarray, 
 
 
 def initial_state(arguments: argparse.Namespace, num_classes: int) -> dict[str, Any]:
-    """smp's own random weights."""
+    """Returns smp's own random weights."""
     import torch
 
     torch.manual_seed(arguments.seed)
@@ -112,7 +98,7 @@ def initial_state(arguments: argparse.Namespace, num_classes: int) -> dict[str, 
 
 
 def in_the_last_digit(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with every number a rounding unit or so larger or smaller, at random."""
+    """Returns the state with every number changed by about a rounding unit, up or down at random."""
     import torch
 
     torch.manual_seed(0)
@@ -124,14 +110,14 @@ def in_the_last_digit(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def learning_rate(arguments: argparse.Namespace) -> Any:
-    """The schedule of both sides, or a number."""
+    """Returns the schedule of all runs, or a number."""
     from kseg.training.schedules import build_schedule
 
     return build_schedule(arguments.schedule, arguments.learning_rate, steps=arguments.steps, warmup_steps=arguments.warmup_steps)
 
 
 def smp_model(arguments: argparse.Namespace, num_classes: int) -> Any:
-    """smp's network, without dropout."""
+    """Returns smp's network, without dropout."""
     import segmentation_models_pytorch as smp
     import torch
 
@@ -143,7 +129,7 @@ def smp_model(arguments: argparse.Namespace, num_classes: int) -> Any:
 
 
 def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
-    """smp's network by torch's own means. Returns (loss of each step, confusion matrix [C, C] on the validation batches)."""
+    """Trains smp's network in torch. Returns (loss of each step, confusion matrix [C, C] on the validation batches)."""
     import torch
 
     from kseg.models.layers import NORMALIZATIONS
@@ -172,7 +158,7 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
 
 
 def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
-    """kseg's network by Keras's; returns the same."""
+    """Trains kseg's network with Keras; returns the same."""
     from kseg.losses import CrossEntropy
     from kseg.models.build import build_model
     from kseg.models.pytorch.load import load_torch_weights
@@ -190,66 +176,61 @@ def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], 
 
 
 def count(predictions, labels, num_classes) -> np.ndarray:
-    """One confusion matrix over all batches, both sides' alike."""
+    """Returns one confusion matrix over all batches."""
     from keras import ops
 
     from kseg.metrics.confusion_matrix import confusion_matrices
 
     counts = [
-        ops.convert_to_numpy(confusion_matrices(ops.convert_to_tensor(label), ops.convert_to_tensor(found), num_classes))
-        for found, label in zip(predictions, labels, strict=True)
+        ops.convert_to_numpy(confusion_matrices(ops.convert_to_tensor(label), ops.convert_to_tensor(prediction), num_classes))
+        for prediction, label in zip(predictions, labels, strict=True)
     ]
     return np.sum(counts, axis=(0, 1), dtype="int64")
 
 
 def smooth(losses: list[float], window: int) -> np.ndarray:
-    """Means of each `window` steps that follow on each other."""
+    """Returns the running means of `window` steps."""
     return np.convolve(losses, np.ones(window) / window, "valid")
 
 
-def differences(result: dict[str, Any], side: str) -> tuple[float, float, float]:
-    """Of a side from smp: (loss of the first step, largest of the smoothed losses, each relative; mIoU in points)."""
+def differences(result: Result, name: str) -> tuple[float, float, float]:
+    """Returns a run's differences from smp: relative of the first loss, largest relative of the smoothed losses, mIoU in points."""
     runs, window = result["runs"], min(result["settings"]["window"], result["settings"]["steps"])
-    ours, theirs = runs[side]["losses"], runs["smp"]["losses"]
+    ours, theirs = runs[name]["losses"], runs["smp"]["losses"]
     smoothed = np.abs(smooth(ours, window) / smooth(theirs, window) - 1).max()
-    points = 100 * abs(runs[side]["mean_iou"] - runs["smp"]["mean_iou"])
+    points = 100 * abs(runs[name]["mean_iou"] - runs["smp"]["mean_iou"])
     return abs(ours[0] / theirs[0] - 1), float(smoothed), points
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
-    settings, here = result["settings"], result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    lines = [
-        f"{here['date']}, {here['cpu']}, {here['cores']} cores, {versions}; kseg on {os.environ['KERAS_BACKEND']}. DeepLabV3+ on "
-        f"{settings['backbone']}, {settings['image_size']}, batch {settings['batch_size']}, {settings['steps']} steps of Adam at "
-        f"{settings['learning_rate']:g} ({settings['schedule']}, {settings['warmup_steps']} steps of warm-up), "
-        f"`{settings['augment']}`, no dropout, seed {settings['seed']}; mIoU on {result['val_images']} "
-        "validation images at the input's size.",
-        "",
-        f"| | last {settings['window']} losses | mIoU | first loss differs by | smoothed loss by at most | mIoU by |",
-        "|---|---|---|---|---|---|",
-    ]
-    for side, run in result["runs"].items():
-        first, smoothed, points = differences(result, side)
-        cells = [SIDES[side], f"{np.mean(run['losses'][-settings['window'] :]):.4f}", f"{run['mean_iou']:.4f}"]
-        cells += ["", "", ""] if side == "smp" else [f"{first:.1e}", f"{smoothed:.2%}", f"{points:.2f} points"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def table(result: Result) -> str:
+    """Returns the result in Markdown."""
+    settings, rows = result["settings"], []
+    text = (
+        f"kseg on {settings['backend']}. DeepLabV3+ on {settings['backbone']}, {settings['image_size']}, batch "
+        f"{settings['batch_size']}, {settings['steps']} steps of Adam at {settings['learning_rate']:g} ({settings['schedule']}, "
+        f"{settings['warmup_steps']} steps of warm-up), `{settings['augment']}`, no dropout, seed {settings['seed']}; mIoU on "
+        f"{result['val_images']} validation images at the input's size"
+    )
+    for name, run in result["runs"].items():
+        first, smoothed, points = differences(result, name)
+        cells = [NAMES[name], f"{np.mean(run['losses'][-settings['window'] :]):.4f}", f"{run['mean_iou']:.4f}"]
+        rows.append([*cells, *(("", "", "") if name == "smp" else (f"{first:.1e}", f"{smoothed:.2%}", f"{points:.2f} points"))])
+    columns = ["", f"last {settings['window']} losses", "mIoU", "first loss differs by", "smoothed loss by at most", "mIoU by"]
+    return f"{caption(result, text)}\n\n{markdown(columns, rows)}"
 
 
-def publish(result: dict[str, Any]) -> None:
-    """Writes numbers, picture and table below docs/."""
+def chart(result: Result) -> bytes:
     from kseg.reports.figures import losses_chart
-    from kseg.utils.files import atomic_path
 
     window = result["settings"]["window"]
-    curves = {SIDES[side]: smooth(run["losses"], window).tolist() for side, run in result["runs"].items()}
-    with atomic_path(PICTURE) as temporary:
-        temporary.write_bytes(losses_chart(curves, window))
-    write_numbers(NUMBERS, result)
-    write_between(PAGE, "torch", table(result) + "\n\n![The smoothed losses of the three runs](backends/torch.png)")
+    return losses_chart({NAMES[name]: smooth(run["losses"], window).tolist() for name, run in result["runs"].items()}, window)
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark(
+    help="A short training of DeepLabV3+ in PyTorch and in kseg, from the same weights on the same batches.",
+    add_arguments=add_arguments,
+    measure=measure,
+    table=table,
+    chart=chart,
+    alt="The smoothed losses of the three runs",
+)

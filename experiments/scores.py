@@ -13,10 +13,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from benchmarks.common import write_numbers
 
+from benchmarks.common import write_numbers
 from kseg.config import TrainedConfig
-from kseg.metrics.confusion_matrix import scores
+from kseg.metrics.scores import scores
 
 
 def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:

@@ -6,7 +6,7 @@ from conftest import run_tests_on
 FILES = [
     "tests/runtime/test_devices.py",
     "tests/runtime/test_out_of_memory.py",
-    "tests/metrics/test_metrics.py",
+    "tests/metrics/test_confusion_matrix.py",
     "tests/losses/test_losses.py",
     "tests/models/test_auxiliary_head.py",
     "tests/training/test_optimizers.py",

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from kseg import evaluate
-from kseg.metrics.confusion_matrix import scores
+from kseg.metrics.scores import scores
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.saving import load_model
 from kseg.reports.figures import losses_chart, runs_chart
@@ -22,8 +22,9 @@ import compare_backends
 import compare_torch
 import experiment_scores
 import reproduce
-from experiments import read_experiments
 from experiments_page import write_pages
+
+from experiments import read_experiments
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="starts processes on the back ends it names")
 EXTRA = ["--backbone=resnet18", "--image_size=32", "--workers=0"]
@@ -66,7 +67,7 @@ def test_a_double_normalized_run_is_scored_as_it_was_trained(reproduced, tmp_pat
     run = RunDir(reproduced[0] / "runs" / "0428-5")
     layer = load_model(run.model).get_layer("normalize")
     assert (layer.mean, layer.std) == DOUBLE_NORMALIZATION
-    evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={tmp_path / 'again.json'}", "--workers=0"])
+    evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={tmp_path / 'again.json'}", "--workers=0"])
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(run.evaluation.read_text())
 
 

@@ -1,1 +1,1 @@
-"""Metrics: confusion matrix, mIoU, boundary IoU and calibration."""
+"""Metrics: confusion matrix, scores such as mIoU and their confidence intervals, boundary IoU, calibration."""

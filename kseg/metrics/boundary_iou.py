@@ -6,15 +6,14 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX
 
 DISTANCE = 0.02
-"""How near, as a part of the image's diagonal."""
+"""Width of the boundary, as a fraction of the image's diagonal."""
 
 
 def boundary_counts(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts, for each class, the pixels in both boundaries and those in either.
+    """Counts, for each class, the pixels in both boundaries and in either. Returns int64 [num_classes, 2]: intersection, union.
 
-    label, prediction: integers [H, W]. A class's boundary is its pixels with a pixel of anything else at most d rows and columns
-    away, d being DISTANCE times the diagonal, rounded, at least 1. Ignored pixels belong to no class, and what is outside of
-    the image does not either. Returns int64 [num_classes, 2]: intersection and union.
+    label, prediction: integers [H, W]. A class's boundary is its pixels with a pixel of something else at most d rows and columns
+    away. d is DISTANCE times the diagonal, rounded, at least 1. Ignored pixels, and all outside the image, belong to no class.
     """
     counts = np.zeros((num_classes, 2), "int64")
     distance = max(1, round(DISTANCE * float(np.hypot(*label.shape))))
@@ -27,7 +26,7 @@ def boundary_counts(label: np.ndarray, prediction: np.ndarray, num_classes: int)
 
 
 def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:
-    """The pixels of a mask, bool [H, W], that an erosion by `distance` takes away."""
+    """Returns the pixels of a mask, bool [H, W], that an erosion by `distance` removes."""
     square = np.ones((2 * distance + 1, 2 * distance + 1), "uint8")
     inside = cv2.erode(mask.astype("uint8"), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & (inside == 0)

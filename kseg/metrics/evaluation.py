@@ -1,33 +1,20 @@
-"""What a model did on a split: its scores, as a table, as JSON and image by image as CSV."""
+"""The result of evaluating a model on a split: counts per image, scores, and both as text."""
 
-import csv
-import io
-import json
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kseg.data.dataset import Dataset
-from kseg.metrics.boundary_iou import DISTANCE
-from kseg.metrics.calibration import BINS, Calibration
-from kseg.metrics.confusion_matrix import LEVEL, RESAMPLES, Scores, mean_iou_interval, nanmean, scores
-from kseg.utils.files import atomic_path, write_text
-
-_MAX_MATRICES = 1 << 31
-"""Bytes of matrices that are read: those of 10,000 images of 150 classes fit."""
+from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
+from kseg.metrics.calibration import Calibration
+from kseg.metrics.scores import Scores, nanmean, scores
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model did on a split.
+    """The result of evaluating a model on a split.
 
     class_names: C names. matrices: int64 [N, C, C], one confusion matrix (true, predicted) per image. boundaries: int64 [C, 2],
-    boundary_counts of all images, and calibration, if they were asked for.
+    boundary_counts summed over the images, or None. calibration: over all pixels, or None.
     """
 
     class_names: tuple[str, ...]
@@ -37,24 +24,24 @@ class Evaluation:
 
     @property
     def confusion_matrix(self) -> np.ndarray:
-        """The whole split's counts, int64 [C, C]."""
+        """The counts of the whole split, int64 [C, C]."""
         return self.matrices.sum(0)
 
     @property
     def scores(self) -> Scores:
-        """The split's scores, from one confusion matrix."""
+        """The scores of the split, from one confusion matrix."""
         return scores(self.confusion_matrix)
 
     @property
     def boundary_iou(self) -> np.ndarray | None:
-        """float64 [C], nan for a class without a boundary; None if it was not asked for."""
+        """float64 [C], nan for a class without a boundary; None if boundaries were not counted."""
         if self.boundaries is None:
             return None
         with np.errstate(invalid="ignore"):
             return self.boundaries[:, 0] / self.boundaries[:, 1]
 
     def ranking(self) -> np.ndarray:
-        """Indices of the images with any counted pixel, from the highest mean IoU to the lowest."""
+        """Returns the indices of the images with a counted pixel, from the highest mean IoU to the lowest."""
         image_scores = np.array([scores(matrix).mean_iou for matrix in self.matrices])
         order = np.argsort(-image_scores, kind="stable")
         return order[~np.isnan(image_scores[order])]
@@ -70,7 +57,7 @@ class Evaluation:
         return f"mIoU {scores.mean_iou:.4f} (full {split} set, {count}{interval})"
 
     def table(self) -> str:
-        """Returns the classes' scores and share of labelled pixels, one class a line, then what there is of the whole."""
+        """Returns a text table: each class's scores and share of labelled pixels, then the scores of the whole split."""
         scores = self.scores
         share = scores.pixels / max(scores.pixels.sum(), 1)
         columns = {"IoU": scores.iou, "precision": scores.precision, "recall": scores.recall, "Dice": scores.dice}
@@ -95,92 +82,3 @@ class Evaluation:
         if self.calibration is not None:
             lines.append(f"expected calibration error {self.calibration.error():.4f}")
         return "\n".join(lines)
-
-
-def write_evaluation(path: Path, evaluation: Evaluation, split: str, how: Mapping[str, Any] | None = None) -> None:
-    """Writes scores and counts as JSON; what is not defined, such as the IoU of an absent class, is null.
-
-    how: how it was predicted, where not plainly, to be told as "prediction".
-    """
-    scores = evaluation.scores
-    low, high = map(_known, mean_iou_interval(evaluation.matrices))
-    content: dict[str, Any] = {
-        "split": split,
-        "images": len(evaluation.matrices),
-        "mean_iou": _known(scores.mean_iou),
-        "mean_iou_interval": {"low": low, "high": high, "level": LEVEL, "resamples": RESAMPLES},
-        "mean_dice": _known(scores.mean_dice),
-        "mean_precision": _known(scores.mean_precision),
-        "mean_class_accuracy": _known(scores.mean_class_accuracy),
-        "frequency_weighted_iou": _known(scores.frequency_weighted_iou),
-        "pixel_accuracy": _known(scores.pixel_accuracy),
-        "constant_mean_iou": _known(scores.constant_mean_iou),
-        "class_names": list(evaluation.class_names),
-        "iou": [_known(value) for value in scores.iou],
-        "dice": [_known(value) for value in scores.dice],
-        "precision": [_known(value) for value in scores.precision],
-        "recall": [_known(value) for value in scores.recall],
-        "confusion_matrix": evaluation.confusion_matrix.tolist(),
-    }
-    if (boundary := evaluation.boundary_iou) is not None:
-        content["boundary"] = {
-            "distance": DISTANCE,
-            "mean_iou": _known(nanmean(boundary)),
-            "iou": [_known(value) for value in boundary],
-        }
-    if (calibration := evaluation.calibration) is not None:
-        content["calibration"] = {
-            "bins": BINS,
-            "expected_error": _known(calibration.error()),
-            "pixels": calibration.pixels.tolist(),
-            "right": calibration.right.tolist(),
-            "confidence": calibration.confidence.tolist(),
-        }
-    if how:
-        content["prediction"] = dict(how)
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_per_image(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
-    """Writes a CSV with a line an image, in the data set's order; what is not defined is empty.
-
-    Columns: name, height, width, labelled_pixels, mean_iou, pixel_accuracy, and iou:CLASS for each class.
-    """
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    heads = ["name", "height", "width", "labelled_pixels", "mean_iou", "pixel_accuracy"]
-    writer.writerow(heads + [f"iou:{name}" for name in evaluation.class_names])
-    for index, matrix in enumerate(evaluation.matrices):
-        image = scores(matrix)
-        values = ["" if np.isnan(v) else float(v) for v in (image.mean_iou, image.pixel_accuracy, *image.iou)]
-        writer.writerow([dataset.name(index), *dataset.size(index), int(matrix.sum()), *values])
-    with atomic_path(path) as temporary:
-        temporary.write_text(file.getvalue(), encoding="utf-8", newline="")
-
-
-def write_matrices(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
-    """Writes every image's confusion matrix, for comparing runs: an .npz of `names` [N] and `matrices` int64 [N, C, C]."""
-    names = np.array([dataset.name(index) for index in range(len(dataset))], dtype=str)
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, names=names, matrices=evaluation.matrices)
-
-
-def read_matrices(path: Path) -> tuple[tuple[str, ...], np.ndarray] | None:
-    """Returns (names, matrices) as write_matrices wrote them; None if there is no such file, or it is damaged or too large."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MAX_MATRICES:
-                return None
-        with np.load(path, allow_pickle=False) as content:
-            names, matrices = content["names"], content["matrices"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    if names.ndim != 1 or names.dtype.kind != "U" or matrices.dtype.kind != "i":
-        return None
-    if matrices.ndim != 3 or len(matrices) != len(names) or matrices.shape[1] != matrices.shape[2]:
-        return None
-    return tuple(names.tolist()), matrices
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

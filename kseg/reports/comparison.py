@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 
 from kseg.config import TrainConfig, better, flatten
-from kseg.metrics.confusion_matrix import mean_iou_difference
-from kseg.metrics.evaluation import read_matrices
-from kseg.runtime.run_dir import RunDir, best_epoch
+from kseg.metrics.bootstrap import mean_iou_difference
+from kseg.metrics.evaluation_files import read_matrices
+from kseg.runtime.metrics_csv import best_epoch
+from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
 _NO_SETTING = ("run_dir", "resume", "report", "compilation_cache")  # the model is the same whatever they say
@@ -153,7 +154,7 @@ def _data(run: Compared) -> str:
 
 
 def difference(first: Compared, other: Compared) -> tuple[float, float] | None:
-    """The interval of other's mIoU minus first's (kseg.metrics.confusion_matrix.mean_iou_difference); None unless both runs keep the matrices of
+    """The interval of other's mIoU minus first's (kseg.metrics.bootstrap.mean_iou_difference); None unless both runs keep the matrices of
     the same images.
     """
     if not_comparable(first, other) or not first.images or set(first.images) != set(other.images):

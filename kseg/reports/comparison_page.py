@@ -9,7 +9,7 @@ import numpy as np
 
 from kseg.config.fields import as_typed
 from kseg.data.palette import IGNORED
-from kseg.metrics.confusion_matrix import LEVEL
+from kseg.metrics.bootstrap import LEVEL
 from kseg.reports.comparison import Compared, difference, differing_settings, not_comparable
 from kseg.reports.figures import compared_chart
 from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page

@@ -1,4 +1,4 @@
-"""The pictures of a report: which images it shows, and each as image, label, prediction and errors."""
+"""Chooses the example images of a report and draws each as image, label, prediction and errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,19 +8,19 @@ import numpy as np
 from kseg.data.dataset import Dataset, Sample
 from kseg.data.palette import IGNORED, colorize, stripes
 from kseg.inference.predictor import Predictor
-from kseg.metrics.confusion_matrix import scores
 from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.scores import scores
 from kseg.reports.html import data_uri, encode, hex_colors, shrink
 
 WRONG = (214, 20, 20)
-"""RGB of wrong pixels in an error map, whose other pixels are grey."""
+"""RGB of wrong pixels in an error map; its other pixels are grey."""
 
-_GAP = 8  # columns of white between panels
-_EXAMPLES = 3  # of each: best, median, worst
+_GAP = 8  # white columns between panels
+_EXAMPLES = 3  # images in each of the groups best, median and worst
 
 
 def examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Returns the groups of examples as the page shows them, and a PNG (image, label, prediction, errors) of each by its name."""
+    """Returns the groups of examples for the template, and the figures: PNG by name, image, label, prediction, errors side by side."""
     chosen = [
         (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
     ]
@@ -52,7 +52,7 @@ def examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> 
 
 
 def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
-    """Image indices of the groups best, median and worst (the worst first), no image twice; empty groups are left out."""
+    """Returns image indices by group: best, median, worst (worst first). No image is in two groups; empty groups are left out."""
     some, more = divmod(min(len(ranking), 3 * _EXAMPLES), 3)
     best, worst = some + (more > 0), some + (more > 1)
     start = best + (len(ranking) - best - worst - some) // 2
@@ -62,17 +62,17 @@ def _choose(ranking: np.ndarray) -> dict[str, list[int]]:
 
 
 def example_panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
-    """What an example's figure shows from left to right: image, label, prediction and errors, uint8 [h, w, 3]."""
+    """Returns the panels of an example, from left to right: image, label, prediction, errors, uint8 [h, w, 3]."""
     return [*panels(sample, prediction, ignore_index), error_map(sample, prediction, ignore_index)]
 
 
 def example_image(figure: np.ndarray) -> np.ndarray:
-    """The image of an example's figure: the first of its four panels."""
+    """Returns the first of the four panels of an example's figure: the image."""
     return figure[:, : max(1, (figure.shape[1] - 3 * _GAP) // 4)]
 
 
 def panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np.ndarray]:
-    """Image, label and prediction, uint8 [h, w, 3], small by kseg.reports.html.shrink; ignored pixels are hatched in the last two."""
+    """Returns image, label and prediction, uint8 [h, w, 3], downscaled by shrink. Ignored pixels are hatched in the last two."""
     image, nearest = shrink(sample.image)
     h, w = image.shape[:2]
     ignored = sample.label[nearest] == ignore_index
@@ -85,7 +85,7 @@ def panels(sample: Sample, prediction: np.ndarray, ignore_index: int) -> list[np
 
 
 def error_map(sample: Sample, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
-    """The pale grey image with wrong pixels in red and ignored ones hatched, uint8 [h, w, 3], small as panels are."""
+    """Returns the image in pale grey with wrong pixels in red and ignored ones hatched, uint8 [h, w, 3], downscaled by shrink."""
     image, nearest = shrink(sample.image)
     label = sample.label[nearest]
     grey = (image.mean(-1, keepdims=True) * 0.6 + 102).round().astype("uint8").repeat(3, -1)
@@ -96,6 +96,6 @@ def error_map(sample: Sample, prediction: np.ndarray, ignore_index: int) -> np.n
 
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of one height, uint8 [h, w, 3], from left to right with white between them."""
+    """Joins images of one height, uint8 [h, w, 3], from left to right with white gaps."""
     gap = np.full((len(pictures[0]), _GAP, 3), 255, "uint8")
     return np.hstack([pictures[0], *(part for picture in pictures[1:] for part in (gap, picture))])

@@ -1,4 +1,4 @@
-"""The charts of a report, drawn with matplotlib's objects; pyplot and its global state are not used."""
+"""Draws the charts of the pages with matplotlib, without pyplot and its global state."""
 
 import functools
 import io
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kseg.data.palette import palette
-from kseg.metrics.confusion_matrix import Scores
+from kseg.metrics.scores import Scores
 
 DPI = 144
-"""Pixels of a chart per 72 points: one and a half for each CSS pixel of the page, so that a dense screen shows it sharp."""
+"""Pixels per inch: 1.5 for each CSS pixel, so that charts are sharp on dense screens."""
 
-_NAME_LENGTH = 26  # characters of a class name in a figure; the table has all of them
+_NAME_LENGTH = 26  # characters of a class name in a chart; the table beside it has the whole name
 _STYLE = {
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False, "savefig.dpi": DPI, "figure.constrained_layout.use": True,
@@ -25,13 +25,13 @@ _TRAIN, _VAL, _BEST = "#7f8ea3", "#0072b2", "#d55e00"
 
 
 def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """Makes a function that draws a figure one that returns it as PNG, whatever the user's matplotlibrc says."""
+    """Decorates a function that draws a figure: it returns the figure as PNG, independent of the user's matplotlibrc."""
 
     @functools.wraps(draw)
     def drawn(*arguments):
         buffer = io.BytesIO()
         with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the page's table has the name
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box; the table has the name
             draw(*arguments).savefig(buffer, format="png")
         return buffer.getvalue()
 
@@ -40,9 +40,10 @@ def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
 
 @_png
 def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    """Loss, mean IoU and learning rate over the epochs, one above the other.
+    """Draws loss, mean IoU and learning rate over the epochs, one above the other.
 
-    metrics: an epoch each, by the columns of metrics.csv, "epoch" from 1; a column may be missing or nan. best_epoch is marked.
+    metrics: one mapping an epoch with the columns of metrics.csv, "epoch" from 1; columns may be missing or nan. best_epoch:
+    marked by a line.
     """
     epochs = [row["epoch"] for row in metrics]
     panels = {"Loss": ("loss", "val_loss"), "mIoU": ("mean_iou", "val_mean_iou"), "Learning rate": ("learning_rate",)}
@@ -70,7 +71,7 @@ def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Fig
 
 @_png
 def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
-    """A bar a class, the best first and absent ones last, with its IoU, and its labelled pixels and their share."""
+    """Draws the IoU of each class as a bar, best first and absent ones last, with its labelled pixels and their share."""
     share = scores.pixels / max(scores.pixels.sum(), 1)
     order = np.argsort(-np.nan_to_num(scores.iou, nan=-1.0), kind="stable")
     figure = Figure(figsize=(7, 1.1 + 0.26 * len(order)))
@@ -94,13 +95,13 @@ def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
 
 @_png
 def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
-    """The confusion matrix (counts [C, C]), each row divided by its sum; rows without labelled pixels are grey."""
+    """Draws the confusion matrix (counts [C, C]) with each row divided by its sum; rows without labelled pixels are grey."""
     count = len(class_names)
     sums = matrix.sum(1, keepdims=True)
     rows = np.where(sums > 0, matrix / np.maximum(sums, 1), np.nan)
     side = 2.6 + max(0.46 if count <= 15 else 0.26, 1.2 / count) * count
     figure = Figure(figsize=(side + 0.8 * (count > 15), side))
-    percent = 15 < count <= 40  # larger cells' text says hundredths, smaller ones' whole per cents of what is worth reading
+    percent = 15 < count <= 40  # small cells show per cents without decimals
     ax = figure.subplots()
     ax.set_facecolor("#d9d9d9")
     shown = ax.imshow(rows, cmap="Blues", vmin=0, vmax=1)
@@ -116,7 +117,7 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
             text = f"{value:.0%}"[:-1]
             ax.text(predicted, true, text, ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "#222")
     if count > 15:
-        label = "share of the true class's pixels" + ("; the numbers are per cents" if percent else "")
+        label = "share of the true class's pixels" + ("; numbers in per cent" if percent else "")
         figure.colorbar(shown, ax=ax, shrink=0.7, pad=0.02, label=label)
     _name_ticks(ax.yaxis, class_names)
     _name_ticks(ax.xaxis, class_names, rotation=90)
@@ -128,7 +129,7 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
 
 @_png
 def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggestion: float | None) -> Figure:
-    """The losses of a learning-rate range test over the rates, [N] each and log scale, as they are and smoothed."""
+    """Draws the losses of a learning-rate range test, raw and smoothed, over the rates (arrays [N], log scale)."""
     figure = Figure(figsize=(7, 4))
     ax = figure.subplots()
     ax.plot(rates, losses, color=_TRAIN, alpha=0.5, linewidth=1, label="loss of a step")
@@ -137,7 +138,7 @@ def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, sugges
         ax.axvline(suggestion, color=_BEST, linestyle="--", linewidth=1, label=f"suggestion ({suggestion:.2g})")
     ax.set_xscale("log")
     low, high = float(np.min([losses.min(), smooth.min()])), float(smooth[: max(len(smooth) // 10, 1)].max())
-    ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low) if high > low else None)  # what diverges leaves the picture
+    ax.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low) if high > low else None)  # a diverging loss is cut off
     ax.set_title("Loss")
     ax.set_xlabel("learning rate")
     ax.grid(alpha=0.25)
@@ -147,7 +148,7 @@ def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, sugges
 
 @_png
 def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
-    """Bars of each class's share of the labelled pixels (0..1, [C]), one bar a split, in the order of the classes; log scale."""
+    """Draws each class's share of the labelled pixels (0..1, [C]) as bars, one for each split, on a log scale."""
     figure = Figure(figsize=(7, 1.2 + (0.14 + 0.16 * len(shares)) * len(class_names)))
     ax = figure.subplots()
     rows, height = np.arange(len(class_names)), 0.8 / len(shares)
@@ -170,7 +171,7 @@ def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) ->
 
 @_png
 def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
-    """Histograms of the images' widths and heights; sizes: {split: {(height, width): images}}."""
+    """Draws histograms of image widths and heights. sizes: {split: {(height, width): number of images}}."""
     figure = Figure(figsize=(7, 2.6))
     axes = figure.subplots(1, 2)
     counted = [np.array([*split.keys()]).reshape(-1, 2) for split in sizes.values()]
@@ -186,7 +187,7 @@ def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
         ax.set_xlabel("pixels")
         if high > low:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        else:  # a bar in the middle
+        else:  # one bar, in the middle
             ax.set_xticks([low])
             ax.set_xlim(low - 3, low + 3)
     axes[0].set_ylabel("images")
@@ -195,7 +196,7 @@ def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
 
 
 def short_count(count: int) -> str:
-    """A number of pixels in at most five characters: 999, 12.3k, 4.56M, 123G."""
+    """Formats a number of pixels in at most five characters: 999, 12.3k, 4.56M, 123G."""
     value = float(count)
     for unit in ("", "k", "M", "G"):
         if value < 999.5 or unit == "G":
@@ -206,7 +207,7 @@ def short_count(count: int) -> str:
 
 
 def _beside(ax, row, *texts, **options):
-    """Writes three texts at the right of a row of the axes, as columns."""
+    """Writes three texts as columns to the right of a row of the axes."""
     for text, offset in zip(texts, (46, 94, 138), strict=True):
         place = {"xy": (1, row), "xycoords": ax.get_yaxis_transform(), "xytext": (offset, 0), "textcoords": "offset points"}
         ax.annotate(text, **place, ha="right", va="center", **options)
@@ -219,7 +220,7 @@ def _short(name: str, length: int = _NAME_LENGTH) -> str:
 
 
 def _name_ticks(axis, names, **options):
-    """One tick a class. Names are not read as formulas, unprintable characters are replaced, long names cut in the middle."""
+    """Sets one tick for each class. Names are shortened and never read as formulas."""
     labels = [_short(name) for name in names]
     axis.set_ticks(range(len(labels)), labels, parse_math=False, **options)
     axis.set_tick_params(length=0)
@@ -227,7 +228,7 @@ def _name_ticks(axis, names, **options):
 
 @_png
 def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
-    """Losses of runs on the same batches, by name, averaged over `window` steps, and below how far they are from the first."""
+    """Draws losses of runs on the same batches, averaged over `window` steps, and below their difference from the first run."""
     figure = Figure(figsize=(7, 5.4))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     colors, styles = (_VAL, _BEST, _TRAIN), ("-", "--", ":")
@@ -249,13 +250,13 @@ def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
 
 @_png
 def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epochs: Mapping[str, int]) -> Figure:
-    """The validation mIoU and loss of runs over the epochs, by name; each run's epochs as for curves_chart, its best marked."""
+    """Draws the validation mIoU and loss of several runs over the epochs. runs: {name: metrics as for curves_chart}."""
     figure = Figure(figsize=(7, 6 + 0.24 * len(runs)))
     above, below = figure.subplots(2, 1, sharex=True)
     colors = palette(len(runs) + 1)[1:] / 255
     for number, (name, rows) in enumerate(runs.items()):
         epochs = np.array([row["epoch"] for row in rows])
-        label = f" {_short(name, 60)}"  # matplotlib leaves labels that begin with _ out
+        label = f" {_short(name, 60)}"  # matplotlib hides labels that begin with _
         look = {"color": colors[number], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8, "label": label}
         for ax, column in ((above, "val_mean_iou"), (below, "val_loss")):
             values = np.array([row.get(column, np.nan) for row in rows])
@@ -277,14 +278,14 @@ def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epoch
 
 @_png
 def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """The validation mIoU of runs by epoch, from 1; curves: {name: a value an epoch}."""
+    """Draws the validation mIoU of several runs over the epochs. curves: {name: one value for each epoch}."""
     figure = Figure(figsize=(8, 5))
     ax = figure.subplots()
     colors = palette(len(curves)) / 255
     for number, (name, values) in enumerate(curves.items()):
         epochs = np.arange(1, len(values) + 1)
         ax.plot(epochs, values, "-o" if number % 2 else "--s", color=colors[number], markersize=3.5, label=name)
-    ax.set_title("Validation mIoU at the input's size")
+    ax.set_title("Validation mIoU at input size")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("epoch")

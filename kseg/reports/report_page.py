@@ -11,8 +11,9 @@ from kseg.config import TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
 from kseg.data.palette import IGNORED
 from kseg.inference.predictor import Predictor
-from kseg.metrics.confusion_matrix import LEVEL, mean_iou_interval, scores
+from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.scores import scores
 from kseg.reports.examples import examples
 from kseg.reports.figures import confusion_chart, curves_chart, iou_chart
 from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page

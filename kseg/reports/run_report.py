@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from kseg.config import EvaluateConfig, ReportConfig, better
-from kseg.runtime.run_dir import RunDir, best_epoch
+from kseg.runtime.metrics_csv import best_epoch
+from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
 
@@ -16,7 +17,7 @@ def _rewrite(config: ReportConfig) -> tuple[Path, str]:
     from kseg.data.loading.pipeline import sample_errors
     from kseg.data.loading.worker_pool import worker_pool
     from kseg.inference.load import open_trained
-    from kseg.metrics.evaluation import write_matrices
+    from kseg.metrics.evaluation_files import write_matrices
     from kseg.reports.report_page import write_report
     from kseg.runtime.compilation_cache import enable_compilation_cache
 

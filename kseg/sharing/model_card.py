@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from kseg.config import HubConfig, TrainConfig, flag_lines
-from kseg.metrics.confusion_matrix import Scores, scores
+from kseg.metrics.scores import Scores, scores
 from kseg.models.model_info import ModelInfo
 from kseg.reports.html import template
 from kseg.runtime.run_dir import RunDir

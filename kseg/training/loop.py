@@ -22,7 +22,8 @@ from kseg.data.loading.samples import batch_names
 from kseg.data.loading.worker_pool import WorkerPool, worker_pool
 from kseg.inference.predictor import Predictor
 from kseg.losses import build_loss
-from kseg.metrics.evaluation import Evaluation, write_evaluation, write_matrices
+from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.evaluation_files import write_evaluation, write_matrices
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.backbones.registry import check_backbone
 from kseg.models.registry import MODELS

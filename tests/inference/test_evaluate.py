@@ -14,10 +14,13 @@ from scipy import ndimage
 
 from kseg import evaluate, predict
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
+from kseg.metrics.bootstrap import mean_iou_interval
 from kseg.metrics.boundary_iou import boundary_counts
 from kseg.metrics.calibration import Calibration
-from kseg.metrics.confusion_matrix import confusion_matrices, mean_iou_interval, scores
-from kseg.metrics.evaluation import Evaluation, write_evaluation
+from kseg.metrics.confusion_matrix import confusion_matrices
+from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.evaluation_files import write_evaluation
+from kseg.metrics.scores import scores
 from kseg.models.saving import save_model
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError

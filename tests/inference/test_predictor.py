@@ -13,8 +13,9 @@ from kseg.data.augmentation.augmenter import Augmenter
 from kseg.inference.predictor import Predictor, Windows
 from kseg.inference.tta import mean_probabilities, views
 from kseg.metrics.calibration import Calibration
-from kseg.metrics.confusion_matrix import scores
-from kseg.metrics.evaluation import Evaluation, write_evaluation
+from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.evaluation_files import write_evaluation
+from kseg.metrics.scores import scores
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from report_pages import CONFIG, Pictures, decode, report, write_metrics
 
 from kseg.config import DataConfig, TrainConfig
 from kseg.data.palette import IGNORED, colorize, palette
-from kseg.metrics.confusion_matrix import scores
 from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.scores import scores
 from kseg.reports.examples import WRONG
 
 

@@ -14,13 +14,15 @@ from tiny_model import flags
 from kseg import report as command
 from kseg import train
 from kseg.config import SelectionConfig
-from kseg.metrics.confusion_matrix import mean_iou_difference, mean_iou_interval, scores
-from kseg.metrics.evaluation import read_matrices, write_evaluation, write_matrices
+from kseg.metrics.bootstrap import mean_iou_difference, mean_iou_interval
+from kseg.metrics.evaluation_files import read_matrices, write_evaluation, write_matrices
+from kseg.metrics.scores import scores
 from kseg.models.saving import load_model
 from kseg.reports.comparison import differing_settings, not_comparable, read_runs
 from kseg.reports.figures import short_count
 from kseg.reports.report_page import hardest_classes
-from kseg.runtime.run_dir import RunDir, best_epoch
+from kseg.runtime.metrics_csv import best_epoch
+from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
 

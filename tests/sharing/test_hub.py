@@ -16,7 +16,8 @@ from tiny_model import random_model
 from kseg import hub
 from kseg.config import DataConfig, TrainConfig
 from kseg.config.share import HubConfig
-from kseg.metrics.evaluation import Evaluation, write_evaluation
+from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.evaluation_files import write_evaluation
 from kseg.models.layers import precision
 from kseg.models.model_info import ModelInfo
 from kseg.models.saving import save_model

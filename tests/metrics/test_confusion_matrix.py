@@ -2,11 +2,12 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.metrics.confusion_matrix import ConfusionMatrix, _count_by_adding, _count_by_comparing, confusion_matrices, scores
+from kseg.metrics.confusion_matrix import ConfusionMatrix, _count_by_adding, _count_by_comparing, confusion_matrices
+from kseg.metrics.scores import scores
 
 
 def count_with_numpy(label, prediction, num_classes, ignore_index=255):
-    """The definition: one by one."""
+    """The definition: counts pixel by pixel."""
     matrix = np.zeros((num_classes, num_classes), "int64")
     for t, p in zip(label.ravel(), prediction.ravel(), strict=True):
         if t != ignore_index:
@@ -43,7 +44,7 @@ def test_counts_per_image(split):
 
 
 def test_both_ways_to_count_agree(rng):
-    """A GPU compares, a CPU adds."""
+    """A GPU counts by comparing, a CPU by adding."""
     cell = rng.integers(0, 10, (3, 50)).astype("int32")
     expected = [np.bincount(row, minlength=10)[:9] for row in cell]
     for count in (_count_by_adding, _count_by_comparing):

@@ -25,7 +25,7 @@ def _flag(field: Any, hint: Any) -> list[str]:
     default, text = as_typed(field.default), field.metadata["help"]
     if default not in (None, "", False):
         text += f" [{'yes' if default is True else default}]"
-    value = "" if hint is bool else f"={_placeholder(field, hint)}"
+    value = "" if hint is bool else f"={placeholder(field, hint)}"
     return _entry(f"  --{'[no]' if hint is bool else ''}{field.name}{value}", text)
 
 
@@ -35,7 +35,7 @@ def _entry(head: str, text: str) -> list[str]:
     return first + [" " * (_LEFT + 2) + line for line in lines]
 
 
-def _placeholder(field: Any, hint: Any) -> str:
+def placeholder(field: Any, hint: Any) -> str:
     """Returns what stands for a flag's value, such as FILE or N."""
     if field.metadata["value"] or field.metadata["choices"]:
         return field.metadata["value"] or "|".join(field.metadata["choices"])

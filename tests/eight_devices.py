@@ -75,7 +75,7 @@ def test_equal_weights_give_equal_counts(runs, tiny_coco, tmp_path):
     scores = []
     for distribution in ("none", "data_parallel"):
         file = tmp_path / f"{distribution}.json"
-        evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--distribution={distribution}", f"--output={file}"])
+        evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--distribution={distribution}", f"--output={file}"])
         scores.append(json.loads(file.read_text()))
     assert scores[0] == scores[1] == json.loads(run.evaluation.read_text())
 
@@ -89,7 +89,7 @@ def test_equal_weights_give_equal_counts(runs, tiny_coco, tmp_path):
             f"--output={file}",
             f"--distribution={distribution}",
         ]
-        evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", *flags])
+        evaluate.main(["kseg.evaluate", f"--model={run.path}", *flags])
         averaged.append(json.loads(file.read_text()))
     assert averaged[0]["confusion_matrix"] == averaged[1]["confusion_matrix"] != scores[0]["confusion_matrix"]
     assert averaged[0]["boundary"] == averaged[1]["boundary"]

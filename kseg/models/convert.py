@@ -16,16 +16,16 @@ def convert(config: ConvertConfig) -> str:
     checkpoint, out = Path(config.checkpoint), Path(config.output)
     kinds = (".keras",) if config.to == "keras" else (".safetensors", ".pth")
     if out.suffix not in kinds:
-        raise KsegError(f"--out={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
+        raise KsegError(f"--output={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
     if out.exists() and not config.overwrite:
-        raise KsegError(f"--out={out} exists; name another file, or pass --overwrite")
+        raise KsegError(f"--output={out} exists; name another file, or pass --overwrite")
     if not checkpoint.is_file():
         raise KsegError(f"--checkpoint={checkpoint}: no such file")
     enable_compilation_cache(config.compilation_cache)
     try:
         return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
     except OSError as error:
-        raise KsegError(f"--out={out}: {error.strerror or error}") from None
+        raise KsegError(f"--output={out}: {error.strerror or error}") from None
 
 
 def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
@@ -73,5 +73,5 @@ def write_state_dict(state: Mapping[str, Any], path: Path) -> None:
         try:
             import torch
         except ModuleNotFoundError:
-            raise KsegError(f"--out={path}: writing it needs torch; install it, or write a .safetensors") from None
+            raise KsegError(f"--output={path}: writing it needs torch; install it, or write a .safetensors") from None
         torch.save({key: torch.from_numpy(array) for key, array in state.items()}, temporary)

@@ -140,7 +140,7 @@ def test_a_run_with_an_auxiliary_head(tiny_coco, levels, tmp_path):
     assert last.loss.weights == [1.0, 0.5] and last.loss.losses[0].parameters == {"label_smoothing": 0.1}
     assert load_model(run.model).output.shape == (None, None, None, 4)
     run.model.unlink()  # as in a run that was stopped
-    evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={tmp_path / 'again.json'}"])
+    evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={tmp_path / 'again.json'}"])
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(run.evaluation.read_text())
 
 

@@ -101,7 +101,7 @@ def test_a_run(tiny_coco, tmp_path):
     assert type(last) is ChunkedLoss and last.bands == 5
     assert load_model(run.model)(np.zeros((1, 48, 64, 3))).shape == (1, 48, 64, 4)
     file = tmp_path / "again.json"
-    evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={file}"])
+    evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={file}"])
     assert json.loads(file.read_text()) == json.loads(run.evaluation.read_text())
 
 

@@ -39,12 +39,12 @@ def run(*flags):
 
 
 def test_there_and_back(peer, checkpoint, tmp_path, capsys):
-    run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--out={tmp_path / 'model.keras'}")
+    run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--output={tmp_path / 'model.keras'}")
     text = capsys.readouterr().out
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() in text
     assert "tensors named as smp do" in text
     for name in ("w.safetensors", "w.pth"):
-        run("--to=torch", f"--checkpoint={tmp_path / 'model.keras'}", f"--out={tmp_path / name}")
+        run("--to=torch", f"--checkpoint={tmp_path / 'model.keras'}", f"--output={tmp_path / name}")
     states = load_file(tmp_path / "w.safetensors"), torch.load(tmp_path / "w.pth", weights_only=True)
     expected = {key: value.clone() for key, value in peer.state_dict().items()}
     for state in states:
@@ -59,7 +59,7 @@ def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
         "--model=fpn",
         "--backbone=resnet18",
         "--num_classes=5",
-        f"--out={tmp_path / 'm.keras'}",
+        f"--output={tmp_path / 'm.keras'}",
     )
     with pytest.raises(
         KsegError, match=r"head segmentation_head\.0 has 3 classes, the model's 5; use num_classes=3, .*--reset_head"
@@ -76,19 +76,19 @@ def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--out=m.keras"], "--checkpoint is missing: name the file to read"),
+        (["--output=m.keras"], "--checkpoint is missing: name the file to read"),
         (["--checkpoint=c.pth"], "--out is missing: name the file to write"),
-        (["--checkpoint=c.pth", "--out=m.keras"], "--model is missing"),
-        (["--checkpoint=c.pth", "--out=m.keras", "--model=fpn"], "--num_classes is missing"),
-        (["--checkpoint=c.pth", "--out=m.h5", *FLAGS], "--out=m.h5: with --to=keras its name must end with .keras"),
-        (["--checkpoint=c.pth", "--out=m.keras", *FLAGS], "--checkpoint=c.pth: no such file"),
+        (["--checkpoint=c.pth", "--output=m.keras"], "--model is missing"),
+        (["--checkpoint=c.pth", "--output=m.keras", "--model=fpn"], "--num_classes is missing"),
+        (["--checkpoint=c.pth", "--output=m.h5", *FLAGS], "--output=m.h5: with --to=keras its name must end with .keras"),
+        (["--checkpoint=c.pth", "--output=m.keras", *FLAGS], "--checkpoint=c.pth: no such file"),
         (
-            ["--checkpoint=there.keras", "--out=there.keras", *FLAGS],
-            "--out=there.keras exists; name another file, or pass --over",
+            ["--checkpoint=there.keras", "--output=there.keras", *FLAGS],
+            "--output=there.keras exists; name another file, or pass --over",
         ),
-        (["--to=torch", "--checkpoint=c", "--out=w.pth", "--model=fpn"], "--model does not go with --to=torch"),
-        (["--to=torch", "--checkpoint=there.keras", "--out=w.bin"], "its name must end with .safetensors or .pth"),
-        (["--to=torch", "--checkpoint=there.keras", "--out=w.pth"], "there.keras: not a .keras model file, or a damaged one"),
+        (["--to=torch", "--checkpoint=c", "--output=w.pth", "--model=fpn"], "--model does not go with --to=torch"),
+        (["--to=torch", "--checkpoint=there.keras", "--output=w.bin"], "its name must end with .safetensors or .pth"),
+        (["--to=torch", "--checkpoint=there.keras", "--output=w.pth"], "there.keras: not a .keras model file, or a damaged one"),
     ],
 )
 def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch):

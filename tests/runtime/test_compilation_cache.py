@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's 
 PROGRAM = """
 import json, warnings
 import jax
-from kseg.compilation_cache import enable_compilation_cache
+from kseg.runtime.compilation_cache import enable_compilation_cache
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event.rpartition("/")[2]))
 folder = enable_compilation_cache(SETTING)
@@ -66,7 +66,7 @@ def test_folders_that_cannot_be(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(KsegError, match=r"^--compilation_cache=.*file: cannot be written \(.*\); name another folder, or none$"):
-        evaluate(["kseg.evaluate", "--run_dir=r", f"--compilation_cache={file}"])
+        evaluate(["kseg.evaluate", "--model=r", f"--compilation_cache={file}"])
     with pytest.raises(KsegError, match=r"^--compilation_cache=: name a folder"):
         enable_compilation_cache("")
     monkeypatch.setenv("KSEG_CACHE", str(file))

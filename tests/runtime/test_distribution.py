@@ -162,7 +162,7 @@ def test_other_backends(backend, reference, tmp_path):
     run = copy_until(reference, 0, tmp_path / "run")
     assert f"backend {backend} " in finish(start("--resume", f"--run_dir={run.path}", KERAS_BACKEND=backend))
     np.testing.assert_allclose(rows(run), rows(reference), rtol=1e-4)
-    evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={tmp_path / 'here.json'}"])
+    evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={tmp_path / 'here.json'}"])
     there, here = (json.loads(path.read_text()) for path in (run.evaluation, tmp_path / "here.json"))
     counts, expected = np.array(here.pop("confusion_matrix")), np.array(there.pop("confusion_matrix"))
     assert counts.sum() == expected.sum()

@@ -42,7 +42,7 @@ def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path
     assert early.read_config() == run.read_config()
     scores = []
     for folder in (run, early):
-        evaluate.main(["kseg.evaluate", f"--run_dir={folder.path}", "--workers=0", f"--output={tmp_path / 'scores.json'}"])
+        evaluate.main(["kseg.evaluate", f"--model={folder.path}", "--workers=0", f"--output={tmp_path / 'scores.json'}"])
         scores.append(json.loads((tmp_path / "scores.json").read_text()))
     assert scores[0] == scores[1]
 
@@ -51,11 +51,11 @@ def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path
     ("change", "version", "says"),
     [
         (
-            {"config_format": 3},
+            {"config_format": 4},
             "9.0",
-            r"config.json: its format is 3, and this kseg reads up to 2: .*\(the run is of kseg '9.0', ",
+            r"config.json: its format is 4, and this kseg reads up to 3: .*\(the run is of kseg '9.0', ",
         ),
-        ({"config_format": "x"}, None, "its format is 'x', and this kseg reads up to 2"),
+        ({"config_format": "x"}, None, "its format is 'x', and this kseg reads up to 3"),
         ({"config_format": True}, None, "its format is True"),
         ({"teacher": "big"}, "9.0", r"unknown field 'teacher' \(the run is of kseg '9.0', this is "),
         ({"teacher": "big"}, None, "unknown field 'teacher'$"),
@@ -64,7 +64,7 @@ def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path
 )
 def test_a_run_of_a_later_version_is_refused_with_the_reason(run, tmp_path, change, version, says):
     later = copy_of(run, tmp_path / "later", json.loads(run.config.read_text()) | change, version)
-    for flags in ([f"--run_dir={later.path}"], [f"--run_dir={run.path}", f"--ensemble={later.path}"]):
+    for flags in ([f"--model={later.path}"], [f"--model={run.path}", f"--ensemble={later.path}"]):
         with pytest.raises(KsegError, match=says) as error:
             evaluate.main(["kseg.evaluate", *flags])
         assert "\n" not in str(error.value)

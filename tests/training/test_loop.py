@@ -90,7 +90,7 @@ def test_class_weights_reach_the_loss(tiny_coco, tmp_path):
 def test_evaluate_gives_the_same_number_to_the_last_digit(trained, tmp_path):
     run, _, _ = trained
     file = tmp_path / "again.json"
-    out = _capture(lambda: evaluate.main(["kseg.evaluate", f"--run_dir={run.path}", f"--output={file}"]))
+    out = _capture(lambda: evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={file}"]))
     assert json.loads(file.read_text()) == json.loads(run.evaluation.read_text())
     assert out.strip().splitlines()[-1].startswith("mIoU ")
 
@@ -100,7 +100,7 @@ def test_evaluate_other_data(trained, tiny_coco, tmp_path):
     shutil.copytree(tiny_coco, tmp_path / "moved")
     out = _capture(
         lambda: evaluate.main(
-            ["kseg.evaluate", f"--run_dir={run.path}", "--split=train", f"--data_dir={tmp_path / 'moved'}", "--batch_size=3"]
+            ["kseg.evaluate", f"--model={run.path}", "--split=train", f"--data_dir={tmp_path / 'moved'}", "--batch_size=3"]
         )
     )
     assert "(full train set, 9 images, 4 classes" in out
@@ -162,7 +162,7 @@ def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_pat
         np.testing.assert_array_equal(found, value)
     save_model(model, tmp_path / "back.keras")
     back, file = tmp_path / "back.keras", tmp_path / "scores.json"
-    data = (f"--model_file={back}", "--dataset=coco", f"--data_dir={tiny_coco}", "--image_size=48x64", "--batch_size=4")
+    data = (f"--model={back}", "--dataset=coco", f"--data_dir={tiny_coco}", "--image_size=48x64", "--batch_size=4")
     _capture(lambda: evaluate.main(["kseg.evaluate", *data, f"--output={file}"]))
     assert json.loads(file.read_text())["mean_iou"] == json.loads(run.evaluation.read_text())["mean_iou"]
 
@@ -176,7 +176,7 @@ def test_a_killed_run_can_be_evaluated(tiny_coco, tmp_path):
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    out = _capture(lambda: evaluate.main(["kseg.evaluate", f"--run_dir={run.path}"]))
+    out = _capture(lambda: evaluate.main(["kseg.evaluate", f"--model={run.path}"]))
     assert "(full val set, 5 images, 4 classes" in out
     assert "checkpoints" in out.splitlines()[-1]
 
@@ -242,7 +242,7 @@ def test_a_run_dir_that_cannot_be_written(tiny_coco, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such folder"), ({}, "not a run directory of kseg"), ({"config.json": "{"}, "not a kseg configuration")],
+    [(None, "no such file or folder"), ({}, "neither a run directory nor"), ({"config.json": "{"}, "not a kseg configuration")],
 )
 def test_evaluate_what_is_no_run(tmp_path, content, message):
     if content is not None:
@@ -250,7 +250,7 @@ def test_evaluate_what_is_no_run(tmp_path, content, message):
         for name, text in content.items():
             (tmp_path / "run" / name).write_text(text)
     with pytest.raises(KsegError, match=message):
-        evaluate.main(["kseg.evaluate", f"--run_dir={tmp_path / 'run'}"])
+        evaluate.main(["kseg.evaluate", f"--model={tmp_path / 'run'}"])
 
 
 def test_evaluate_a_damaged_model(trained, tmp_path):
@@ -258,10 +258,10 @@ def test_evaluate_a_damaged_model(trained, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "model.keras").write_bytes(run.model.read_bytes()[:1000])
     with pytest.raises(KsegError, match=r"model.keras: not a .keras model file, or a damaged one"):
-        evaluate.main(["kseg.evaluate", f"--run_dir={tmp_path / 'run'}"])
+        evaluate.main(["kseg.evaluate", f"--model={tmp_path / 'run'}"])
 
 
-@pytest.mark.parametrize(("module", "argument"), [("kseg.train", "--modle=x"), ("kseg.evaluate", "--run_dir=/nowhere")])
+@pytest.mark.parametrize(("module", "argument"), [("kseg.train", "--modle=x"), ("kseg.evaluate", "--model=/nowhere")])
 def test_the_process_exits_with_2_and_no_traceback(module, argument):
     done = subprocess.run(
         [sys.executable, "-m", module, argument], capture_output=True, text=True, env={**os.environ}, check=False

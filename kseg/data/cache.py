@@ -1,8 +1,8 @@
-"""--cache: label maps are painted or decoded once and kept, in memory or as PNG files."""
+"""--cache: keeps label maps after they are painted or decoded once, in memory or as PNG files."""
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
@@ -13,8 +13,8 @@ from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path, cache_folder
 
 
-class Splittable(Dataset, Protocol):
-    """A Dataset whose image and label map can be had apart."""
+class LabelReader(Dataset, Protocol):
+    """A Dataset that reads images and label maps separately."""
 
     def load_image(self, index: int) -> np.ndarray: ...
 
@@ -22,17 +22,17 @@ class Splittable(Dataset, Protocol):
 
 
 class CachedLabels:
-    """A Dataset that keeps the label maps of another. Images are read anew each time.
+    """A Dataset that keeps the label maps of another one. Images are read each time.
 
-    In memory: PNG, some 1 % of the pixels; every process of a loader has its own. On disk: one file a sample, in a folder
-    named after `label_key`, for as many processes as like; a file that is damaged or does not fit is written again.
+    In memory it keeps PNG data, about 1 % of the pixels' bytes; every worker process has its own. On disk it writes one file per
+    sample, for any number of processes. A file that is damaged or does not fit is written again.
 
     Args:
-        dataset: what to keep label maps of.
-        folder: where to, for the disk; None: memory.
+        dataset: the data set to read from.
+        folder: where to write the files; None keeps label maps in memory.
     """
 
-    def __init__(self, dataset: Splittable, folder: Path | None = None):
+    def __init__(self, dataset: LabelReader, folder: Path | None = None):
         self.dataset = dataset
         self.class_names, self.ignore_index = dataset.class_names, dataset.ignore_index
         self.warnings = getattr(dataset, "warnings", ())
@@ -45,7 +45,7 @@ class CachedLabels:
         return len(self.dataset)
 
     def __getstate__(self):
-        return {**self.__dict__, "_kept": {}}  # A process starts with an empty cache: sending ours would cost more.
+        return {**self.__dict__, "_kept": {}}  # a process starts with an empty cache: sending this one would cost more
 
     def name(self, index: int) -> str:
         return self.dataset.name(index)
@@ -77,25 +77,28 @@ class CachedLabels:
         return label
 
     def _read(self, source: Path | bytes, index: int) -> np.ndarray | None:
-        """The kept label map; None if there is none that fits."""
+        """The kept label map; None if there is none or it does not fit."""
         try:
             label = read_values(source, "cache", max_pixels=2**30)
-        except BadSample:  # Missing or damaged: every PNG chunk has a checksum.
+        except BadSample:  # missing, or damaged: every PNG chunk has a checksum
             return None
         known = (label < len(self.class_names)) | (label == self.ignore_index)
         return label if label.dtype == np.uint8 and label.shape == self.size(index) and known.all() else None
 
 
 def cached(dataset: Dataset, cache: str, name: str) -> Dataset:
-    """The data set with --cache=none, memory or disk. name: of the source, for messages."""
+    """Returns the data set with --cache=none, memory or disk. name: the source's name for messages. Raises KsegError."""
     if cache == "none":
         return dataset
+    if not hasattr(dataset, "load_label"):
+        raise KsegError(f"--cache={cache}: the source {name} has no load_label; use --cache=none.")
+    reader = cast(LabelReader, dataset)
     if cache == "memory":
-        return CachedLabels(dataset)  # type: ignore[arg-type]  # every source has load_image and load_label
+        return CachedLabels(reader)
     key = getattr(dataset, "label_key", None)
     if key is None:
-        raise KsegError(f"--cache=disk: the label maps of {name} are image files already; use --cache=memory or none.")
-    return CachedLabels(dataset, cache_folder() / "labels" / hashlib.sha256(key.encode()).hexdigest()[:32])  # type: ignore[arg-type]
+        raise KsegError(f"--cache=disk: the label maps of {name} are already files on disk; use --cache=memory or none.")
+    return CachedLabels(reader, cache_folder() / "labels" / hashlib.sha256(key.encode()).hexdigest()[:32])
 
 
 def _png(label: np.ndarray) -> bytes:

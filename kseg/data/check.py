@@ -1,4 +1,4 @@
-"""Looks at every sample of a data set before a run starts, so that a bad file does not end it hours later."""
+"""Checks every sample of a data set before a run starts, so that a bad file does not stop it hours later."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,52 +18,52 @@ from kseg.utils.system import usable_cores
 Result = TypeVar("Result")
 
 ON_BAD_SAMPLE = ("error", "skip")
-"""What check_samples can do about a bad sample."""
+"""Values of check_samples' on_bad_sample."""
 
-_PROGRESS_AFTER = 2.0  # Seconds; a shorter check shows no bar.
-_BLOCK = 64  # Samples a thread is given ahead; bounds what is queued, and how much is read after a bad sample.
+_PROGRESS_AFTER = 2.0  # seconds; a shorter check shows no bar
+_BLOCK = 64  # samples queued per thread; bounds how much is still read after a bad sample
 
 
 def check_samples(
     dataset: Dataset, on_bad_sample: str = "error", progress: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
-    """Loads every sample once, with a thread for each CPU.
+    """Loads every sample once, in one thread per CPU.
 
     Args:
-        dataset: what to check.
+        dataset: the data set to check.
         on_bad_sample: "error" stops at the first bad sample, "skip" leaves bad samples out.
-        progress: shows a bar on stderr if it takes longer than 2 seconds.
-        occurring: receives the values that occur in the label map of each good sample.
+        progress: shows a progress bar on stderr if the check takes longer than 2 seconds.
+        occurring: receives the label values of each good sample, sorted.
 
     Returns:
-        The data set without its bad samples (the same object if it has none), and one line for each bad sample, in order.
+        The data set without its bad samples (the same object if there are none), and one line for each bad sample, in order.
 
     Raises:
-        KsegError: with "error", for the bad sample of the lowest index; with either, if no sample is left.
+        KsegError: for the first bad sample with on_bad_sample="error", or if no sample is left.
     """
     if on_bad_sample not in ON_BAD_SAMPLE:
         raise KsegError(f"on_bad_sample is {on_bad_sample!r}; choose {' or '.join(ON_BAD_SAMPLE)}.")
     if not len(dataset):
         raise KsegError("the data set has no samples; choose another split.")
     good, messages = [], []
-    for index, seen in enumerate(map_samples(dataset, lambda index: _look(dataset, index), progress=progress)):
-        if isinstance(seen, bytes):
+    for index, result in enumerate(map_samples(dataset, lambda index: _check(dataset, index), progress=progress)):
+        if isinstance(result, bytes):
             good.append(index)
             if occurring is not None:
-                occurring.append(seen)
+                occurring.append(result)
         elif on_bad_sample == "error":
-            raise KsegError(f"{seen} Fix the file, or pass --on_bad_sample=skip.")
+            raise KsegError(f"{result} Fix the file, or pass --on_bad_sample=skip.")
         else:
-            messages.append(seen)
+            messages.append(result)
     if not good:
         raise KsegError(f"all {len(messages)} samples are bad; the first: {messages[0]} Fix the files.")
     return (Subset(dataset, good) if messages else dataset), messages
 
 
 def map_samples(
-    dataset: Dataset, look: Callable[[int], Result], *, description: str = "checking samples", progress: bool = True
+    dataset: Dataset, function: Callable[[int], Result], *, description: str = "checking samples", progress: bool = True
 ) -> Iterator[Result]:
-    """Yields look(index) of every sample in order, computed with a thread for each CPU and, after 2 seconds, a bar on stderr."""
+    """Yields function(index) of every sample in order, computed in one thread per CPU. Shows a progress bar after 2 seconds."""
     threads = usable_cores()
     with (
         ThreadPoolExecutor(threads) as pool,
@@ -71,15 +71,15 @@ def map_samples(
     ):
         try:
             for start in range(0, len(dataset), threads * _BLOCK):
-                for result in pool.map(look, range(start, min(start + threads * _BLOCK, len(dataset)))):
+                for result in pool.map(function, range(start, min(start + threads * _BLOCK, len(dataset)))):
                     bar.update()
                     yield result
-        finally:  # The reader may have seen enough.
+        finally:  # the caller may have stopped early
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(dataset: Dataset, index: int) -> bytes | str:
-    """The values that occur in a sample's label map, or what is wrong with the sample."""
+def _check(dataset: Dataset, index: int) -> bytes | str:
+    """The label values of a sample, or the message of a bad one."""
     try:
         return bytes(np.flatnonzero(np.bincount(dataset.load(index).label.ravel())).tolist())
     except BadSample as error:
@@ -89,23 +89,23 @@ def _look(dataset: Dataset, index: int) -> bytes | str:
 def open_split(
     config: DataConfig, split: str, *, labelled: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
-    """Opens a split and looks at every sample of it; warnings of the data set go to stderr.
+    """Opens a split and checks every sample. Prints the data set's warnings on stderr.
 
     Args:
-        config: where the data are.
-        split: which part of them.
-        labelled: refuses a split that has images but not one annotation, as a test split may.
-        occurring: receives the values that occur in the label map of each sample.
+        config: the data set.
+        split: the split to open, see kseg.data.build_dataset.
+        labelled: refuses a split without any annotation, such as a test split.
+        occurring: see check_samples.
 
     Returns:
-        The data set without bad samples, and one line for each that was left out (see check_samples).
+        The data set without bad samples, and one line for each bad sample (see check_samples).
 
     Raises:
-        KsegError: for whatever is wrong with the data set, or with a sample if config.on_bad_sample is "error".
+        KsegError: if the data set cannot be used, or a sample cannot and config.on_bad_sample is "error".
     """
     dataset = build_dataset(config, split)
     if labelled and not getattr(dataset, "labelled", True):
-        raise KsegError(f"split {split} has no annotations: it can be predicted (kseg.predict), but neither train nor be scored")
+        raise KsegError(f"split {split} has no annotations, so it can neither train nor be scored; use it with kseg.predict.")
     for warning in getattr(dataset, "warnings", ()):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     return check_samples(dataset, config.on_bad_sample, occurring=occurring)

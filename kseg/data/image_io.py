@@ -1,4 +1,4 @@
-"""Image files -> uint8 RGB arrays, safely: the header is checked before any pixel is decoded."""
+"""Reads image files and label images. The header is checked before any pixel is decoded."""
 
 import io
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from PIL import Image, UnidentifiedImageError
 from kseg.data.dataset import BadSample
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read. Pillow knows more, among them EPS, which would start Ghostscript."""
+"""Formats that are read. Pillow knows more, among them EPS, which would start Ghostscript."""
 LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
-"""What label maps are read from: JPEG would invent classes."""
+"""Formats of label images: JPEG would invent classes."""
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Suffixes by which folders are searched for images."""
 
 Result = TypeVar("Result")
 
-Image.init()  # Registers the formats now: Image.open would do it on its first call, which may come from several threads at once.
+Image.init()  # now, not in the first Image.open: that may be called from several threads at once
 
 _MODES_OF_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _EXIF_ORIENTATION = 0x0112
@@ -37,22 +39,22 @@ def read_image(
 ) -> np.ndarray:
     """Reads an image file.
 
-    Grey, palette, CMYK and transparent images become RGB, transparency dropped. The EXIF orientation is applied as viewers do,
-    unless only the stored, unrotated image has the stated size: then the annotations were made on that one.
+    Grey, palette, CMYK and transparent images become RGB; transparency is dropped. The EXIF orientation is applied, as viewers
+    do, unless only the stored, unrotated image has the stated size: then the annotations were made on that one.
 
     Args:
         source: the file, or its content.
-        shown: what error messages call it.
-        size: stated (height, width); None takes what the file has.
-        stated_in: where the size is stated, for the message.
-        max_pixels: more pixels are refused from the header; None: PIL.Image.MAX_IMAGE_PIXELS.
+        shown: its name in error messages.
+        size: stated (height, width); None accepts any size.
+        stated_in: where the size is stated, for error messages.
+        max_pixels: images with more pixels are refused before decoding; None: PIL.Image.MAX_IMAGE_PIXELS.
 
     Returns:
         uint8 [H, W, 3] RGB, writable.
 
     Raises:
-        BadSample: if the file is missing, no image, damaged, of another size than stated, of more than 8 bits, or of more than
-            max_pixels pixels.
+        BadSample: if the file is missing, not an image or damaged, if its size is not the stated one, or if it has more than
+            8 bits per channel or more than max_pixels pixels.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
@@ -60,7 +62,7 @@ def read_image(
         if image.mode not in _MODES_OF_8_BITS:
             raise BadSample(f"{shown}: is an image of mode {image.mode} (16 bits or floats); store it with 8 bits per channel.")
         image.load()
-        image.info.pop("transparency", None)  # Else converting a palette warns.
+        image.info.pop("transparency", None)  # else converting a palette warns
         return np.array(_oriented(image, size).convert("RGB"))
 
     pixels = _open(source, shown, FORMATS, max_pixels, decode)
@@ -70,16 +72,18 @@ def read_image(
 
 
 def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None) -> np.ndarray:
-    """Reads a label image: what it stores, a palette's indices or grey values, never colours.
+    """Reads the stored values of a label image: a palette's indices or grey values, never colours.
 
-    source, shown, max_pixels: see read_image. Returns uint8 or uint16 [H, W], as stored: no EXIF orientation, 1, 2 and 4 bits
-    unscaled. Raises BadSample if the file is missing, damaged, lossy, in colour or too large.
+    source, shown, max_pixels: see read_image. Returns uint8 or uint16 [H, W], as stored: the EXIF orientation is not applied,
+    values of 1, 2 and 4 bits are not scaled. Raises BadSample if the file is missing, damaged, lossy, in colour or too large.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
         _check_header(image, shown, None, "", max_pixels)
         if image.mode not in ("1", "L", "P", "I;16", "I;16B"):
-            raise BadSample(f"{shown}: is an image of mode {image.mode}; a label map holds one value a pixel: palette or grey.")
+            raise BadSample(
+                f"{shown}: is an image of mode {image.mode}; a label image has one value per pixel: store it as palette or grey."
+            )
         tile = getattr(image, "tile", None)
         raw = tile[0].args if tile else None
         scale = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else raw[0] if raw else "", 1)
@@ -90,11 +94,11 @@ def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None)
 
 
 def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None, oriented: bool = False) -> tuple[int, int]:
-    """(height, width) from the header alone: as stored, or with `oriented` as EXIF says. Raises BadSample as read_image does."""
+    """Reads (height, width) from the header: as stored, or with `oriented` after the EXIF rotation. Raises BadSample."""
 
     def size(image: Image.Image) -> tuple[int, int]:
-        turned = oriented and _orientation(image) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
+        rotated = oriented and _orientation(image) >= 5
+        return (image.width, image.height) if rotated else (image.height, image.width)
 
     return _open(source, shown, FORMATS, max_pixels, size)
 
@@ -102,9 +106,9 @@ def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None, o
 def _open(
     source: Path | bytes, shown: str, formats: tuple[str, ...], max_pixels: int | None, decode: Callable[[Image.Image], Result]
 ) -> Result:
-    """decode(the opened image); whatever is wrong with the file becomes a BadSample."""
+    """Returns decode(image). Any error in the file becomes a BadSample."""
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow knows no other way; ours is checked per call, this is only ever raised.
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has no other way; it is only ever raised, and _check_header checks each call
     try:
         if isinstance(source, bytes):
             empty = not source
@@ -120,9 +124,9 @@ def _open(
         raise
     except UnidentifiedImageError:
         raise BadSample(f"{shown}: is not an image file of a known format ({', '.join(formats)}).") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # The latter where warnings are errors.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         raise BadSample(_too_large(shown, max_pixels)) from None
-    except Exception as error:  # Pillow's plugins raise many kinds on damaged files: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # on damaged files Pillow's plugins raise OSError, SyntaxError, struct.error, ...
         reason = (
             " ".join(str(error).split()).replace(str(source) if isinstance(source, Path) else shown, shown)
             or type(error).__name__
@@ -132,7 +136,7 @@ def _open(
 
 def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, stated_in: str, max_pixels: int | None) -> None:
     width, height = image.size
-    if size is not None and size not in ((height, width), (width, height)):  # Either way round until EXIF is known.
+    if size is not None and size not in ((height, width), (width, height)):  # either way round until EXIF is known
         raise BadSample(_wrong_size(shown, (height, width), size, stated_in))
     limit = max_pixels or Image.MAX_IMAGE_PIXELS
     if limit is not None and height * width > limit:
@@ -140,10 +144,10 @@ def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, 
 
 
 def _orientation(image: Image.Image) -> int:
-    """2 to 8 for an image that is to be turned, else 1."""
+    """The EXIF orientation: 2 to 8 for an image that is to be rotated or flipped, else 1."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # A damaged EXIF block is ignored, as viewers do.
+    except Exception:  # a damaged EXIF block is ignored, as viewers do
         return 1
     return orientation if orientation in _TRANSPOSE else 1
 
@@ -153,13 +157,13 @@ def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     if orientation == 1:
         return image
     width, height = image.size
-    turned = (width, height) if orientation >= 5 else (height, width)  # As (height, width).
-    return image.transpose(_TRANSPOSE[orientation]) if size is None or size == turned else image
+    rotated = (width, height) if orientation >= 5 else (height, width)  # (height, width) afterwards
+    return image.transpose(_TRANSPOSE[orientation]) if size is None or size == rotated else image
 
 
 def _too_large(shown: str, max_pixels: int | None) -> str:
     limit = f"--max_pixels={max_pixels}" if max_pixels else f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
-    return f"{shown}: has more than {limit} pixels and is not decoded (--max_pixels raises the limit)."
+    return f"{shown}: has more than {limit} pixels and is not decoded; --max_pixels raises the limit."
 
 
 def _wrong_size(shown: str, size: tuple[int, int], stated: tuple[int, int], stated_in: str) -> str:

@@ -1,4 +1,4 @@
-"""Parts of a data set: any samples, and the random split of --val_fraction."""
+"""Subsets of a data set: chosen samples, and the random split of --val_fraction."""
 
 import re
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from kseg.utils.errors import KsegError
 
 
 class Subset:
-    """Some samples of a data set, in the order of `indices`: a Dataset itself.
+    """Some samples of a data set, in the order of `indices`; a Dataset as well.
 
     Args:
         dataset: a Dataset.
-        indices: 0 <= index < len(dataset), in any order; may repeat.
+        indices: 0 <= index < len(dataset), in any order, repeats allowed.
 
     Raises:
         IndexError: if an index is outside the data set.
@@ -49,20 +49,20 @@ class Subset:
 def split_part(
     dataset: Dataset, *, validation: bool, fraction: float, seed: int, group: str | None = None, split: str = "train"
 ) -> Subset:
-    """One of the two parts of a random split; the other has all the other samples.
+    """Returns one of the two parts of a random split. Together they are the whole data set.
 
-    Which part a sample is in depends on the names of all samples, the seed and the arguments alone, not on their order.
+    The parts depend on the samples' names, the seed and the arguments, not on the order of the samples.
 
     Args:
         dataset: what to split.
-        validation: True for the part that validates, some `fraction` of the samples, at least one group.
+        validation: True returns the validation part: about `fraction` of the samples, at least one group.
         fraction: 0 < fraction < 1.
-        seed: of the draw.
-        group: regular expression, searched for in each name: samples with the same first group (or match) stay together.
-        split: the data set's name, for messages.
+        seed: seed of the random split.
+        group: regular expression, searched in each name: samples with the same first group (or match) stay together.
+        split: the split's name, for messages.
 
     Raises:
-        KsegError: if the expression does not match a name, or there are fewer than two groups.
+        KsegError: if a name does not match the expression, or there are fewer than two groups.
     """
     names = [dataset.name(index) for index in range(len(dataset))]
     keys = names
@@ -73,7 +73,9 @@ def split_part(
             match = pattern.search(name)
             key = match and (match[1] if pattern.groups else match[0])
             if key is None:
-                raise KsegError(f"--split_group={group}: does not match the image name {name!r}; write one that matches all.")
+                raise KsegError(
+                    f"--split_group={group}: does not match the image name {name!r}; choose one that matches every name."
+                )
             keys.append(key)
     members: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
@@ -81,12 +83,12 @@ def split_part(
     groups = sorted(members)
     if len(groups) < 2:
         what = (
-            f"--split_group={group}: all {len(names)} images are of one group, {groups[0]!r}" if group else "there is one image"
+            f"--split_group={group}: all {len(names)} images are in one group, {groups[0]!r}" if group else "there is one image"
         )
-        raise KsegError(f"{what}, so split {split} cannot be divided; --val_fraction needs two groups.")
+        raise KsegError(f"{what}, so split {split} cannot be divided; --val_fraction needs at least two groups.")
     chosen: set[int] = set()
     wanted = max(1, round(fraction * len(names)))
-    for place in np.random.default_rng(seed).permutation(len(groups)).tolist()[:-1]:  # One group is left to train.
+    for place in np.random.default_rng(seed).permutation(len(groups)).tolist()[:-1]:  # one group stays for training
         if chosen and len(chosen) + len(members[groups[place]]) / 2 > wanted:
             break
         chosen.update(members[groups[place]])

@@ -11,7 +11,7 @@ from kseg.data.sources.coco_masks import (
     BadMask,
     check_runs,
     clip_polygon,
-    count_leaving,
+    count_outside,
     decode_counts,
     paint,
     read_segmentation,
@@ -111,11 +111,11 @@ def test_clip_polygon_cuts_a_square_in_half():
     assert clip_polygon(square, (1, 0), 5) is square
 
 
-def test_count_leaving():
+def test_count_outside():
     inside, rounding, outside = [0, 0, 12, 0, 12, 10], [-1e-6, 0, 12, 0, 12, 10], [0, 0, 12, 0, 12, 10.5]
-    assert count_leaving(read_segmentation([inside, rounding], 10, 12), 10, 12) == 0
-    assert count_leaving(read_segmentation([inside, outside, outside], 10, 12), 10, 12) == 2
-    assert count_leaving(read_segmentation({"size": [10, 12], "counts": [120]}, 10, 12), 10, 12) == 0
+    assert count_outside(read_segmentation([inside, rounding], 10, 12), 10, 12) == 0
+    assert count_outside(read_segmentation([inside, outside, outside], 10, 12), 10, 12) == 2
+    assert count_outside(read_segmentation({"size": [10, 12], "counts": [120]}, 10, 12), 10, 12) == 0
 
 
 def test_larger_masks_are_painted_first_and_equal_ones_in_order():
@@ -163,7 +163,7 @@ BAD = {
     "low characters": ({"size": [10, 12], "counts": "\x01\x02"}, "characters"),
     "high characters": ({"size": [10, 12], "counts": "zz"}, "characters"),
     "not ascii": ({"size": [10, 12], "counts": "äö"}, "characters"),
-    "unfinished": ({"size": [10, 12], "counts": "PPPP"}, "break off"),
+    "unfinished": ({"size": [10, 12], "counts": "PPPP"}, "end in the middle"),
     "long number": ({"size": [10, 12], "counts": "PPPPPPP0"}, "too large"),
     "compressed too few": ({"size": [10, 12], "counts": "5"}, "describes 5 pixels"),
     "compressed negative": ({"size": [10, 12], "counts": "O"}, "run of -1 pixels"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kseg.data.sources.image_files import ALIKE, ImageArrays, find_images, group_by_size
+from kseg.data.sources.image_files import MAX_AREA_RATIO, ImageArrays, find_images, group_by_size
 from kseg.utils.errors import KsegError
 
 FILES = ("b.jpg", "a.PNG", "sub/c.tif", "sub/deep/d.jpg", "sub/notes.txt", ".hidden/e.jpg", ".f.jpg", "other/a.PNG", "x[1].jpg")
@@ -77,7 +77,7 @@ def test_groups_of_sizes():
     assert 1 < len(groups) < 30
     for group in groups:
         height, width = (max(sizes[index][axis] for index in group) for axis in (0, 1))
-        assert all(ALIKE * np.prod(sizes[index]) > height * width for index in group)
+        assert all(MAX_AREA_RATIO * np.prod(sizes[index]) > height * width for index in group)
 
 
 def test_arrays_have_no_labels():

@@ -21,9 +21,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.m
 @pytest.fixture(scope="module")
 def shards(tiny_coco, tmp_path_factory):
     output = tmp_path_factory.mktemp("shards")
-    folder = write_shards(
-        ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output=str(output), name="tiny")
-    )
+    folder = write_shards(ShardsConfig(data=DataConfig(dataset="coco", data_dir=str(tiny_coco)), output=str(output), name="tiny"))
     assert list(folder.glob("*.array_record*"))
     return output
 

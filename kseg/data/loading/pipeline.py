@@ -1,7 +1,7 @@
 """tf.data: from a Dataset to batches of static shape, uint8 all the way to the device.
 
 Sample i of epoch e under seed s is the same bytes whatever the number of threads or processes: its random state comes from
-(s, e, i) alone, and tf.data keeps the order. TensorFlow sees no GPU here (kseg.runtime.distribution).
+(s, e, i) alone, and tf.data keeps the order. TensorFlow sees no GPU here (kseg.runtime.tensorflow_import).
 
 The samples are made by a kseg.data.loading.worker_pool.WorkerPool, or, where none is given, by threads of this process.
 """
@@ -27,7 +27,7 @@ from kseg.data.loading.samples import (
 )
 from kseg.data.loading.shutdown import Calls
 from kseg.data.loading.worker_pool import PoolClosed, WorkerPool
-from kseg.runtime.distribution import hide_accelerators_from_tensorflow
+from kseg.runtime.tensorflow_import import hide_accelerators_from_tensorflow
 from kseg.utils.errors import KsegError
 from kseg.utils.system import usable_cores
 

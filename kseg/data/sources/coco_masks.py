@@ -1,10 +1,10 @@
-"""COCO segmentations -> masks. pycocotools rasterises polygons; what it does not check is checked before.
+"""COCO segmentations -> masks. pycocotools rasterises polygons; this module validates them first and decodes RLE itself.
 
 pycocotools 2.0.11 crashes (heap corruption) on some malformed RLE strings, and hangs or crashes on polygons with NaN or very
-large coordinates. So polygons are checked and clipped before they reach it, and RLE strings, which have to be decoded to be
-checked, are read here altogether (its own decode warns under NumPy 2, too).
+large coordinates. So polygons are checked and clipped before it sees them. RLE strings can only be checked by decoding them, so
+they are decoded here (pycocotools' own decode also warns under NumPy 2).
 
-Between the two stand run lengths: int64 [n], pixels in column-major order, zeros first, then ones, zeros, ....
+A mask is kept as run lengths: int64 [n], pixels in column-major order, zeros first, then ones, zeros, ....
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ Segmentation = tuple[np.ndarray, ...] | str | np.ndarray
 """Polygons (float64 [2n] each: x0, y0, x1, ...), a compressed RLE's counts, or an uncompressed RLE's run lengths."""
 
 MAX_COORDINATE = 1e15
-"""Polygon coordinates beyond it are called malformed; up to it they are clipped."""
+"""Larger polygon coordinates are malformed; smaller ones are clipped to the image."""
 MAX_OUTLINE = 1e7
-"""Longest outline of one polygon in pixels; pycocotools takes 80 bytes of memory for each."""
-_CHARACTERS = 6  # Most characters of one number in a compressed RLE: the 7th would overflow pycocotools' 32-bit shift.
+"""Longest outline of one polygon in pixels; pycocotools needs 80 bytes of memory for each."""
+_CHARACTERS = 6  # at most, for one number in a compressed RLE: a 7th would overflow pycocotools' 32-bit shift
 
 
 class BadMask(Exception):
-    """A segmentation that is malformed or does not fit its image; `str()` says how, to be continued from "annotation 7: "."""
+    """A segmentation that is malformed or does not fit its image. `str()` continues "annotation 7: "."""
 
 
 def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentation:
-    """The `segmentation` of an annotation in compact form; all checks that need no decoding are made.
+    """Returns an annotation's `segmentation` in compact form, after all checks that need no decoding.
 
     Args:
         segmentation: as JSON gives it: a list of polygons, or a dict with "size" and "counts".
@@ -38,7 +38,7 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
     """
     if isinstance(segmentation, dict):
         return _read_rle(segmentation, height, width)
-    if isinstance(segmentation, tuple):  # Of pack.
+    if isinstance(segmentation, tuple):  # from pack
         return segmentation
     if not isinstance(segmentation, list):
         raise BadMask("it has no segmentation (a list of polygons or an RLE)")
@@ -48,15 +48,15 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
 
 
 def pack(polygons: list[Any]) -> list[Any] | tuple[np.ndarray, ...]:
-    """A segmentation's polygons as read_segmentation returns them; unchanged, for it to say why, if they are malformed."""
+    """Returns polygons as read_segmentation does; malformed ones unchanged, so that read_segmentation raises with their id."""
     try:
         return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(polygons)) or polygons
     except BadMask:
         return polygons
 
 
-def count_leaving(segmentation: Segmentation, height: int, width: int) -> int:
-    """How many polygons of the segmentation leave the image, by more than rounding (0.001 pixels)."""
+def count_outside(segmentation: Segmentation, height: int, width: int) -> int:
+    """Counts the polygons that extend beyond the image by more than rounding (0.001 pixels)."""
     if not isinstance(segmentation, tuple):
         return 0
     low, high_x, high_y = -1e-3, width + 1e-3, height + 1e-3
@@ -64,7 +64,7 @@ def count_leaving(segmentation: Segmentation, height: int, width: int) -> int:
 
 
 def to_runs(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
-    """Run lengths of the segmentation's mask, int64 [n], adding up to height * width. Polygons are clipped to the image.
+    """Returns the run lengths of the segmentation's mask, int64 [n], with sum height * width. Clips polygons to the image.
 
     Raises:
         BadMask: if an RLE's counts are malformed or do not add up to height * width.
@@ -84,22 +84,22 @@ def to_runs(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
 
 
 def to_mask(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """bool [height, width], column-major, of run lengths that add up to height * width."""
+    """Returns the mask, bool [height, width] in column-major memory, of run lengths with sum height * width."""
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def paint(masks: list[np.ndarray], values: list[int], height: int, width: int, fill: int) -> np.ndarray:
-    """Paints masks over each other, the largest area first and the smallest last; equal areas in the order given.
+    """Paints masks over each other, the largest area first and the smallest last; equal areas in the given order.
 
     Args:
-        masks: run lengths of each, of `to_runs`.
-        values: what each mask paints, 0..255.
-        fill: value of the pixels that no mask covers.
+        masks: run lengths of each mask (to_runs).
+        values: label value of each mask, 0..255.
+        fill: label value of pixels outside all masks.
 
     Returns:
         uint8 [height, width].
     """
-    label = np.full((width, height), fill, np.uint8)  # Transposed while painting: masks are column-major.
+    label = np.full((width, height), fill, np.uint8)  # transposed while painting: masks are column-major
     areas = np.array([runs[1::2].sum() for runs in masks], np.int64)
     for i in np.argsort(-areas, kind="stable"):
         np.putmask(label, to_mask(masks[i], height, width).T, values[i])
@@ -107,29 +107,29 @@ def paint(masks: list[np.ndarray], values: list[int], height: int, width: int, f
 
 
 def decode_counts(text: str) -> np.ndarray:
-    """Run lengths of a compressed RLE, int64 [n], as pycocotools' rleFrString computes them.
+    """Returns the run lengths of a compressed RLE, int64 [n], as pycocotools' rleFrString does.
 
-    Each number is written in groups of 5 bits, lowest first, one character (code 48..111) a group; bit 5 says that more follow,
-    bit 4 of the last group is the sign. From the fourth on, a number is the difference to the last but one.
+    Each number is written in groups of 5 bits, lowest first, one character (code 48..111) a group. Bit 5 says that more follow,
+    bit 4 of the last group is the sign. From the fourth number on, each is the difference to the one two places before.
 
     Raises:
-        BadMask: if the text is no such code.
+        BadMask: if the text is not such a code.
     """
     try:
         codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     except UnicodeEncodeError:
-        raise BadMask("its RLE counts hold characters that no compressed RLE has") from None
+        raise BadMask("its RLE counts have characters that no compressed RLE has") from None
     if not len(codes):
         raise BadMask("its RLE counts are empty")
     if codes.min() < 0 or codes.max() > 63:
-        raise BadMask("its RLE counts hold characters that no compressed RLE has")
+        raise BadMask("its RLE counts have characters that no compressed RLE has")
     ends = np.flatnonzero((codes & 0x20) == 0)
     if not len(ends) or ends[-1] != len(codes) - 1:
-        raise BadMask("its RLE counts break off in the middle of a number")
+        raise BadMask("its RLE counts end in the middle of a number")
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _CHARACTERS:
-        raise BadMask("its RLE counts hold a number that is too large")
+        raise BadMask("its RLE counts have a number that is too large")
     places = np.arange(len(codes)) - np.repeat(starts, lengths)
     counts = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
     counts -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
@@ -147,9 +147,9 @@ def check_runs(runs: np.ndarray, height: int, width: int) -> None:
 
 
 def clip_polygon(points: np.ndarray, normal: tuple[float, float], offset: float) -> np.ndarray:
-    """The part of a polygon where normal . point <= offset (Sutherland and Hodgman 1974).
+    """Returns the part of a polygon where normal . point <= offset (Sutherland and Hodgman 1974).
 
-    points: float64 [n, 2]. Returns [m, 2], m = 0 if nothing is left; a concave polygon's parts stay joined by edges on the line.
+    points: float64 [n, 2]. Returns [m, 2], m = 0 if nothing is left. Parts of a concave polygon stay joined by edges on the line.
     """
     distance = points @ np.asarray(normal, np.float64) - offset
     inside = distance <= 0
@@ -165,18 +165,18 @@ def clip_polygon(points: np.ndarray, normal: tuple[float, float], offset: float)
 def _read_polygon(polygon: Any, number: int) -> np.ndarray:
     if not isinstance(polygon, list):
         raise BadMask(f"polygon {number} of its segmentation is not a list of numbers")
-    if not set(map(type, polygon)) <= {int, float}:  # Exact types: bool is an int to isinstance.
-        raise BadMask(f"polygon {number} of its segmentation holds something that is not a number")
+    if not set(map(type, polygon)) <= {int, float}:  # exact types: bool is an int to isinstance
+        raise BadMask(f"polygon {number} of its segmentation has a value that is not a number")
     if len(polygon) % 2:
         raise BadMask(f"polygon {number} of its segmentation has an odd number of coordinates, {len(polygon)}")
     if len(polygon) < 6:
         raise BadMask(f"polygon {number} of its segmentation has {len(polygon)} coordinates; 3 points need 6")
     try:
         coordinates = np.array(polygon, np.float64)
-    except OverflowError:  # An int beyond any float.
+    except OverflowError:  # an int beyond any float
         coordinates = np.array([np.inf])
     if not np.isfinite(coordinates).all() or np.abs(coordinates).max() > MAX_COORDINATE:
-        raise BadMask(f"polygon {number} of its segmentation holds a coordinate that is not finite or larger than 1e15")
+        raise BadMask(f"polygon {number} of its segmentation has a coordinate that is not finite or larger than 1e15")
     return coordinates
 
 
@@ -189,8 +189,8 @@ def _read_rle(segmentation: dict[str, Any], height: int, width: int) -> Segmenta
     if isinstance(counts, str):
         return counts
     if not isinstance(counts, list) or not counts or set(map(type, counts)) != {int}:
-        raise BadMask('the "counts" of its RLE are neither a string nor a list of whole numbers')
-    if min(counts) < 0 or max(counts) > height * width:  # In Python: an int of the file may not fit numpy's.
+        raise BadMask('the "counts" of its RLE are neither a string nor a list of integers')
+    if min(counts) < 0 or max(counts) > height * width:  # in Python: the int may not fit NumPy's int64
         raise BadMask("its RLE has a run that is negative or longer than the image")
     runs = np.array(counts, np.int64)
     check_runs(runs, height, width)
@@ -198,9 +198,9 @@ def _read_rle(segmentation: dict[str, Any], height: int, width: int) -> Segmenta
 
 
 def _clip_to_image(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Polygon [2n] -> polygon [2m] that stays within an image's size of the image; unchanged if it does so already.
+    """Clips a polygon [2n] to [2m], to at most one image size beyond each edge of the image.
 
-    What is nearer than that, pycocotools clips itself, and the result is the one that other COCO tools get.
+    pycocotools clips the rest itself, so that nearby polygons give the masks that other COCO tools get.
     """
     points = polygon.reshape(-1, 2)
     for normal, bound in (((1, 0), 2 * width), ((-1, 0), width), ((0, 1), 2 * height), ((0, -1), height)):

@@ -1,4 +1,4 @@
-"""Images and label images side by side: `images/{split}` and `labels/{split}`, VOC, Cityscapes."""
+"""Data sets of image files and label images side by side: `images/{split}` and `labels/{split}`, VOC, Cityscapes."""
 
 import os
 import re
@@ -9,28 +9,27 @@ import numpy as np
 
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.image_io import read_image, read_size, read_values
+from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size, read_values
 from kseg.data.label_map import LabelMap, read_label_map
+from kseg.data.paths import check_link, fill_in, printable, unsafe
 from kseg.data.registry import register_dataset
-from kseg.data.sources.coco import fill_in, printable, unsafe
 from kseg.utils.errors import KsegError, suggest
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_LABELS = (".bmp", ".gif", ".png", ".tif", ".tiff")
+_LABEL_SUFFIXES = (".bmp", ".gif", ".png", ".tif", ".tiff")
 
 
 class FolderDataset:
     """One split of a data set of image files and label images, as a kseg.data.dataset.Dataset.
 
-    An image and a label image belong together if their keys are equal: the path below the pattern's folder without suffix, or,
-    where the pattern has a `*`, what the `*` stands for, across subfolders.
+    An image and a label image belong together if their keys are equal. The key is the path below the pattern's folder without
+    suffix, or, where the pattern has a `*`, the part that the `*` stands for, across subfolders.
 
     Args:
         data_dir: the folder that the patterns start from.
-        split: what replaces `{split}` in them.
+        split: replaces `{split}` in the patterns.
         images, labels: patterns of the files.
-        split_list: pattern of a text file of keys, one a line, or None for every image.
-        label_map: what the values of the label images stand for.
+        split_list: pattern of a text file of keys, one a line; None takes every image.
+        label_map: class of each value of the label images.
         max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
@@ -53,25 +52,26 @@ class FolderDataset:
     ):
         self.ignore_index = IGNORE_INDEX
         self.class_names = label_map.class_names
-        self._map, self._max_pixels = label_map, max_pixels
+        self._label_map, self._max_pixels = label_map, max_pixels
         self._root = Path(data_dir).expanduser()
         if not self._root.is_dir():
-            raise KsegError(f"data_dir {data_dir} is no folder; pass --data_dir=DIR, the folder that holds the data set.")
+            raise KsegError(f"data_dir {data_dir} is not a folder; pass --data_dir=DIR, the folder that holds the data set.")
         found = _find(self._root, fill_in(images, split, "images"), IMAGE_SUFFIXES, "images")
-        maps = _find(self._root, fill_in(labels, split, "labels"), _LABELS, "labels")
+        label_files = _find(self._root, fill_in(labels, split, "labels"), _LABEL_SUFFIXES, "labels")
         keys: Iterable[str] = sorted(found)
         if split_list is not None:
             listed = fill_in(split_list, split, "split_list")
             keys = _read_list(self._root, listed)
             if not any(key in found for key in keys):
-                raise KsegError(f"{listed}: no image of --images={images} is in the list (first: {printable(next(iter(keys)))}).")
-        self._files = [(found.get(key, ""), maps.get(key, ""), key) for key in keys]
+                first = printable(next(iter(keys)))
+                raise KsegError(f"{listed}: lists no image of --images={images} (first name: {first}). Check both.")
+        self._files = [(found.get(key, ""), label_files.get(key, ""), key) for key in keys]
         if not any(label for _, label, _ in self._files):
             raise KsegError(
                 f"no label image fits any of {len(self._files)} images (first: {self._files[0][2]}); check --images and --labels."
             )
-        left = len(set(maps) - set(found))
-        self.warnings = (f"{left} label images of --labels={labels} have no image and are left out.",) if left else ()
+        unused = len(set(label_files) - set(found))
+        self.warnings = (f"{unused} label images of --labels={labels} have no image and are left out.",) if unused else ()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -83,49 +83,68 @@ class FolderDataset:
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the label image, from its header."""
-        return read_size(*self._path(index, 1), self._max_pixels)
+        return read_size(*self._label_path(index), self._max_pixels)
 
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the file, if it cannot be used."""
-        index = range(len(self))[index]
+        index = range(len(self))[index]  # raises IndexError beyond the end; a negative index counts from it
         return Sample(self.load_image(index), self.load_label(index), self.name(index))
 
     def load_image(self, index: int) -> np.ndarray:
-        """The image, uint8 [H, W, 3], turned as EXIF says unless the label image fits it unturned."""
-        path, shown = self._path(index, 0)
-        label, shown_label = self._path(index, 1)
-        return read_image(
-            path, shown, read_size(label, shown_label, self._max_pixels), stated_in=shown_label, max_pixels=self._max_pixels
-        )
+        """Reads the image, uint8 [H, W, 3], rotated by its EXIF orientation unless only the stored image fits the label image."""
+        path, shown = self._image_path(index)
+        label, shown_label = self._label_path(index)
+        size = read_size(label, shown_label, self._max_pixels)
+        return read_image(path, shown, size, stated_in=shown_label, max_pixels=self._max_pixels)
 
     def load_label(self, index: int) -> np.ndarray:
-        """The label map, uint8 [H, W]."""
-        path, shown = self._path(index, 1)
-        return self._map(read_values(path, shown, self._max_pixels), shown)
+        """Reads the label map, uint8 [H, W]."""
+        path, shown = self._label_path(index)
+        return self._label_map(read_values(path, shown, self._max_pixels), shown)
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
-        return self._path(index, 0)[0].read_bytes()
+        return self._image_path(index)[0].read_bytes()
 
-    def _path(self, index: int, part: int) -> tuple[Path, str]:
+    def _image_path(self, index: int) -> tuple[Path, str]:
+        image, _, key = self._files[index]
+        if not image:
+            raise BadSample(f"{printable(key)}: there is no image of this name.")
+        return self._check(image)
+
+    def _label_path(self, index: int) -> tuple[Path, str]:
         image, label, key = self._files[index]
-        file = (image, label)[part]
-        if not file:
+        if not label:
             raise BadSample(f"{printable(image or key)}: there is no {'label image' if image else 'image'} of this name.")
-        path = self._root / file
-        try:
-            inside = path.resolve().is_relative_to(self._root.resolve())
-        except (OSError, RuntimeError):
-            raise BadSample(f"{printable(file)}: is a link that leads nowhere.") from None
-        if not inside:
-            raise BadSample(f"{printable(file)}: is a link that leaves the data set's folder.")
-        return path, printable(file)
+        return self._check(label)
+
+    def _check(self, file: str) -> tuple[Path, str]:
+        """(path, its name in messages)."""
+        check_link(self._root / file, [self._root.resolve()], printable(file))
+        return self._root / file, printable(file)
+
+
+@register_dataset("folder")
+def open_folder(config: DataConfig, split: str) -> FolderDataset:
+    """Opens a data set of image files and label images."""
+    assert config.data_dir is not None  # DataConfig requires it
+    if config.label_map is None:
+        raise KsegError("--dataset=folder needs --label_map=FILE, which names the class of each label value")
+    return FolderDataset(
+        config.data_dir,
+        split,
+        images=config.images,
+        labels=config.labels,
+        split_list=config.split_list,
+        label_map=read_label_map(config.label_map),
+        max_pixels=config.max_pixels,
+    )
 
 
 def _find(root: Path, pattern: str, suffixes: tuple[str, ...], flag: str) -> dict[str, str]:
-    """Files by key, paths below root."""
+    """Returns the files that fit a pattern, {key: path below root}. Raises KsegError if there are none."""
     if reason := unsafe(pattern):
-        raise KsegError(f"--{flag}={pattern}: {reason}; it starts from data_dir.")
+        raise KsegError(f"--{flag}={pattern}: {reason}; give a path below data_dir.")
     if pattern.count("*") > 1:
         raise KsegError(f"--{flag}={pattern}: has more than one *; keep the one that tells the samples apart.")
     before, star, after = pattern.partition("*")
@@ -133,9 +152,8 @@ def _find(root: Path, pattern: str, suffixes: tuple[str, ...], flag: str) -> dic
     start = before[len(folder) + 1 :] if star and folder != "." else before if star else ""
     if not (root / folder).is_dir():
         there = [path.name for path in (root / folder).parent.iterdir()] if (root / folder).parent.is_dir() else []
-        raise KsegError(
-            f"--{flag}={pattern}: data_dir has no folder {folder}{suggest(Path(folder).name, there) if there else '.'}"
-        )
+        hint = suggest(Path(folder).name, there) if there else f"; check --{flag}."
+        raise KsegError(f"--{flag}={pattern}: data_dir has no folder {folder}{hint}")
     fits = re.compile(re.escape(start) + "(.*)" + re.escape(after), re.S)
     result: dict[str, str] = {}
     for parent, folders, files in os.walk(root / folder):
@@ -159,31 +177,14 @@ def _find(root: Path, pattern: str, suffixes: tuple[str, ...], flag: str) -> dic
 
 
 def _read_list(root: Path, shown: str) -> dict[str, None]:
-    """The keys that a split list names: the first word of each line, as VOC's lists have it."""
+    """Returns the keys of a split list in order: the first word of each line, as in VOC's lists."""
     try:
         text = (root / shown).read_text(encoding="utf-8")
     except OSError as error:
         raise KsegError(f"{shown}: the split list cannot be read ({error.strerror}). Check --split_list.") from None
     except UnicodeDecodeError:
-        raise KsegError(f"{shown}: the split list is not a text. Check --split_list.") from None
+        raise KsegError(f"{shown}: the split list is not a text file. Check --split_list.") from None
     keys = dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip())
     if not keys:
         raise KsegError(f"{shown}: the split list is empty. Choose another split.")
     return keys
-
-
-@register_dataset("folder")
-def open_folder(config: DataConfig, split: str) -> FolderDataset:
-    """Opens a data set of image files and label images."""
-    assert config.data_dir is not None  # DataConfig requires it
-    if config.label_map is None:
-        raise KsegError("--dataset=folder needs --label_map=FILE, which names the class of each label value")
-    return FolderDataset(
-        config.data_dir,
-        split,
-        images=config.images,
-        labels=config.labels,
-        split_list=config.split_list,
-        label_map=read_label_map(config.label_map),
-        max_pixels=config.max_pixels,
-    )

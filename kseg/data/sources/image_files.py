@@ -1,4 +1,4 @@
-"""Pictures without labels, for prediction: image files wherever they lie, or arrays."""
+"""Images without labels, for prediction: image files wherever they are, or arrays."""
 
 import glob
 import os
@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from kseg.data.dataset import IGNORE_INDEX, Sample
-from kseg.data.image_io import read_image, read_size
-from kseg.data.sources.coco import printable
-from kseg.data.sources.folder import IMAGE_SUFFIXES
+from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size
+from kseg.data.paths import printable
 from kseg.utils.errors import KsegError
 
-ALIKE = 16
-"""Pictures whose areas differ by less than this factor are predicted by one program (group_by_size)."""
+MAX_AREA_RATIO = 16
+"""One program predicts images whose areas differ by less than this factor (group_by_size)."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,18 @@ class ImageFile:
 
 
 def find_images(inputs: Sequence[str]) -> list[ImageFile]:
-    """Returns the files that --input names, in its order and sorted within, each once.
+    """Returns the files that --input names, each once, in the order of the inputs and sorted within each.
 
-    inputs: files, whatever they are called; folders, of which all image files count, subfolders' too; patterns with *, ?, [] and
-    ** for any folders. Hidden files count only where they are named. A file's name is its path below the folder, or below a
-    pattern's first folders without wildcards; where two would be alike, all are paths below the folder common to all files.
-    Raises KsegError for an input that names no image.
+    Args:
+        inputs: files with any suffix; folders, searched for image files, subfolders too; patterns with *, ?, [] and ** (any
+            folders). Hidden files count only where they are named.
+
+    Returns:
+        Files named by their path below the folder, or below a pattern's first folders without wildcards. Where two names would
+        be the same, all names are paths below the folder common to all files.
+
+    Raises:
+        KsegError: for an input that names no image.
     """
     found: dict[str, ImageFile] = {}
     for given in inputs:
@@ -40,7 +45,7 @@ def find_images(inputs: Sequence[str]) -> list[ImageFile]:
             for file in _files(given):
                 found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100  (links stay as they are)
         except OSError as error:
-            raise KsegError(f"--input={given}: cannot be read ({error.strerror})") from None
+            raise KsegError(f"--input={given}: cannot be read ({error.strerror}); check the path") from None
     if len({file.name for file in found.values()}) == len(found):
         return list(found.values())
     common = Path(os.path.commonpath([os.path.dirname(path) for path in found]))  # noqa: PTH120
@@ -54,26 +59,26 @@ def _files(given: str) -> Iterator[ImageFile]:
     if path.is_dir():
         files = sorted(_walk(path, given))
         if not files:
-            raise KsegError(f"--input={given}: the folder has no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise KsegError(f"--input={given}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}); name another")
         yield from (ImageFile(file, file.relative_to(path).as_posix()) for file in files)
     elif path.exists() or not glob.has_magic(given):
         if not path.is_file():
-            raise KsegError(f"--input={given}: {'is no file' if path.exists() else 'no such file or folder'}")
+            raise KsegError(f"--input={given}: {'is not a file' if path.exists() else 'no such file or folder'}; check the path")
         yield ImageFile(path, path.name)
     else:
         plain = next(number for number, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:plain])
         matches = (Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  (Path.glob lists hidden files)
-        any_kind = given.endswith("*")  # such a pattern is about the place, not about the kind of file
+        any_kind = given.endswith("*")  # such a pattern names a place, not a kind of file
         files = sorted(file for file in matches if file.is_file() and not (any_kind and not _is_image(file)))
         if not files:
-            raise KsegError(f"--input={given}: no {'image' if any_kind else 'file'} fits this pattern")
+            raise KsegError(f"--input={given}: no {'image' if any_kind else 'file'} fits this pattern; check it")
         yield from (ImageFile(file, file.relative_to(root).as_posix()) for file in files)
 
 
 def _walk(folder: Path, given: str) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        raise KsegError(f"--input={given}: {error.filename} cannot be read ({error.strerror})")
+        raise KsegError(f"--input={given}: {error.filename} cannot be read ({error.strerror}); check its permissions")
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -85,9 +90,9 @@ def _is_image(file: Path) -> bool:
 
 
 class ImageFiles:
-    """Image files as a kseg.data.dataset.Dataset whose label maps are ignored throughout.
+    """Image files as a kseg.data.dataset.Dataset. All pixels of the label maps are ignored.
 
-    Images are turned as EXIF says, and so are their sizes. class_names: of whatever predicts them. max_pixels: see
+    Images, and their sizes, are rotated by their EXIF orientation. class_names: the model's. max_pixels: see
     kseg.data.image_io.read_image.
     """
 
@@ -105,14 +110,14 @@ class ImageFiles:
         return self._files[index].name
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header unless it was read. Raises BadSample if it cannot be read."""
+        """(height, width), from the header unless the image was read before. Raises BadSample."""
         if index not in self._sizes:
             path = self._files[index].path
             self._sizes[index] = read_size(path, printable(str(path)), self._max_pixels, oriented=True)
         return self._sizes[index]
 
     def load(self, index: int) -> Sample:
-        """Reads picture `index`. Raises BadSample if it cannot be used."""
+        """Reads image `index`. Raises BadSample if it cannot be used."""
         path = self._files[index].path
         image = read_image(path, printable(str(path)), max_pixels=self._max_pixels)
         self._sizes[index] = image.shape[:2]
@@ -120,7 +125,7 @@ class ImageFiles:
 
 
 class ImageArrays:
-    """Images in memory, uint8 [H, W, 3] each, as a Dataset whose label maps are ignored throughout."""
+    """Images in memory, uint8 [H, W, 3] each, as a kseg.data.dataset.Dataset. All pixels of the label maps are ignored."""
 
     labelled = False
 
@@ -147,11 +152,11 @@ def _unlabelled(image: np.ndarray, name: str) -> Sample:
 
 
 def group_by_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Divides pictures of these (height, width) into groups, each to be predicted by one program for its largest sides.
+    """Divides images of these (height, width) into groups; one program, for the largest sides of a group, predicts all of it.
 
-    A program computes as much for a small picture as for the largest, and compiling one takes long: so one serves all pictures
-    of more than 1/ALIKE of its area, and a folder of photos, upright ones among them, is one group. Returns indices, the
-    largest picture's group first, in the pictures' order within.
+    A program computes as much for a small image as for the largest one, and compiling takes long. So one program serves all
+    images of more than 1/MAX_AREA_RATIO of its area, and a folder of photos, portrait and landscape, is one group. Returns
+    indices, the largest image's group first, in the images' order within each group.
     """
     groups: list[list[int]] = []
     areas: list[tuple[int, int]] = []
@@ -159,7 +164,7 @@ def group_by_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
         height, width = sizes[index]
         for place, area in enumerate(areas):
             larger = max(area[0], height), max(area[1], width)
-            if larger[0] * larger[1] < ALIKE * height * width:  # and so less still for those before, which are larger
+            if larger[0] * larger[1] < MAX_AREA_RATIO * height * width:  # and less still for those before, which are larger
                 groups[place].append(index)
                 areas[place] = larger
                 break

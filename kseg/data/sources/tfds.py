@@ -1,6 +1,6 @@
-"""Data sets of TensorFlow Datasets in ArrayRecord format: random access, no TensorFlow.
+"""Data sets of TensorFlow Datasets (tfds) in ArrayRecord format, read without TensorFlow.
 
-The images' bytes are decoded by kseg.data.image_io, not by tfds: the same pixels and the same refusals as everywhere.
+kseg.data.image_io decodes the images, not tfds: pixels and error messages are the same as for other sources.
 """
 
 import functools
@@ -18,18 +18,18 @@ from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
 FILE_NAME = "file_name"
-"""Text feature that names the sample, if the data set has it."""
+"""Text feature with the sample's name, if the data set has one."""
 
 
 class TfdsDataset:
-    """One split of a prepared tfds data set, as a kseg.data.dataset.Dataset. Nothing is downloaded.
+    """One split of a prepared tfds data set, as a kseg.data.dataset.Dataset. Downloads nothing.
 
     Args:
         name: as tfds.builder takes it: "oxford_iiit_pet", with ":version" or "/config".
         split: "train", "train[:90%]", ....
-        data_dir: where tfds keeps data sets; None: tfds's own default.
-        image, label: image features.
-        label_map: what the label's values stand for; None if the label feature is a LabeledImage with names.
+        data_dir: where tfds keeps data sets; None: tfds's default.
+        image, label: names of the image features.
+        label_map: class of each label value; None if the label feature is a LabeledImage with names.
         max_pixels: see kseg.data.image_io.read_image.
 
     Raises:
@@ -57,10 +57,10 @@ class TfdsDataset:
             if feature not in features:
                 raise KsegError(f"--{flag}={feature}: {name} has no such feature{suggest(feature, list(features))}")
             if not hasattr(features[feature], "encoding_format"):
-                raise KsegError(f"--{flag}={feature}: this feature of {name} is no image; choose another.")
+                raise KsegError(f"--{flag}={feature}: this feature of {name} is not an image; choose another.")
         if not re.match(r"\w+", split) or re.match(r"\w+", split)[0] not in {"all", *info.splits}:  # type: ignore[index]
             raise KsegError(f"{name} has no split {split!r}{suggest(split, list(info.splits))}")
-        names = getattr(features[label], "names", None)  # Of a LabeledImage.
+        names = getattr(features[label], "names", None)  # of a LabeledImage
         if label_map is None:
             if not names:
                 raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
@@ -70,7 +70,8 @@ class TfdsDataset:
         try:
             self._count = len(self._source)
         except Exception as error:
-            raise KsegError(f"split {split!r} of {name} cannot be opened ({' '.join(str(error).split())}).") from error
+            reason = " ".join(str(error).split())
+            raise KsegError(f"split {split!r} of {name} cannot be opened ({reason}); prepare the data set again.") from error
         if not self._count:
             raise KsegError(f"split {split!r} of {name} is empty; choose another.")
 
@@ -83,7 +84,7 @@ class TfdsDataset:
         return _builder(self._tfds, self._data_dir).as_data_source(self._split, decoders=skipped)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_source"}  # Opened again where it is read.
+        return {key: value for key, value in self.__dict__.items() if key != "_source"}  # the other process opens it
 
     def __len__(self) -> int:
         return self._count
@@ -99,18 +100,18 @@ class TfdsDataset:
 
     def load(self, index: int) -> Sample:
         """Reads sample `index`. Raises BadSample, with a line that names the record, if it cannot be used."""
-        index = range(len(self))[index]
+        index = range(len(self))[index]  # raises IndexError beyond the end; a negative index counts from it
         return Sample(self.load_image(index), self.load_label(index), self.name(index))
 
     def load_image(self, index: int) -> np.ndarray:
-        """The image, uint8 [H, W, 3]."""
+        """Reads the image, uint8 [H, W, 3]."""
         shown = f"{self._shown(index)}, feature {self._features[0]}"
         size = self.size(index)
         source = self.image_bytes(index)
         return read_image(source, shown, size, stated_in=f"feature {self._features[1]}", max_pixels=self._max_pixels)
 
     def load_label(self, index: int) -> np.ndarray:
-        """The label map, uint8 [H, W]."""
+        """Reads the label map, uint8 [H, W]."""
         shown = f"{self._shown(index)}, feature {self._features[1]}"
         return self._map(read_values(self._record(index)[self._features[1]], shown, self._max_pixels), shown)
 
@@ -121,7 +122,7 @@ class TfdsDataset:
     def _record(self, index: int) -> dict[str, Any]:
         try:
             return self._source[index]
-        except Exception as error:  # A damaged shard: array_record and protobuf raise many kinds.
+        except Exception as error:  # array_record and protobuf raise many kinds on a damaged shard
             raise BadSample(f"{self._shown(index)}: cannot be read ({' '.join(str(error).split())}).") from error
 
     def _shown(self, index: int) -> str:
@@ -141,7 +142,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
         raise KsegError(f"--tfds_name={name}: is not prepared in {builder.data_dir}; {how}.")
     if builder.info.file_format.value != "array_record":
         raise KsegError(
-            f"--tfds_name={name}: is prepared as {builder.info.file_format.value}, which has no random access; {how}."
+            f"--tfds_name={name}: is prepared as {builder.info.file_format.value}, a format without random access; {how}."
         )
     return builder
 

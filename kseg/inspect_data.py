@@ -20,7 +20,7 @@ _SHOWN = 20  # lines of one level; the files have all
 
 def main(argv: Sequence[str]) -> None:
     config = parse(InspectConfig, argv, DESCRIPTION)
-    from kseg.reports.inspection_page import inspect_data  # imported late, so that --help answers at once
+    from kseg.reports.data_report import inspect_data  # imported late, so that --help answers at once
 
     inspection, page = inspect_data(config)
     for facts in inspection.splits:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kseg.config.fields import check_choices, check_not_empty, field, parse_size
+from kseg.config.inference import MODEL_SOURCE
 from kseg.utils.errors import KsegError
 
 EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx")
@@ -13,9 +14,9 @@ EXPORT_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 class ExportConfig:
     """A trained model to export, and in which form."""
 
-    model: str | None = field(None, "Trained model: a run directory, a .keras file, a model folder or hf://owner/name.", "model")
+    model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
     format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
-    output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output")
+    output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output", value="DIR")
     overwrite: bool = field(False, "Replace an earlier export in --output.", "output")
     image_size: tuple[int, int] | None = field(
         None, "Size of the images: 256, or 192x256 (height x width); default: the size of training.", "model"
@@ -37,7 +38,7 @@ class ExportConfig:
     def __post_init__(self):
         check_not_empty(self, "model", "output")
         if self.model is None:
-            raise KsegError("--model is missing: name a run directory, a .keras file, a model folder or hf://owner/name")
+            raise KsegError(f"--model is missing: name {MODEL_SOURCE}")
         if self.format is None:
             raise KsegError(f"--format is missing: choose {', '.join(EXPORT_FORMATS)}")
         if self.output is None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from kseg.config.fields import REPOSITORY, check_not_empty, compilation_cache_field, field, parse_size
+from kseg.config.inference import MODEL_SOURCE
 from kseg.utils.errors import KsegError
 
 
@@ -11,10 +12,12 @@ from kseg.utils.errors import KsegError
 class HubConfig:
     """A trained model to share, and the text of its model card."""
 
-    model: str | None = field(None, "Run directory to share; or a model folder, to upload with --push.", "model")
-    output: str | None = field(None, "Folder to write: config.json, model.safetensors, README.md, figures/.", "output")
+    model: str | None = field(None, "Run directory to share; or a model folder, to upload with --push.", "model", value="DIR")
+    output: str | None = field(
+        None, "Folder to write: weights, config.json, README.md and figures.", "output", value="DIR"
+    )
     overwrite: bool = field(False, "Replace an earlier model folder in --output.", "output")
-    push: str | None = field(None, "Upload the folder to this repository of the Hub: owner/name.", "output")
+    push: str | None = field(None, "Upload the folder to this repository of the Hub.", "output", value="OWNER/NAME")
     private: bool = field(True, "Make a new repository private; --noprivate makes it public.", "output")
     license: str | None = field(None, "Licence on the card, by the Hub's identifier, e.g. apache-2.0.", "card")
     data_name: str | None = field(None, "Name of the data set on the card; default: the name of its folder.", "card")
@@ -34,7 +37,7 @@ class HubConfig:
 class DemoConfig:
     """A trained model to try in a browser, and the address of its page."""
 
-    model: str | None = field(None, "Trained model: a run directory, a .keras file, a model folder or hf://owner/name.", "model")
+    model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
     image_size: tuple[int, int] | None = field(
         None, "Size that images are resized to: 256, or 192x256 (height x width); default: the size of training.", "model"
     )
@@ -45,7 +48,7 @@ class DemoConfig:
     def __post_init__(self):
         check_not_empty(self, "model", "host")
         if self.model is None:
-            raise KsegError("--model is missing: name a run directory, a .keras file, a model folder or hf://owner/name")
+            raise KsegError(f"--model is missing: name {MODEL_SOURCE}")
         if self.image_size is not None:
             object.__setattr__(self, "image_size", parse_size(self.image_size))
         if not 0 <= self.port < 65536:

@@ -1,4 +1,4 @@
-"""Runs side by side: what their directories say of each, where they differ, and how sure a difference is."""
+"""Reads runs to compare: scores, settings that differ, and confidence intervals of score differences."""
 
 import csv
 import json
@@ -19,15 +19,16 @@ from kseg.runtime.metrics_csv import best_epoch
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
-_NO_SETTING = ("run_dir", "resume", "report", "compilation_cache")  # the model is the same whatever they say
+_NO_SETTING = ("run_dir", "resume", "report", "compilation_cache")  # flags that do not affect the model
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
-    """What a run directory says. name: its folder's name, or the path where two have the same. metrics: RunDir.read_metrics().
+class ComparedRun:
+    """A run as its directory records it.
 
-    class_names, iou [C], pixels [C] (labelled, of the scored split), mean_iou, interval and split are None or empty in a run that
-    was not scored. seconds: of training. images: confusion matrices [C, C] of the scored images by name, if the run has them.
+    name: the folder's name, or the path if two runs have the same name. metrics: RunDir.read_metrics(). seconds: training time.
+    split, class_names, iou [C], pixels [C] (labelled), mean_iou, interval: of the evaluation; None or empty if there was none.
+    images: confusion matrices [C, C] of the evaluated images by name, empty if the run has none.
     """
 
     name: str
@@ -46,17 +47,17 @@ class Compared:
     images: dict[str, np.ndarray]
 
     @property
-    def scored(self) -> bool:
+    def evaluated(self) -> bool:
         return self.mean_iou is not None
 
 
-def read_runs(paths: Sequence[str]) -> list[Compared]:
-    """Reads run directories, in order. Raises KsegError, of --compare, for a folder that is none."""
+def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
+    """Reads run directories. Raises KsegError, naming --compare, for a folder that is not one."""
     folders = [Path(path).resolve().name for path in paths]
     return [_read(path, folder if folders.count(folder) == 1 else path) for path, folder in zip(paths, folders, strict=True)]
 
 
-def _read(path: str, name: str) -> Compared:
+def _read(path: str, name: str) -> ComparedRun:
     run = RunDir(path)
     try:
         config = run.read_config()
@@ -69,7 +70,7 @@ def _read(path: str, name: str) -> Compared:
     images = read_matrices(run.matrices)
     if images is None or not names or images[1].shape[1:] != (len(names),) * 2 or len(set(images[0])) < len(images[0]):
         images = ((), np.zeros((0, 0, 0), "int64"))
-    return Compared(
+    return ComparedRun(
         name=name,
         config=config,
         finished=run.model.exists(),
@@ -83,7 +84,7 @@ def _read(path: str, name: str) -> Compared:
 
 
 def _read_scores(run: RunDir) -> dict[str, Any]:
-    """What evaluation.json says; nothing of a run that has none, or one that was not written by kseg."""
+    """Reads evaluation.json; returns empty values if it is missing or malformed."""
     nothing = {"split": None, "class_names": (), "iou": np.zeros(0), "pixels": np.zeros(0), "mean_iou": None, "interval": None}
     try:
         content = json.loads(run.evaluation.read_text(encoding="utf-8"))
@@ -115,7 +116,7 @@ def _seconds(run: RunDir) -> float | None:
 
 
 def _parameters(run: RunDir) -> int | None:
-    """Weights of the run's newest model, counted in its file without building it."""
+    """Counts the weights of the run's newest model in its file, without building it."""
     counts: list[int] = []
 
     def count(name, item):
@@ -134,40 +135,41 @@ def _parameters(run: RunDir) -> int | None:
     return sum(counts) or None
 
 
-def not_comparable(first: Compared, other: Compared) -> str | None:
-    """Why the scores of two runs cannot be set against each other; None if they can.
+def not_comparable(first: ComparedRun, other: ComparedRun) -> str | None:
+    """Returns the reason why the scores of two runs cannot be compared, or None.
 
-    The labelled pixels of each class tell a split's labels apart, wherever the data lie now.
+    The number of labelled pixels of each class identifies a split, wherever the data are now.
     """
-    if not (first.scored and other.scored):
-        return f"{(first if not first.scored else other).name} was not scored"
+    if not (first.evaluated and other.evaluated):
+        return f"{(first if not first.evaluated else other).name} was not evaluated"
     if first.class_names != other.class_names:
         return f"{other.name} has other classes than {first.name}"
     if not np.array_equal(first.pixels, other.pixels):
-        return f"{other.name} was scored on other images or labels ({_data(other)}) than {first.name} ({_data(first)})"
+        return f"{other.name} was evaluated on other images or labels ({_data(other)}) than {first.name} ({_data(first)})"
     return None
 
 
-def _data(run: Compared) -> str:
+def _data(run: ComparedRun) -> str:
     data = run.config.data
     return f"{data.dataset}{f' {data.data_dir}' if data.data_dir else ''}, {run.split}, {int(run.pixels.sum()):,} labelled pixels"
 
 
-def difference(first: Compared, other: Compared) -> tuple[float, float] | None:
-    """The interval of other's mIoU minus first's (kseg.metrics.bootstrap.mean_iou_difference); None unless both runs keep the matrices of
-    the same images.
+def difference(first: ComparedRun, other: ComparedRun) -> tuple[float, float] | None:
+    """Returns the confidence interval of other's mIoU minus first's (kseg.metrics.bootstrap.mean_iou_difference).
+
+    None unless both runs have confusion matrices of the same images.
     """
     if not_comparable(first, other) or not first.images or set(first.images) != set(other.images):
         return None
     theirs, ours = (np.stack([run.images[name] for name in first.images]) for run in (other, first))
     if any(not np.array_equal(matrices.sum((0, 2)), first.pixels) for matrices in (theirs, ours)):
-        return None  # left from before the scores
+        return None  # matrices of an earlier evaluation
     low, high = mean_iou_difference(theirs, ours)
     return None if math.isnan(low) else (low, high)
 
 
-def differing_settings(runs: Sequence[Compared]) -> dict[str, list[Any]]:
-    """Returns the settings that not all runs share, by flag, with each run's value."""
+def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
+    """Returns the settings that differ between runs: {flag: one value for each run}."""
     settings = [flatten(run.config) for run in runs]
     values = {name: [setting[name] for setting in settings] for name in settings[0] if name not in _NO_SETTING}
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}

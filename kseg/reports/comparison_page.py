@@ -1,4 +1,4 @@
-"""The page of kseg.report --compare: runs side by side in one HTML file."""
+"""Writes the page of kseg.report --compare."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ import numpy as np
 from kseg.config.fields import as_typed
 from kseg.data.palette import IGNORED
 from kseg.metrics.bootstrap import LEVEL
-from kseg.reports.comparison import Compared, difference, differing_settings, not_comparable
+from kseg.reports.comparison import ComparedRun, difference, differing_settings, not_comparable
 from kseg.reports.figures import compared_chart
 from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page
 
 
-def write_comparison(path: Path, runs: Sequence[Compared]) -> list[str]:
-    """Writes the page. Returns what limits the comparison, a line each: runs that were not finished or are not comparable."""
+def write_comparison(path: Path, runs: Sequence[ComparedRun]) -> list[str]:
+    """Writes the page. Returns one line for each run that is unfinished or cannot be compared with the first."""
     first, others = runs[0], runs[1:]
     reasons = {other.name: reason for other in others if (reason := not_comparable(first, other))}
-    comparable = [run for run in runs if run.scored and run.name not in reasons] if first.scored else []
+    comparable = [run for run in runs if run.evaluated and run.name not in reasons] if first.evaluated else []
     unfinished = [
         f"unfinished: {run.name} has {len(run.metrics)} of {run.config.epochs} epochs"
-        + ("; its scores are those of its best epoch when it was stopped" if run.scored else "")
+        + ("; its scores are those of its best epoch so far" if run.evaluated else "")
         for run in runs
         if not run.finished
     ]
@@ -48,25 +48,25 @@ def write_comparison(path: Path, runs: Sequence[Compared]) -> list[str]:
     return notes
 
 
-def _difference(first: Compared, other: Compared) -> dict[str, Any]:
-    assert first.mean_iou is not None and other.mean_iou is not None  # comparable runs are scored
+def _difference(first: ComparedRun, other: ComparedRun) -> dict[str, Any]:
+    assert first.mean_iou is not None and other.mean_iou is not None  # comparable runs are evaluated
     interval = difference(first, other)
-    sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
-    return {"value": other.mean_iou - first.mean_iou, "interval": interval, "sure": sure}
+    significant = interval is not None and (interval[0] > 0 or interval[1] < 0)
+    return {"value": other.mean_iou - first.mean_iou, "interval": interval, "significant": significant}
 
 
 def _typed(value: Any) -> str:
     return "-" if value in (None, "", ()) else str(as_typed(value))
 
 
-def _classes(runs: Sequence[Compared]) -> list[dict[str, Any]]:
-    """The rows of the table of IoUs, with the run or runs of the best in each."""
+def _classes(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
+    """Returns the rows of the IoU table; the best runs of a class are marked unless all are equal."""
     colors = hex_colors(len(runs[0].class_names))
     rows = []
     for index, name in enumerate(runs[0].class_names):
         values = np.array([run.iou[index] for run in runs])
         known = np.isfinite(values)
-        tells = known.any() and (values[known].max() > values[known].min() or not known.all())
-        best = (values == np.nanmax(values)) if tells else np.zeros(len(values), bool)
+        differ = known.any() and (values[known].max() > values[known].min() or not known.all())
+        best = (values == np.nanmax(values)) if differ else np.zeros(len(values), bool)
         rows.append({"name": name, "color": colors[index], "cells": list(zip(values.tolist(), best.tolist(), strict=True))})
     return rows

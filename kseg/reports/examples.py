@@ -20,7 +20,7 @@ _EXAMPLES = 3  # images in each of the groups best, median and worst
 
 
 def examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Returns the groups of examples for the template, and the figures: PNG by name, image, label, prediction, errors side by side."""
+    """Returns the groups of examples for the template, and the figure of each (its panels side by side) as PNG by name."""
     chosen = [
         (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
     ]

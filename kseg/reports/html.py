@@ -1,5 +1,6 @@
-"""What kseg's HTML pages share: templates, style, and pictures inside the page. A page is one file without network, and but for
-that of kseg.demo without scripts.
+"""Templates and embedded images for HTML pages.
+
+A page is one file. It needs no network, and only the page of kseg.demo has scripts.
 """
 
 import base64
@@ -15,11 +16,11 @@ from kseg.reports.figures import DPI
 from kseg.utils.files import write_text
 
 PANEL = 640
-"""Pixels of the longer side of a picture on a page, at most."""
+"""Largest side, in pixels, of an example image on a page."""
 
 
 def template(name: str, folder: Path | None = None) -> jinja2.Template:
-    """Returns a template of this package's folder templates/, or of another folder. All include page_style.html.jinja, their style."""
+    """Returns a template from `folder`, by default templates/ beside this file. Pages include page_style.html.jinja."""
     package = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=package if folder is None else jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder), package]),
@@ -35,15 +36,14 @@ def template(name: str, folder: Path | None = None) -> jinja2.Template:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Writes a page whole or not at all. A name read from JSON or a file system may hold half a surrogate pair, which no file
-    can: it becomes "?".
-    """
+    """Writes a page atomically. Half a surrogate pair, as names from JSON or a file system may have, becomes "?"."""
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def shrink(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Returns (image, index) at most PANEL pixels wide and high: the image averaged, and label[index] takes a label map's nearest
-    pixels along. image: uint8 [H, W, 3].
+    """Downscales an image to at most PANEL pixels a side by area averaging.
+
+    image: uint8 [H, W, 3]. Returns the image and an index: label[index] downscales a label map [H, W] by nearest neighbour.
     """
     height, width = image.shape[:2]
     scale = min(1.0, PANEL / max(height, width))
@@ -53,22 +53,22 @@ def shrink(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
 
 
 def encode(picture: np.ndarray, kind: str) -> bytes:
-    """uint8 [H, W, 3], or grey [H, W], as the bytes of a file; kind: PNG or JPEG."""
+    """Encodes an image, uint8 [H, W, 3] or grey [H, W], as a file's content. kind: PNG or JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, quality=88)  # quality: of JPEG only
+    Image.fromarray(picture).save(buffer, kind, quality=88)  # quality affects JPEG only
     return buffer.getvalue()
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """What stands in an img's src."""
+    """Returns an image file's content as the src of an img element. kind: PNG or JPEG."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
 def css_width(chart: bytes) -> int:
-    """The width, in CSS pixels, at which a chart of kseg.reports.figures is sharp."""
+    """Returns the width in CSS pixels at which a chart of kseg.reports.figures is sharp."""
     return round(Image.open(io.BytesIO(chart)).width * 96 / DPI)
 
 
 def hex_colors(count: int) -> list[str]:
-    """The classes' colours for CSS."""
+    """Returns the class colours for CSS."""
     return ["#{:02x}{:02x}{:02x}".format(*color) for color in palette(count)]

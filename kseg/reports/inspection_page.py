@@ -1,4 +1,4 @@
-"""The page of kseg.inspect_data: numbers, defects and pictures of a data set in one HTML file."""
+"""Writes the page of kseg.inspect_data: statistics, issues and examples of a data set."""
 
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,19 @@ from kseg.data.inspection.inspect import Inspection
 from kseg.data.palette import IGNORED, overlay
 from kseg.reports.figures import share_chart, size_chart
 from kseg.reports.html import css_width, data_uri, encode, hex_colors, shrink, template, write_page
-from kseg.utils.errors import KsegError
 
-_NAMED = 12  # images that a defect names on the page; the JSON file has all
+_NAMED = 12  # images listed for an issue; inspection.json lists all
 
 
 def write_inspection_page(path: Path, inspection: Inspection, config: InspectConfig) -> None:
-    """Writes the page. Its pictures are config.samples of the first split: as they are, with their labels, and augmented as
-    training would in the first epoch (image_size, augment and seed of the config).
+    """Writes the page. config: samples is the number of examples; image_size, augment and seed augment them as in the first epoch
+    of training.
     """
     splits, names = inspection.splits, inspection.splits[0].dataset.class_names
     colors = hex_colors(len(names))
-    same = [facts for facts in splits if facts.dataset.class_names == names]
-    counts = {facts.split: facts.counts for facts in same}
+    counts = {split.split: split.counts for split in splits if split.dataset.class_names == names}
     shares = {split: count.pixels / max(count.pixels.sum(), 1) for split, count in counts.items()}
-    charts = {"shares": share_chart(names, shares), "sizes": size_chart({facts.split: facts.sizes for facts in splits})}
+    charts = {"shares": share_chart(names, shares), "sizes": size_chart({split.split: split.sizes for split in splits})}
     examples, values = _examples(inspection, config)
     classes = [
         {
@@ -43,7 +41,7 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
         counted=list(counts),
         classes=classes,
         formulas=list(inspection.class_weights),
-        levels={level: [d for d in inspection.defects if d.level == level] for level in ("error", "warning", "note")},
+        levels={level: [issue for issue in inspection.defects if issue.level == level] for level in ("error", "warning", "note")},
         named=_NAMED,
         charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
         examples=examples,
@@ -54,25 +52,25 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
 
 
 def _examples(inspection: Inspection, config: InspectConfig) -> tuple[list[dict[str, Any]], set[int]]:
-    """Returns the pictures of the page, and the label values that occur in them."""
-    facts = inspection.splits[0]
-    usable = list(facts.samples)
+    """Returns examples of the first split (plain, with label, augmented), and the label values in them."""
+    split = inspection.splits[0]
+    usable = list(split.samples)
     number = min(config.samples, len(usable))
     chosen = sorted(np.random.default_rng(config.seed).choice(usable, number, replace=False).tolist()) if number else []
     augmenter = Augmenter(config.augment, config.image_size)
     examples, values = [], set()
     for index in chosen:
-        sample = facts.dataset.load(index)
+        sample = split.dataset.load(index)
         image, nearest = shrink(sample.image)
         label = sample.label[nearest]
         small, small_label = augmenter(sample.image, sample.label, sample_seed(config.seed, 0, index))
         pictures = [image, overlay(image, label), overlay(small, small_label)]
-        captions = ("as it is", "with its label", "augmented, with its label")
+        captions = ("plain", "with label", "augmented, with label")
         examples.append(
             {
                 "name": sample.name,
                 "size": f"{sample.label.shape[1]}x{sample.label.shape[0]}",
-                "ignored": (sample.label == facts.dataset.ignore_index).mean(),
+                "ignored": (sample.label == split.dataset.ignore_index).mean(),
                 "pictures": [
                     (caption, data_uri(encode(picture, "JPEG"), "JPEG"))
                     for caption, picture in zip(captions, pictures, strict=True)
@@ -81,21 +79,3 @@ def _examples(inspection: Inspection, config: InspectConfig) -> tuple[list[dict[
         )
         values |= {*np.unique(sample.label).tolist()}
     return examples, values
-
-
-def inspect_data(config: InspectConfig):
-    """Returns (Inspection, the page's path). Raises KsegError for whatever hinders looking."""
-    from kseg.data.augmentation.augmenter import Augmenter
-    from kseg.data.inspection.inspect import inspect
-    from kseg.utils.files import write_text
-
-    Augmenter(config.augment, config.image_size)  # a mistyped name is said before the data are read
-    folder = Path(config.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        inspection = inspect(config)
-        write_text(folder / "inspection.json", inspection.to_json())
-        write_inspection_page(folder / "inspection.html", inspection, config)
-    except OSError as error:
-        raise KsegError(f"--output={folder}: cannot be written ({error.strerror or error})") from None
-    return inspection, folder / "inspection.html"

@@ -1,4 +1,4 @@
-"""The page of a run: scores, curves, confusions and pictures in one HTML file, and the figures as PNG files beside it."""
+"""Writes the page of a run, report.html: scores, curves, confusion matrix and examples; and its figures as PNG files."""
 
 import json
 import shlex
@@ -21,17 +21,17 @@ from kseg.runtime.run_dir import RunDir
 from kseg.utils.files import atomic_path
 
 _SKIPPED_SHOWN = 10
-_HARDEST = 5  # classes that are named as such, at most
-_CONFUSED = 0.01  # a share of pixels below this is not worth a word
+_HARDEST = 5  # hardest classes on the page, at most
+_CONFUSED = 0.01  # smallest share of confused pixels to show
 
 
 def write_report(
     run: RunDir, config: TrainConfig, evaluation: Evaluation, dataset: Dataset, predictor: Predictor, *, best_epoch: int
 ) -> None:
-    """Writes run.report, one file that needs neither network nor scripts, and its figures as PNG files into run.figures.
+    """Writes the page to run.report and its figures to run.figures.
 
-    evaluation: the best epoch's model on all of `dataset`, the validation split. predictor: predicts the example pictures.
-    best_epoch: from 1; 0 if there was none. What the run directory lacks (metrics.csv, environment.json) is left out of the page.
+    evaluation: of the best epoch's model on `dataset`, the validation split. predictor: predicts the examples. best_epoch: from
+    1; 0 if there was none. Without metrics.csv or environment.json, the page lacks the sections that show them.
     """
     total = evaluation.scores
     absent = np.isnan(total.iou)
@@ -58,7 +58,7 @@ def write_report(
         config=config,
         flags=flag_lines(config),
         environment=_read_environment(run),
-        command=f"python -m kseg.evaluate --run_dir={shlex.quote(str(run.path))}",
+        command=f"python -m kseg.evaluate --model={shlex.quote(str(run.path))}",
         scores=total,
         images=len(evaluation.matrices),
         unranked=len(evaluation.matrices) - len(evaluation.ranking()),
@@ -82,20 +82,22 @@ def write_report(
 
 @dataclass(frozen=True)
 class HardClass:
-    """A class of low IoU. called: (other class, share of this class's pixels that are called so) or None; taken: (other class,
-    share of the pixels called this class that are of the other) or None.
+    """A class of low IoU and the classes that it is confused with most.
+
+    missed_as: (other class, share of this class's pixels predicted as it), or None. mixed_with: (other class, share of the pixels
+    predicted as this class that are labelled as it), or None.
     """
 
     name: str
     iou: float
-    called: tuple[str, float] | None
-    taken: tuple[str, float] | None
+    missed_as: tuple[str, float] | None
+    mixed_with: tuple[str, float] | None
 
 
 def hardest_classes(class_names: Sequence[str], matrix: np.ndarray, most: int = _HARDEST) -> list[HardClass]:
-    """Returns the labelled classes of the lowest IoU, the lowest first, with what each is confused with most.
+    """Returns the labelled classes of lowest IoU, lowest first: at most `most`, and at most half of the labelled classes.
 
-    matrix: counts [C, C] (true, predicted). Classes without an error are left out; half of the labelled at most are named.
+    matrix: counts [C, C] (true, predicted). Classes without errors are left out.
     """
     total = scores(matrix)
     labelled = np.flatnonzero(total.pixels > 0)

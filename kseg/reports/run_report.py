@@ -1,4 +1,4 @@
-"""Writes the report of a run again, or a comparison of several runs."""
+"""Does the work of kseg.report: writes the page of a run again, or a page that compares runs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from kseg.utils.errors import KsegError
 
 
 def report(config: ReportConfig) -> tuple[Path, str]:
-    """Returns the page that was written, and a line that says what it shows. Raises KsegError for what the user can mend."""
+    """Writes a page. Returns its path and a summary of one or more lines. Raises KsegError for what the user can fix."""
     return _compare(config) if config.compare else _rewrite(config)
 
 
@@ -22,15 +22,14 @@ def _rewrite(config: ReportConfig) -> tuple[Path, str]:
     from kseg.runtime.compilation_cache import enable_compilation_cache
 
     run = RunDir(config.run_dir or "")
-    trial = run.read_config().debug
-    if trial.overfit_batches:
+    if run.read_config().debug.overfit_batches:
         raise KsegError(
-            f"--run_dir={run.path}: a trial of overfitting was scored on what it trained on; train it again for its page"
+            f"--run_dir={run.path}: was trained with --overfit_batches and evaluated on those batches; train again for its report"
         )
     enable_compilation_cache(config.compilation_cache)
-    scoring = EvaluateConfig(model=str(run.path), data=config.data, workers=config.workers)
+    evaluate = EvaluateConfig(model=str(run.path), data=config.data, workers=config.workers)
     with worker_pool(config.workers) as pool:
-        trained = open_trained(scoring, pool, flag="--run_dir")
+        trained = open_trained(evaluate, pool, flag="--run_dir")
         evaluation = trained.predictor.evaluate()
         selection = trained.config.selection
         best = best_epoch(run.read_metrics(), selection.monitor, better(selection.monitor, selection.monitor_mode))

@@ -11,6 +11,7 @@ from kseg.utils.errors import KsegError
 from kseg.utils.registry import import_modules
 
 TOY = """
+import numpy as np
 
 from kseg.data.dataset import Sample
 from kseg.data.registry import register_dataset

@@ -1,1 +1,1 @@
-"""The commands of scripts/benchmark.py."""
+"""Benchmarks of kseg: `python -m benchmarks COMMAND`, from the project's root. README.md says how to run them."""

@@ -1,52 +1,72 @@
-"""Benchmarks, each against a peer in the same run: python scripts/benchmark.py COMMAND [--help].
+"""Benchmarks of kseg: python -m benchmarks COMMAND [flags], from the project's root.
 
-A command is a module in scripts/benchmarks (or an object) with `HELP`, `add_arguments(parser)` and `run(arguments)`.
+A command prints a Markdown table. --json=FILE keeps the numbers. --write puts them into benchmarks/results/, and the table into
+the pages that have a place for it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import check, compile_times, everything, export, fit, curves, loader, memory, remat, speed, startup
-
+from benchmarks import backends, compile_times, curves, export, fit, loader, parity, remat, speed, torch_training
+from benchmarks.common import RESULTS, Result, publish, read_result, write_numbers
 from kseg.runtime.main import run_main
+from kseg.utils.errors import KsegError
 
-COMMANDS: dict[str, Any] = {
+BENCHMARKS = {
     "step": speed.STEP,
     "infer": speed.INFER,
-    "memory": memory,
-    "compile": compile_times,
-    "curves": curves,
-    "fit": fit,
-    "loader": loader,
-    "startup": startup,
-    "export": export,
-    "remat": remat,
-    "all": everything,
-    "check": check,
+    "remat": remat.BENCHMARK,
+    "compile": compile_times.BENCHMARK,
+    "curves": curves.BENCHMARK,
+    "fit": fit.BENCHMARK,
+    "loader": loader.BENCHMARK,
+    "export": export.BENCHMARK,
+    "backends": backends.BENCHMARK,
+    "torch-training": torch_training.BENCHMARK,
+    "parity": parity.BENCHMARK,
 }
-ALIASES = {"fit": ["metric"], "remat": ["bands"]}
-"""What a confusion matrix costs is measured beside what fit costs; --remat and --loss_chunks in one way."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = result.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(name, aliases=ALIASES.get(name, []), help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    return result
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line, without the program. Raises KsegError for an unknown flag."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, benchmark in BENCHMARKS.items():
+        command = commands.add_parser(name, help=benchmark.help, description=benchmark.help, allow_abbrev=False)
+        benchmark.add_arguments(command)
+        command.add_argument("--json", type=Path, help="write the numbers into this file")
+        command.add_argument("--write", action="store_true", help="update benchmarks/results/ and the pages")
+    tables = commands.add_parser("tables", help="write the pages' tables and charts again from benchmarks/results/")
+    tables.add_argument("names", nargs="*", help="results, such as step-gpu; default: all")
+    arguments, extra = parser.parse_known_args(list(words))
+    if arguments.command == "backends":
+        arguments.train = backends.train_config(extra)
+    elif extra:
+        raise KsegError(f"{arguments.command}: unknown argument {extra[0]}; see python -m benchmarks {arguments.command} --help")
+    return arguments
 
 
-def main(words: Sequence[str]) -> None:
-    arguments = parser().parse_args(words[1:])
-    run = vars(arguments).pop("run")  # what is left are settings, which are written beside what was measured
-    run(arguments)
+def main(argv: Sequence[str]) -> None:
+    arguments = read_arguments(argv[1:])
+    command = vars(arguments).pop("command")
+    if command == "tables":
+        for path in [RESULTS / f"{name}.json" for name in arguments.names] or sorted(RESULTS.glob("*.json")):
+            result = read_result(path)
+            publish(BENCHMARKS[result["benchmark"]], result)
+        return
+    benchmark = BENCHMARKS[command]
+    file, write = vars(arguments).pop("json"), vars(arguments).pop("write")  # what is left are the measurement's settings
+
+    def save(result: Result) -> None:
+        if file:
+            write_numbers(file, result)
+        if write:
+            publish(benchmark, result)
+
+    result = benchmark.measure(arguments, save)
+    save(result)
+    print(benchmark.table(result))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One side of the comparison of back ends: a network on the back end that KERAS_BACKEND names.
+"""A worker of the comparison of backends: a network on the backend that KERAS_BACKEND names.
 
-Reads lines and answers each with a line, as benchmarks.common.Side has it: "predict", "train" (a step more), "gradients".
+Reads "predict", "train" (one step) or "gradients" from each line.
 """
 
 import json
@@ -15,31 +15,28 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks.process import answer
 from kseg.config import TrainConfig
 from kseg.losses import CrossEntropy
 from kseg.models.build import build_model
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.runtime.distribution import describe_devices
+from kseg.runtime.environment import describe_devices
 from kseg.training.optimizers import TorchAdam
 
 
 def main(settings: dict[str, Any]) -> None:
-    side = _Side(Path(settings["folder"]))
-    _answer({"devices": describe_devices(), "parameters": side.model.count_params()})
+    network = _Network(Path(settings["folder"]))
+    answer({"devices": describe_devices(), "parameters": network.model.count_params()})
     for line in sys.stdin:
-        _answer(getattr(side, line.strip())())
+        answer(getattr(network, line.strip())())
     os._exit(0)  # TensorFlow's and torch's threads have nothing left to do
 
 
-def _answer(value: Any) -> None:
-    print(json.dumps(value), flush=True)
+class _Network:
+    """A network with the folder's weights and batches.
 
-
-class _Side:
-    """A network with the folder's weights, and the folder's batches.
-
-    folder: config.json; batches.npz with images uint8 [N, B, h, w, 3] and labels uint8 [N, B, h, w]; initial.weights.h5, which is
-    written if it is not there.
+    folder: holds config.json and batches.npz, images uint8 [N, B, h, w, 3] and labels uint8 [N, B, h, w]. The first worker writes
+    initial.weights.h5, the others read it.
     """
 
     def __init__(self, folder: Path):
@@ -67,23 +64,21 @@ class _Side:
         self._step = 0
 
     def predict(self) -> dict[str, Any]:
-        """Logits of the first batch; they are written in the first call."""
-        logits, answer = _timed(lambda: np.asarray(self.model.predict_on_batch(self.images[0])))
+        """Predicts the first batch; the first call writes the logits."""
+        logits, facts = _timed(lambda: np.asarray(self.model.predict_on_batch(self.images[0])))
         self._write("logits", [logits])
-        return answer
+        return facts
 
     def train(self) -> dict[str, Any]:
-        """A step on the next batch."""
+        """Takes a step on the next batch."""
         number = self._step % len(self.images)
         self._step += 1
-        loss, answer = _timed(lambda: float(self.model.train_on_batch(self.images[number], self.labels[number])))
+        loss, facts = _timed(lambda: float(self.model.train_on_batch(self.images[number], self.labels[number])))
         self.model.reset_metrics()  # else the losses returned are running means
-        return {**answer, "loss": loss}
+        return {**facts, "loss": loss}
 
     def gradients(self) -> dict[str, Any]:
-        """The loss's gradients (with the weight decay's part) in the step that has just been the first, as Adam keeps them: its
-        momentum is then (1 - b1) times the gradient.
-        """
+        """Writes the gradients of the first step, weight decay included: Adam's momentum is then (1 - b1) times the gradient."""
         assert self._step == 1
         optimizer = self.model.optimizer
         momentums = [keras.ops.convert_to_numpy(value) for value in optimizer._momentums]
@@ -97,7 +92,7 @@ class _Side:
 
 
 def without_dropout(model: keras.Model) -> None:
-    """Turns dropout and stochastic depth off: back ends draw different random numbers."""
+    """Turns dropout and stochastic depth off, because backends draw different random numbers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):  # the backbone
             without_dropout(layer)
@@ -106,17 +101,16 @@ def without_dropout(model: keras.Model) -> None:
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """(what it returned, its seconds, and the most MB that the process, and its device, have held so far)."""
+    """Returns the call's value, and its seconds with the peak MB of the process and of the device so far."""
     start = time.perf_counter()
     value = call()
-    answer: dict[str, Any] = {"seconds": time.perf_counter() - start}
-    answer["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    answer["device_mb"] = _device_memory()
-    return value, answer
+    seconds = time.perf_counter() - start
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return value, {"seconds": seconds, "memory_mb": memory_mb, "device_mb": _device_memory()}
 
 
 def _device_memory() -> float | None:
-    """Peak MB on the accelerator; None without one."""
+    """Returns the peak MB on the accelerator; None without one."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

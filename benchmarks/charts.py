@@ -1,4 +1,4 @@
-"""The benchmarks' plots, in the style of kseg's reports."""
+"""Charts of the benchmarks, in the style of kseg's reports."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -15,9 +15,9 @@ _COLORS = {"kseg": "#0072b2", "eager": "#d55e00", "compile": "#7f8ea3"}
 
 @_png
 def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A bar a row: kseg's time over the peer's, with the turns' lowest and highest, and its memory over the peer's.
+    """Draws bars of kseg's time and memory over the baseline's; error bars are the lowest and highest round.
 
-    rows: {name: {"time": ratios of the turns, "memory": a ratio or None}}. Left of the line at 1 kseg takes less.
+    rows: {name: {"time": ratios of the rounds, "memory": ratio or None}}. Left of the line at 1 kseg takes less.
     """
     figure = Figure(figsize=(8, 1.2 + 0.62 * len(rows)))
     ax = figure.subplots()
@@ -32,7 +32,7 @@ def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     ax.set_yticks(places, [*rows], parse_math=False)
     ax.invert_yaxis()
     ax.set_xlim(left=0)
-    ax.set_xlabel("kseg / peer (less is better)")
+    ax.set_xlabel("kseg / baseline (less is better)")
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper")
@@ -43,18 +43,18 @@ def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
 def growth_chart(
     axes: Mapping[str, Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]], labels: Mapping[str, str]
 ) -> Figure:
-    """Two rows of panels, time above memory, a column for each thing that grows; both scales are logarithmic.
+    """Draws time above memory, a column for each thing that grows; both scales are logarithmic.
 
-    axes: {what grows: {"time" or "memory": {side: [(value, ms or MB)]}}}. labels: a side's name in the legend.
+    axes: {what grows: {"time" or "memory": {worker: [(value, ms or MB)]}}}. labels: a worker's name in the legend.
     """
     figure = Figure(figsize=(3.4 * len(axes), 5.6))
     panels = figure.subplots(2, len(axes), squeeze=False, sharex="col", sharey="row")
-    for column, (name, measures) in zip(panels.T, axes.items(), strict=True):
-        for ax, (title, sides) in zip(column, (("time", measures["time"]), ("memory", measures["memory"])), strict=True):
-            for side, points in sides.items():
+    for column, (axis, measures) in zip(panels.T, axes.items(), strict=True):
+        for ax, (title, workers) in zip(column, (("time", measures["time"]), ("memory", measures["memory"])), strict=True):
+            for name, points in workers.items():
                 x, y = np.array(points).T
-                ax.plot(x, y, "-o", color=_COLORS[side], markersize=3.5, label=labels[side])
-            values = sorted({value for points in sides.values() for value, _ in points})
+                ax.plot(x, y, "-o", color=_COLORS[name], markersize=3.5, label=labels[name])
+            values = sorted({value for points in workers.values() for value, _ in points})
             ax.set_xscale("log")
             ax.set_yscale("log")
             ax.set_xticks(values, [f"{value:g}" for value in values])
@@ -65,13 +65,13 @@ def growth_chart(
             ax.tick_params(axis="y", which="both", labelsize=8)
             ax.grid(alpha=0.25, which="both")
             ax.set_title({"time": "Step, ms", "memory": "Peak memory, MB"}[title])
-        column[1].set_xlabel(name)
+        column[1].set_xlabel(axis)
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
 def _plain(value: float, _: Any) -> str:
-    """1, 2, 3, 5 and 7 times a power of ten, written out; nothing at the ticks between."""
+    """Labels ticks at 1, 2, 3, 5 and 7 times a power of ten, no others."""
     digit = round(value / 10 ** np.floor(np.log10(value)), 6)
     return f"{value:g}" if digit in (1, 2, 3, 5, 7) else ""

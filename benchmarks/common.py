@@ -1,25 +1,47 @@
-"""What the benchmarks share: the machine in words, tables in documentation, sides that take turns."""
+"""Shared by the benchmarks: the machine's description, result files, and tables in Markdown pages."""
 
+import argparse
 import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
-import subprocess
-import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from kseg.utils.errors import KsegError
-from kseg.utils.files import write_text
+from kseg.utils.files import atomic_path, write_text
 from kseg.utils.system import usable_cores
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+Result = dict[str, Any]
+"""One measurement, as JSON: "benchmark" (its command), "variant" (such as "gpu"), "machine", "settings", and the numbers."""
+Save = Callable[[Result], None]
 
 
-def machine(packages: tuple[str, ...]) -> dict[str, Any]:
-    """Returns date, processor, cores, the load of other programs and the versions of those packages that are installed."""
+@dataclass(frozen=True)
+class Benchmark:
+    """One command of `python -m benchmarks`.
+
+    measure(arguments, save): returns the result. It calls save after each part, so that a run that is stopped leaves what it
+    measured. table: the result in Markdown. chart: the result as a PNG, or None where there is nothing to draw. alt: its text.
+    """
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    measure: Callable[[argparse.Namespace, Save], Result]
+    table: Callable[[Result], str]
+    chart: Callable[[Result], bytes | None] | None = None
+    alt: str = ""
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """Returns the date, processor, cores, load average, and the versions of those packages that are installed."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -38,51 +60,69 @@ def machine(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def in_words(facts: dict[str, Any]) -> str:
-    """Returns what `machine` found out, in a line that a table can begin with."""
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {versions}"
+def new_result(benchmark: str, packages: Sequence[str], settings: dict[str, Any], **parts: Any) -> Result:
+    """Returns a result that holds nothing measured yet."""
+    return {"benchmark": benchmark, "variant": "", "machine": machine(packages), "settings": settings, **parts}
 
 
-def network_title(network: str) -> str:
-    """Returns how tables name a network, MODEL/BACKBONE: "deeplabv3plus on resnet50"."""
-    return network.replace("/", " on ")
+def result_name(result: Result) -> str:
+    """Returns the name of a result's files and of its place in pages, such as "step-gpu"."""
+    return "-".join(filter(None, (result["benchmark"], result["variant"])))
 
 
-def read_between(page: Path, name: str) -> str:
-    """Returns what stands between <!-- NAME --> and <!-- /NAME --> in a page. Raises KsegError if it has no such place."""
-    return _parts(page, name)[1].strip()
-
-
-def write_between(page: Path, name: str, text: str) -> None:
-    """Replaces what stands between <!-- NAME --> and <!-- /NAME --> in a page. Raises KsegError if it has no such place."""
-    before, _, after = _parts(page, name)
-    write_text(page, f"{before}\n{text.rstrip()}\n{after}")
-
-
-def read_numbers(path: Path, kind: str) -> dict[str, Any]:
-    """Numbers that a command's --json wrote. Raises KsegError if they are not of this kind."""
+def read_result(path: Path) -> Result:
+    """Reads a result. Raises KsegError if the file is none."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise KsegError(f"--from_json={path}: cannot be read ({error}); name a file that --json wrote") from None
-    if not isinstance(result, dict) or result.get("kind") != kind:
-        raise KsegError(f"--from_json={path}: holds no numbers of {kind}; name a file that its --json wrote")
+        raise KsegError(f"{path}: cannot be read ({error}); name a file that a benchmark wrote") from None
+    if not isinstance(result, dict) or "benchmark" not in result:
+        raise KsegError(f"{path}: holds no benchmark's result; name a file that a benchmark wrote")
     return result
 
 
-def write_numbers(path: Path, result: dict[str, Any]) -> None:
-    """Writes what was measured as JSON, whole or not at all. A page's table is of numbers, so that it is written after them."""
-    write_text(path, json.dumps(result, indent=1) + "\n")
+def write_numbers(path: Path, numbers: Any) -> None:
+    """Writes measured numbers as JSON, atomically."""
+    write_text(path, json.dumps(numbers, indent=1) + "\n")
 
 
-def place(kind: str, platform: str) -> str:
-    """Where numbers of a kind stand in the page, and the name of their files: a GPU's have their own, such as "step-gpu"."""
-    return kind if platform == "cpu" else f"{kind}-{platform}"
+def publish(benchmark: Benchmark, result: Result) -> None:
+    """Writes a result and its chart into results/, and its table into every page that has a place for it."""
+    name = result_name(result)
+    write_numbers(RESULTS / f"{name}.json", result)
+    if picture := benchmark.chart and benchmark.chart(result):
+        with atomic_path(RESULTS / f"{name}.png") as temporary:
+            temporary.write_bytes(picture)
+    for page in pages_with(name):
+        write_between(page, name, page_text(benchmark, result, page))
 
 
-def _parts(page: Path, name: str) -> tuple[str, str, str]:
-    """A page up to the first mark of a place, what is between, and the rest from its last mark on."""
+def page_text(benchmark: Benchmark, result: Result, page: Path) -> str:
+    """Returns what a page shows of a result: its table, then its chart if results/ has one."""
+    picture = RESULTS / f"{result_name(result)}.png"
+    text = benchmark.table(result)
+    return f"{text}\n\n![{benchmark.alt}]({os.path.relpath(picture, page.parent)})" if picture.exists() else text
+
+
+def pages_with(name: str) -> list[Path]:
+    """Returns the Markdown pages of docs/ and benchmarks/ that have a place for a result."""
+    pages = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
+    return [page for page in pages if f"<!-- {name} -->\n" in page.read_text(encoding="utf-8")]
+
+
+def read_between(page: Path, name: str) -> str:
+    """Returns the text between <!-- NAME --> and <!-- /NAME --> in a page."""
+    return _split(page, name)[1].strip()
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Replaces the text between <!-- NAME --> and <!-- /NAME --> in a page."""
+    before, _, after = _split(page, name)
+    write_text(page, f"{before}\n{text.rstrip()}\n{after}")
+
+
+def _split(page: Path, name: str) -> tuple[str, str, str]:
+    """A page up to the first mark of a place, the text between, and the rest from the last mark on."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(start)
     if not found or end not in rest:
@@ -91,73 +131,37 @@ def _parts(page: Path, name: str) -> tuple[str, str, str]:
     return before + start, inside, end + after
 
 
-class Side:
-    """A process that measures when it is told to, so that two can take turns without sharing an interpreter.
-
-    It runs `python -m benchmarks.MODULE` with JSON settings as its argument, writes a line when it is ready, and for every line
-    it reads, one JSON line back. environment: variables that it has beside our own.
-    """
-
-    def __init__(self, module: str, settings: dict[str, Any], environment: dict[str, str] | None = None):
-        path = [str(ROOT), str(ROOT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(path)}
-        command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(settings)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        self.ready = self._read()
-
-    def ask(self, what: str) -> Any:
-        """Returns the answer to one line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a side of the benchmark ended with exit code {self._process.wait()}")
-        return json.loads(line)
-
-    def __enter__(self) -> "Side":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the process, and waits for that."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()  # it reads the end of its input, and ends
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+def caption(result: Result, text: str, device: str = "cpu") -> str:
+    """Returns the paragraph above a table: machine and versions, then the text that says what was measured."""
+    here = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    parts = [here["date"], here["cpu"], f"{here['cores']} cores", f"Python {here['python']}", versions]
+    where = ", ".join(filter(None, [*parts, "" if device == "cpu" else device]))
+    return f"{where}. {text}; load average before the run {here['load_before']}."
 
 
-def tree_memory(pid: int) -> float:
-    """Returns MB that a process and its descendants hold, shared pages divided among their users (PSS)."""
-    total = 0
-    for child in [pid, *_descendants(pid)]:
-        try:
-            rollup = Path(f"/proc/{child}/smaps_rollup").read_text()
-        except OSError:  # ended meanwhile
-            continue
-        total += int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
-    return total / 1024
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
 
 
-def tree_cpu(pid: int) -> float:
-    """Returns the processor seconds that a process and its living descendants have used."""
-    ticks = 0
-    for child in [pid, *_descendants(pid)]:
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def batch(settings: dict[str, Any]) -> str:
+    """Returns the batch in a caption: "batch 4 at 256x256, 12 classes"."""
+    size = settings["image_size"]
+    return f"batch {settings['batch_size']} at {size}x{size}, {settings['num_classes']} classes"
 
 
-def _descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_descendants(child)]
-    return found
+def title(network: str) -> str:
+    """Returns a network's name in tables: "deeplabv3plus on resnet50" for deeplabv3plus/resnet50."""
+    return network.replace("/", " on ")
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Returns the ratio of each round."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Returns the median with the lowest and highest value: "1.07 (1.02 to 1.15)"."""
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"

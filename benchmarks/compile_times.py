@@ -1,28 +1,26 @@
-"""Compile: seconds of tracing, lowering, compiling and first running a training step of every model."""
+"""compile: seconds of building a model, and of tracing, lowering, compiling and first running its training step.
+
+With --cache each model starts twice: with an empty compilation cache, and with the cache that the first start filled.
+"""
 
 import argparse
 import json
 import os
 import sys
+import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
+from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, title
+from benchmarks.process import Worker, answer
 from benchmarks.speed_worker import KSEG_WITHOUT, device_facts
 from kseg.runtime.xla_flags import xla_flags_and
 from kseg.utils.errors import KsegError
 from kseg.utils.system import without
 
-HELP = (
-    "Seconds to the first training step of every model on a small backbone, by stage, nothing cached. About 8 minutes on two "
-    "idle cores."
-)
-PAGE = ROOT / "docs" / "performance.md"
-FOLDER = ROOT / "docs" / "performance"
 PACKAGES = ("jax", "jaxlib", "keras")
 SMALLEST = {"keras_cv/resnet18": "resnet18", "resnet34": "resnet18", "vgg16": "vgg11", "vgg16_bn": "vgg11_bn"}
-"""For a model's default backbone, the smallest of its family. A default that is not here is itself taken."""
+"""The smallest backbone of the family of a model's default. A default that is not here is itself taken."""
 STAGES = {
     "build": "building",
     "trace": "tracing",
@@ -39,79 +37,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--num_classes", type=int, default=12)
     parser.add_argument("--xla_flags", default="", help="XLA_FLAGS beside those of the environment")
-    parser.add_argument("--json", type=Path, help="write the numbers into this file, too")
-    parser.add_argument("--from_json", type=Path, help="measure nothing: show, or --write, what --json kept on another machine")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md and the numbers beside it")
+    parser.add_argument(
+        "--cache", action="store_true", help="start each model again with the compilation cache of the first start"
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.from_json:
-        result = read_numbers(arguments.from_json, "compile")
-        _publish(result, write=arguments.write, file=None)
-        print(table(result))
-        return
-    settings = {name: getattr(arguments, name) for name in ("image_size", "batch_size", "num_classes", "xla_flags")}
-    result = {"kind": "compile", "machine": machine(PACKAGES), "settings": settings, "rows": []}
-    for network in arguments.models or registered():
-        row = _measure(network, arguments)
-        result["rows"].append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-        _publish(result, write=arguments.write, file=arguments.json)
-    print(table(result))
+def measure(arguments: argparse.Namespace, save: Save) -> Result:
+    settings = {name: value for name, value in vars(arguments).items() if name != "models"}
+    result = new_result("compile", PACKAGES, settings, rows=[])
+    for network in arguments.models or _registered():
+        with tempfile.TemporaryDirectory() as cache:
+            for start in ("cold", "warm") if arguments.cache else ("",):
+                row = {"start": start, **_measure(network, settings, cache if arguments.cache else "none")}
+                result["rows"].append(row)
+                print(json.dumps(row), file=sys.stderr, flush=True)
+        gpu = "" if row["platform"] == "cpu" else "gpu"
+        result["variant"] = "-".join(filter(None, ("cache" if arguments.cache else "", gpu)))
+        save(result)
+    return result
 
 
-def _publish(result: dict[str, Any], *, write: bool, file: Path | None) -> None:
-    """Writes what there is so far: a run that is stopped leaves what it measured."""
-    if file:
-        write_numbers(file, result)
-    if write:
-        name = place("compile", result["rows"][0]["platform"])
-        write_numbers(FOLDER / f"{name}.json", result)
-        write_between(PAGE, name, table(result))
-
-
-def registered() -> list[str]:
-    """Every registered model."""
+def _registered() -> list[str]:
     os.environ["KERAS_BACKEND"] = "jax"
     from kseg.models.registry import list_models
 
     return list_models()
 
 
-def _measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    settings = {**{name: getattr(arguments, name) for name in ("image_size", "batch_size", "num_classes")}, "network": network}
-    flags = xla_flags_and(arguments.xla_flags)
-    environment = {"KERAS_BACKEND": "jax", "JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_FLAGS": flags}
-    with Side("compile_times", settings, environment) as side:
-        if "failed" in side.ready:
-            raise KsegError(side.ready["failed"])
-        return side.ready
+def _measure(network: str, settings: dict[str, Any], cache: str) -> dict[str, Any]:
+    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("JAX_COMPILATION_CACHE")}
+    environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": xla_flags_and(settings["xla_flags"])}
+    with Worker("compile_times", {**settings, "network": network, "cache": cache}, environment) as worker:
+        if "failed" in worker.ready:
+            raise KsegError(worker.ready["failed"])
+        return worker.ready
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
-    settings, here = result["settings"], result["machine"]
-    lines = [
-        f"{in_words(here)}{', ' + result['rows'][0]['device']}. Batch {settings['batch_size']} at "
-        f"{settings['image_size']}x{settings['image_size']}, {settings['num_classes']} classes, float32, seconds; each model "
-        f"once, in a process of its own, nothing cached{', ' + settings['xla_flags'] if settings['xla_flags'] else ''}; load "
-        f"average before the run {here['load_before']}.",
-        "",
-        f"| model | parameters, M | {' | '.join(STAGES.values())} | all before the second step |",
-        f"|---|---|{'---|' * len(STAGES)}---|",
-    ]
+def table(result: Result) -> str:
+    """Returns the result in Markdown."""
+    settings, rows = result["settings"], []
+    cached = "with an empty (cold) and a filled (warm) compilation cache" if settings["cache"] else "nothing cached"
+    text = f"{batch(settings).capitalize()}, float32, seconds; each start in a process of its own, {cached}"
+    text += f", {settings['xla_flags']}" if settings["xla_flags"] else ""
     for row in result["rows"]:
-        cells = [
-            network_title(row["network"]),
-            f"{row['parameters'] / 1e6:.1f}",
-            *(f"{row[stage]:.2f}" for stage in STAGES),
-        ]
-        lines.append(f"| {' | '.join(cells)} | {sum(row[stage] for stage in STAGES if stage != 'step'):.1f} |")
-    return "\n".join(lines)
+        stages = [f"{row[stage]:.2f}" for stage in STAGES]
+        total = sum(row[stage] for stage in STAGES if stage != "step")
+        name = f"{title(row['network'])}{', ' + row['start'] if row['start'] else ''}"
+        rows.append([name, f"{row['parameters'] / 1e6:.1f}", *stages, f"{total:.1f}"])
+    columns = ["model", "parameters, M", *STAGES.values(), "all before the second step"]
+    return f"{caption(result, text, result['rows'][0]['device'])}\n\n{markdown(columns, rows)}"
+
+
+BENCHMARK = Benchmark(
+    help="Seconds to the first training step of every model on a small backbone, by stage. About 8 minutes on two idle cores.",
+    add_arguments=add_arguments,
+    measure=measure,
+    table=table,
+)
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Prints one row: the seconds of each of STAGES for one model. What each stage is:
+    """Runs the worker: answers with the seconds of each of STAGES for one model.
 
     build: layers and initial weights. trace: Python to a jaxpr. lower: jaxpr to StableHLO. compile: XLA. first, step: the first
     and the second training step.
@@ -121,8 +107,10 @@ def main(settings: dict[str, Any]) -> None:
 
     from benchmarks.steps import compiled_model
     from kseg.models.registry import MODELS
+    from kseg.runtime.compilation_cache import enable_compilation_cache
     from kseg.runtime.memory import jitted_step
 
+    enable_compilation_cache(settings["cache"])
     device = device_facts("kseg")  # starts the device, which is no model's work
     name, _, backbone = settings["network"].partition("/")
     try:
@@ -134,7 +122,7 @@ def main(settings: dict[str, Any]) -> None:
         model = compiled_model(name, backbone, settings["num_classes"])
         jitted, arguments = jitted_step(model, images, labels)
     except KsegError as error:
-        print(json.dumps({"failed": str(error)}), flush=True)
+        answer({"failed": str(error)})
         return
     seconds = {"build": clock.lap()}
     traced = jitted.trace(*arguments)
@@ -148,17 +136,17 @@ def main(settings: dict[str, Any]) -> None:
         _, state = compiled(state, batch)
         jax.block_until_ready(state)
         seconds[stage] = clock.lap()
-    facts = {"network": f"{name}/{backbone}", "parameters": model.count_params(), **device}
-    print(json.dumps({**facts, **seconds}), flush=True)
+    answer({"network": f"{name}/{backbone}", "parameters": model.count_params(), **device, **seconds})
 
 
 class Clock:
-    """Seconds since it was made, or since its last lap."""
+    """A clock that starts when it is made."""
 
     def __init__(self):
         self.start = time.perf_counter()
 
     def lap(self) -> float:
+        """Returns the seconds since the start, or since the last lap."""
         now = time.perf_counter()
         passed, self.start = now - self.start, now
         return passed

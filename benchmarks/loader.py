@@ -1,4 +1,4 @@
-"""Loader: images/s of kseg's pipeline against torch's DataLoader."""
+"""loader: images/s of kseg's pipeline beside torch's DataLoader."""
 
 import argparse
 import contextlib
@@ -7,64 +7,55 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, Side, in_words, machine, write_between, write_numbers
+from benchmarks.common import ROOT, Benchmark, Result, Save, caption, markdown, new_result, ratios, spread
+from benchmarks.process import Worker
 from kseg.utils.system import usable_cores
 
-HELP = "Images/s of the data loader, its scaling, memory over 20 epochs and start-up; --peer: against torch's DataLoader."
-PAGE = ROOT / "docs" / "performance.md"
-NUMBERS = ROOT / "docs" / "performance" / "loader.json"
 PACKAGES = ("albumentations", "numpy", "opencv-python-headless", "pillow", "tensorflow-cpu", "torch")
 SETS = {
     "camvid": "CamVid 480x360 JPEG, input 256x256",
     "synthetic": "synthetic 512x512 JPEG, input 512x512",
 }
+UNITS = ("images_s", "images_cpu_s")
 AUGMENTS = ("none", "aug", "aug_elastic")
+CAMVID = Path(os.environ.get("KSEG_SHARED", ROOT.parent / "shared")) / "data" / "camvid"
+"""CamVid in COCO format, 367 training images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    shared = Path(os.environ.get("KSEG_SHARED", ROOT.parent / "shared")) / "data" / "camvid"
-    parser.add_argument("--peer", action="store_true", help="measure torch's DataLoader too, in turns with kseg (needs torch)")
-    parser.add_argument("--data_dir", default=str(shared), help="CamVid in COCO format")
+    parser.add_argument("--baseline", action="store_true", help="also measure torch's DataLoader")
+    parser.add_argument("--data_dir", default=str(CAMVID), help="CamVid in COCO format")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--augments", nargs="+", choices=AUGMENTS, default=list(AUGMENTS))
     parser.add_argument("--workers", type=int, default=usable_cores())
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side; medians are reported")
-    parser.add_argument("--images", type=int, default=320, help="images a turn")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds; medians are reported")
+    parser.add_argument("--images", type=int, default=320, help="images a round")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20, help="passes over CamVid for the figure of memory; 0: none")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md and the numbers beside it")
-    parser.add_argument("--note", default="", help="a sentence to stand under the table, e.g. on what else ran")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    result: dict[str, Any] = {"machine": machine(PACKAGES), "settings": vars(arguments) | {"data_dir": "camvid"}, "rows": []}
+def measure(arguments: argparse.Namespace, save: Save) -> Result:
+    result = new_result("loader", PACKAGES, vars(arguments) | {"data_dir": "camvid"}, rows=[])
     for name in arguments.sets:
         for augment in arguments.augments:
             result["rows"] += _compare(arguments, name, augment)
-            _publish(result, arguments.write)
+            save(result)
     if "camvid" in arguments.sets:
         if arguments.epochs:
             result["memory"] = _memory(arguments)
-            _publish(result, arguments.write)
+            save(result)
         result["scaling"] = {}
         for augment in arguments.augments:
             result["scaling"][augment] = _scaling(arguments, augment)
-            _publish(result, arguments.write)
-    print(table(result))
-
-
-def _publish(result: dict[str, Any], write: bool) -> None:
-    """Writes what there is so far: a run that is stopped leaves what it measured."""
-    if write:
-        write_numbers(NUMBERS, result)
-        write_between(PAGE, "loader", table(result))
+            save(result)
+    return result
 
 
 def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[str, Any]:
     if name == "camvid":
         data = {"data_dir": arguments.data_dir, "background": False, "ignore_categories": ["unlabelled"]}
     else:
-        from kseg.data.sources.synthetic import synthetic_coco
+        from kseg.data.sources.synthetic.dataset import synthetic_coco
 
         data = {"data_dir": str(synthetic_coco(train=96, val=1, size=512))}
     return {
@@ -73,102 +64,95 @@ def _settings(arguments: argparse.Namespace, name: str, augment: str) -> dict[st
         "augment": augment,
         "batch_size": arguments.batch_size,
         "workers": arguments.workers,
-        "peer_elastic": "albumentations",
     }
 
 
 def _compare(arguments: argparse.Namespace, name: str, augment: str) -> list[dict[str, Any]]:
-    """A row: kseg, in turns with the peer. With ElasticTransform another, in which the peer has kseg's ElasticTransform too."""
+    """Returns a row: kseg, beside the baseline. ElasticTransform gets a second one, in which the baseline uses kseg's."""
     rows = []
-    for elastic in ("albumentations", "kseg") if augment == "aug_elastic" and arguments.peer else ("albumentations",):
-        settings = {**_settings(arguments, name, augment), "peer_elastic": elastic}
-        sides = ("kseg", "torch") if arguments.peer else ("kseg",)
-        turns = dict(zip(sides, _in_turns(arguments, [{**settings, "side": side} for side in sides]), strict=True))
-        row: dict[str, Any] = {"set": name, "augment": augment, "peer_elastic": elastic}
-        for unit in ("images_s", "images_cpu_s"):
-            row[unit] = {side: [turn[unit] for turn in made] for side, made in turns.items()}
-            medians = {side: round(median(values), 1) for side, values in row[unit].items()}
+    for elastic in ("albumentations", "kseg") if augment == "aug_elastic" and arguments.baseline else ("albumentations",):
+        settings = {**_settings(arguments, name, augment), "baseline_elastic": elastic}
+        names = ("kseg", "torch") if arguments.baseline else ("kseg",)
+        answers = dict(zip(names, _in_rounds(arguments, [{**settings, "worker": one} for one in names]), strict=True))
+        row: dict[str, Any] = {"set": name, "augment": augment, "baseline_elastic": elastic}
+        for unit in UNITS:
+            row[unit] = {worker: [one[unit] for one in found] for worker, found in answers.items()}
+            medians = {worker: round(median(values), 1) for worker, values in row[unit].items()}
             print(f"{name} {augment} {unit}: {medians}", flush=True)
         rows.append(row)
     return rows
 
 
 def _scaling(arguments: argparse.Namespace, augment: str) -> dict[str, list[float]]:
-    """images/s with 1 and with 2 workers, in turns."""
-    settings = {**_settings(arguments, "camvid", augment), "side": "kseg"}
-    turns = _in_turns(arguments, [{**settings, "workers": workers} for workers in (1, 2)])
-    rates = [[turn["images_s"] for turn in made] for made in turns]
+    """Returns images/s with 1 and with 2 worker processes."""
+    settings = {**_settings(arguments, "camvid", augment), "worker": "kseg"}
+    answers = _in_rounds(arguments, [{**settings, "workers": workers} for workers in (1, 2)])
+    rates = [[one["images_s"] for one in found] for found in answers]
     print(f"1 and 2 workers, {augment}: {[round(median(values), 1) for values in rates]}", flush=True)
     return {"1": rates[0], "2": rates[1]}
 
 
-def _in_turns(arguments: argparse.Namespace, settings: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
-    """What each side answered in its turns."""
+def _in_rounds(arguments: argparse.Namespace, settings: list[dict[str, Any]]) -> list[list[dict[str, float]]]:
+    """Returns each worker's answers, one a round."""
     batches = str(max(1, arguments.images // arguments.batch_size))
     with contextlib.ExitStack() as stack:
-        sides = [stack.enter_context(Side("loader_worker", one)) for one in settings]
-        turns = [[side.ask(batches) for side in sides] for _ in range(arguments.rounds)]
-    return [list(values) for values in zip(*turns, strict=True)]
+        workers = [stack.enter_context(Worker("loader_worker", one)) for one in settings]
+        for worker in workers:
+            _ = worker.ready
+        answers = [[worker.ask(batches) for worker in workers] for _ in range(arguments.rounds)]
+    return [list(values) for values in zip(*answers, strict=True)]
 
 
 def _memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Start-up to the first batch, and MB of the process tree after every pass over CamVid."""
-    settings = {**_settings(arguments, "camvid", "aug"), "side": "kseg"}
+    """Returns start-up to the first batch, and MB of the process tree after every pass over CamVid."""
+    settings = {**_settings(arguments, "camvid", "aug"), "worker": "kseg"}
     starts = []
     for _ in range(3):
-        with Side("loader_worker", settings) as side:
-            starts.append(side.ready["first_batch_s"])
-    with Side("loader_worker", settings) as side:
+        with Worker("loader_worker", settings) as worker:
+            starts.append(worker.ready["first_batch_s"])
+    with Worker("loader_worker", settings) as worker:
         batches = str(367 // arguments.batch_size)
-        memory = [side.ask(batches)["memory_mb"] for _ in range(arguments.epochs)]
+        memory = [worker.ask(batches)["memory_mb"] for _ in range(arguments.epochs)]
     print(f"first batch after {median(starts):.2f} s; MB by epoch {[round(value) for value in memory]}", flush=True)
     return {"first_batch_s": starts, "memory_mb": memory}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
-    settings, here = result["settings"], result["machine"]
-    lines = [
-        f"{in_words(here)}. Batch "
-        f"{settings['batch_size']}, {settings['workers']} workers on either side, medians of {settings['rounds']} turns of "
-        f"{settings['images']} images, sides taking turns; load average before the run {here['load_before']}.",
-        "",
-        "| images | augmentation | kseg images/s | torch DataLoader images/s | ratio | ratio of images a processor second |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(result: Result) -> str:
+    """Returns the result in Markdown."""
+    settings, rows = result["settings"], []
+    text = (
+        f"Batch {settings['batch_size']}, {settings['workers']} workers each, medians of {settings['rounds']} rounds of "
+        f"{settings['images']} images"
+    )
     for row in result["rows"]:
         rates = row["images_s"]
         augment = f"`{row['augment']}`"
-        if row["peer_elastic"] == "kseg":
-            augment += ", the peer given kseg's ElasticTransform"
-        cells = [
-            SETS[row["set"]],
-            augment,
-            *(f"{median(rates[side]):.0f}" if side in rates else "" for side in ("kseg", "torch")),
-        ]
-        cells += [_ratio(row[unit]) for unit in ("images_s", "images_cpu_s")]
-        lines.append("| " + " | ".join(cells) + " |")
+        if row["baseline_elastic"] == "kseg":
+            augment += ", the baseline with kseg's ElasticTransform"
+        cells = [f"{median(rates[name]):.0f}" if name in rates else "" for name in ("kseg", "torch")]
+        cells += [spread(ratios(row[unit]["kseg"], row[unit]["torch"])) if "torch" in rates else "" for unit in UNITS]
+        rows.append([SETS[row["set"]], augment, *cells])
+    columns = ["images", "augmentation", "kseg images/s", "torch DataLoader images/s", "ratio"]
+    parts = [caption(result, text), markdown([*columns, "ratio of images a processor second"], rows)]
     if result.get("scaling"):
-        lines += ["", "| CamVid, kseg | 1 worker | 2 workers | gain |", "|---|---|---|---|"]
+        rows = []
         for augment, rates in result["scaling"].items():
-            gains = [b / a for a, b in zip(rates["1"], rates["2"], strict=True)]
-            lines.append(f"| `{augment}` | {median(rates['1']):.0f} | {median(rates['2']):.0f} | {median(gains):.2f} |")
+            gain = median(ratios(rates["2"], rates["1"]))
+            rows.append([f"`{augment}`", f"{median(rates['1']):.0f}", f"{median(rates['2']):.0f}", f"{gain:.2f}"])
+        parts.append(markdown(["CamVid, kseg", "1 worker", "2 workers", "gain"], rows))
     if result.get("memory"):
         memory, starts = result["memory"]["memory_mb"], result["memory"]["first_batch_s"]
-        lines += [
-            "",
+        parts.append(
             f"Start-up on CamVid, from after the imports to the first batch: {median(starts):.1f} s (of {len(starts)} starts). "
             f"Memory of the process and its workers (PSS, `aug`): {memory[0]:.0f} MB after the first epoch, "
-            f"{memory[-1]:.0f} MB after {len(memory)}.",
-        ]
-    if settings["note"]:
-        lines += ["", settings["note"]]
-    return "\n".join(lines)
+            f"{memory[-1]:.0f} MB after {len(memory)}."
+        )
+    return "\n\n".join(parts)
 
 
-def _ratio(rates: dict[str, list[float]]) -> str:
-    """Median, lowest and highest of the turns' ratios; nothing without a peer."""
-    if "torch" not in rates:
-        return ""
-    ratios = [a / b for a, b in zip(rates["kseg"], rates["torch"], strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+BENCHMARK = Benchmark(
+    help="Images/s of the data loader, its scaling, memory over 20 epochs and start-up.",
+    add_arguments=add_arguments,
+    measure=measure,
+    table=table,
+)

@@ -1,4 +1,7 @@
-"""One side of the loader benchmark: kseg's pipeline, or torch's DataLoader over the same data set and transforms."""
+"""A worker of the loader benchmark: kseg's pipeline, or torch's DataLoader over the same data set and transforms.
+
+Reads a number of batches from each line, loads so many, and answers with images/s, images a processor second, and memory.
+"""
 
 import json
 import os
@@ -7,30 +10,26 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.common import tree_cpu, tree_memory
+from benchmarks.process import answer, tree_cpu, tree_memory
 
 DISCARD = 10
-"""Batches read before the clock starts: more than either side holds ready while the other has its turn."""
+"""Batches read before the clock starts: more than a worker holds ready while it waits for the other."""
 
 
 def main(settings: dict[str, Any]) -> None:
-    batches = {"kseg": kseg_batches, "torch": torch_batches}[settings["side"]](settings)
+    batches = {"kseg": kseg_batches, "torch": torch_batches}[settings["worker"]](settings)
     first_batch = next(batches)
-    print(json.dumps({"first_batch_s": first_batch, "memory_mb": tree_memory(os.getpid())}), flush=True)
+    answer({"first_batch_s": first_batch, "memory_mb": tree_memory()})
     for line in sys.stdin:
         count = int(line)
         for _ in range(DISCARD):
             next(batches)
-        start, used = time.perf_counter(), tree_cpu(os.getpid())
+        start, used = time.perf_counter(), tree_cpu()
         for _ in range(count):
             next(batches)
         images = count * settings["batch_size"]
-        answer = {
-            "images_s": images / (time.perf_counter() - start),
-            "images_cpu_s": images / (tree_cpu(os.getpid()) - used),
-            "memory_mb": tree_memory(os.getpid()),
-        }
-        print(json.dumps(answer), flush=True)
+        rates = {"images_s": images / (time.perf_counter() - start), "images_cpu_s": images / (tree_cpu() - used)}
+        answer({**rates, "memory_mb": tree_memory()})
     os._exit(0)  # endless iterators have no orderly end
 
 
@@ -42,7 +41,7 @@ def open_dataset(settings: dict[str, Any]) -> Any:
 
 
 def kseg_batches(settings: dict[str, Any]) -> Iterator[float]:
-    """Yields the seconds from after the imports to the first batch, then for every batch."""
+    """Yields for each batch the seconds since the imports were done."""
     from kseg.data.loading.pipeline import train_batches
     from kseg.data.loading.worker_pool import worker_pool
 
@@ -65,7 +64,8 @@ def kseg_batches(settings: dict[str, Any]) -> Iterator[float]:
 
 
 def torch_batches(settings: dict[str, Any]) -> Iterator[float]:
-    """The same from torch.utils.data.DataLoader: uint8 collated, persistent workers, its own prefetch of 2 batches a worker."""
+    """The same from torch's DataLoader: uint8 batches, persistent workers, its own prefetch of 2 batches a worker."""
+    import albumentations as A
     import cv2
     import torch
 
@@ -73,8 +73,9 @@ def torch_batches(settings: dict[str, Any]) -> Iterator[float]:
 
     start = time.perf_counter()
     dataset = open_dataset(settings)
-    stock = settings["peer_elastic"] == "albumentations"
-    compose = _compose(Augmenter(settings["augment"], tuple(settings["image_size"])), stock)
+    augmenter = Augmenter(settings["augment"], tuple(settings["image_size"]))
+    own = settings["baseline_elastic"] == "kseg"
+    compose = augmenter._make() if own else A.from_dict(augmenter.to_dict())  # from_dict: albumentations' ElasticTransform
 
     class Samples(torch.utils.data.Dataset):
         def __len__(self):
@@ -101,15 +102,6 @@ def torch_batches(settings: dict[str, Any]) -> Iterator[float]:
     for image, label in loader:
         assert image.dtype == label.dtype == torch.uint8
         yield time.perf_counter() - start
-
-
-def _compose(augmenter: Any, stock_elastic: bool) -> Any:
-    """The augmenter's transforms as a Compose; with albumentations' own ElasticTransform if wanted."""
-    import albumentations as A
-
-    if stock_elastic:
-        return A.from_dict(augmenter.to_dict())
-    return augmenter._make()
 
 
 if __name__ == "__main__":

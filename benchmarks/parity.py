@@ -1,84 +1,83 @@
-"""Measures every pair of tests/models/parity.py and writes the table into docs/checkpoints.md.
+"""parity: every model and backbone beside its PyTorch reference, with the same random weights (tests/models/parity.py).
 
-  python scripts/parity_table.py                        on JAX (some 20 minutes; training mode for a few pairs only)
-  KERAS_BACKEND=torch python scripts/parity_table.py    on torch (some minutes)
-
-Needs the `test` extra. The table goes between the page's markers, one a backend.
+On JAX about 20 minutes, training mode for a few pairs only, because compiling it is slow. KERAS_BACKEND=torch takes some minutes.
 """
 
+import argparse
 import contextlib
 import io
 import os
-import re
 import sys
 import warnings
-from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "models")]
-warnings.filterwarnings("ignore")
-os.environ.setdefault("KERAS_BACKEND", "jax")
+from benchmarks.common import ROOT, Benchmark, Result, Save, caption, markdown, new_result
 
-import conftest  # noqa: E402
-
-conftest.declare_torchvision_ops()
-
-import keras  # noqa: E402
-import torch  # noqa: E402
-from parity import BACKBONE_PAIRS, MODEL_PAIRS, ON_JAX, SIZES, Pair, build_pair, evaluation_error, training_errors  # noqa: E402
-
-from kseg.runtime.distribution import describe_devices  # noqa: E402
-from kseg.utils.files import write_text  # noqa: E402
-from kseg.utils.progress import progress_bar  # noqa: E402
-
-PAGE = ROOT / "docs" / "checkpoints.md"
 SMALL = 1e-6
-"""What is below is printed as such: it is rounding, and another machine's differs."""
+"""Errors below are printed as such: they are rounding, and differ from machine to machine."""
+REFUSED = "refused"
 
 
-REFUSED, NOT_RUN = "refused", ""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", default="", help="measure only pairs whose name contains this")
 
 
-def measure(pair: Pair) -> list[float | str]:
-    """Errors at each of SIZES (REFUSED where the reference refuses the size), then of loss, gradients and statistics."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference, model = build_pair(pair)
-        errors = [evaluation_error(pair, reference, model, size) if size in pair.sizes else REFUSED for size in SIZES]
-        if keras.backend.backend() == "jax" and pair.name not in ON_JAX:
-            return [*errors, NOT_RUN, NOT_RUN, NOT_RUN]
-        step = training_errors(pair, reference, model)
-    return [*errors, step.loss, step.gradient, step.statistics]
+def measure(arguments: argparse.Namespace, save: Save) -> Result:
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling is what takes long
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "models")]
+    warnings.filterwarnings("ignore")
+    from torchvision_ops import declare_torchvision_ops
 
+    declare_torchvision_ops()
+    import keras
+    from parity import BACKBONE_PAIRS, MODEL_PAIRS, SIZES
 
-def row(pair: Pair, errors: list[float | str]) -> str:
-    cells = [e if isinstance(e, str) else f"< {SMALL:.0e}" if e < SMALL else f"{e:.1e}" for e in errors]
-    return f"| {pair.name} | {' | '.join(cells)} |"
+    from kseg.runtime.environment import describe_devices
+    from kseg.utils.progress import progress_bar
 
-
-def main() -> None:
-    pairs = MODEL_PAIRS + BACKBONE_PAIRS
-    rows = []
+    settings = {"devices": describe_devices(), "sizes": SIZES, "only": arguments.only}
+    result = new_result("parity", ("keras", "torch", "segmentation-models-pytorch", "timm"), settings, rows=[])
+    result["variant"] = keras.backend.backend()
+    pairs = [pair for pair in MODEL_PAIRS + BACKBONE_PAIRS if arguments.only in pair.name]
     with progress_bar(len(pairs), "parity") as bar:
         for pair in pairs:
-            rows.append(row(pair, measure(pair)))
+            result["rows"].append({"pair": pair.name, **_errors(pair)})
             bar.update()
             keras.utils.clear_session()
-    backend = keras.backend.backend()
-    sizes = " | ".join(f"{height}x{width}" for height, width in SIZES)
-    table = [
-        f"{len(pairs)} pairs on {describe_devices()}, against torch {torch.__version__}, float32.",
-        "",
-        f"| ours / reference | {sizes} | loss | gradients | statistics |",
-        "|---|" + "---|" * (len(SIZES) + 3),
-        *rows,
-    ]
-    begin, end = f"<!-- parity {backend} begin -->", f"<!-- parity {backend} end -->"
-    text = PAGE.read_text()
-    found = re.search(f"{begin}.*{end}", text, re.S)
-    if not found:
-        raise SystemExit(f"{PAGE}: has no lines {begin} and {end} to put the table between")
-    write_text(PAGE, text.replace(found[0], "\n".join([begin, *table, end])))
+    return result
 
 
-if __name__ == "__main__":
-    main()
+def _errors(pair: Any) -> dict[str, Any]:
+    """Errors at each size, or REFUSED where the reference refuses it, then of one training step: loss, gradients, statistics."""
+    import keras
+    from parity import ON_JAX, SIZES, build_pair, evaluation_error, training_errors
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference, model = build_pair(pair)
+        sizes = [float(evaluation_error(pair, reference, model, size)) if size in pair.sizes else REFUSED for size in SIZES]
+        if keras.backend.backend() == "jax" and pair.name not in ON_JAX:
+            return {"sizes": sizes, "step": [None, None, None]}
+        step = training_errors(pair, reference, model)
+    return {"sizes": sizes, "step": [float(value) for value in (step.loss, step.gradient, step.statistics)]}
+
+
+def table(result: Result) -> str:
+    """Returns the result in Markdown."""
+    sizes = [f"{height}x{width}" for height, width in result["settings"]["sizes"]]
+    rows = [[row["pair"], *map(_cell, row["sizes"] + row["step"])] for row in result["rows"]]
+    text = f"{len(rows)} pairs, {result['settings']['devices']}, float32"
+    return f"{caption(result, text)}\n\n{markdown(['ours / reference', *sizes, 'loss', 'gradients', 'statistics'], rows)}"
+
+
+def _cell(error: float | str | None) -> str:
+    if error is None or isinstance(error, str):
+        return error or ""
+    return f"< {SMALL:.0e}" if error < SMALL else f"{error:.1e}"
+
+
+BENCHMARK = Benchmark(
+    help="Errors of every model and backbone beside its PyTorch reference. KERAS_BACKEND chooses kseg's backend.",
+    add_arguments=add_arguments,
+    measure=measure,
+    table=table,
+)

@@ -1,62 +1,79 @@
-"""Sides that take turns at one piece of work, and the ratios of their times and their memory."""
+"""Runs workers in alternating rounds, and compares their times and memory."""
 
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from benchmarks.common import Side
-from benchmarks.steps import PEERS, Work
+from benchmarks.common import ratios
+from benchmarks.process import Worker
+from benchmarks.steps import SMP_MODELS, Work
 from kseg.runtime.xla_flags import xla_flags_and
 from kseg.utils.errors import KsegError, suggest
 
-PEER_NAMES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
+BASELINES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
+NAMES = {"kseg": "kseg on JAX", **BASELINES}
+Measured = dict[str, dict[str, Any]]
+"""{worker: {"ready": facts, "rounds": [{"seconds": of a step, "memory_mb": peak so far}]}}"""
 
 
-def measure(work: Work, sides: Sequence[str], *, turns: int, steps: int, xla_flags: str = "") -> dict[str, Any]:
-    """Returns {side: {"ready": facts, "turns": [{"seconds" a step, "memory_mb" so far}]}}, each side a process that holds what it
-    made until all are done.
+def measure(
+    work: Work,
+    workers: Sequence[str],
+    *,
+    rounds: int,
+    steps: int,
+    xla_flags: str = "",
+    start_together: bool = False,
+    save: Callable[[Measured], None] = lambda measured: None,
+) -> Measured:
+    """Measures one piece of work by "kseg" and any of BASELINES, each in a process of its own.
 
-    The sides run `steps` steps each, one after the other, `turns` times, so that whatever else the machine does befalls all of
-    them. torch.compile's side may fail, for want of a C compiler; it is then {"ready": {"failed": why}, "turns": []}.
-    Raises KsegError if another does, or if kseg and torch compute on devices of different kinds.
+    The workers run `steps` steps each, one after the other, `rounds` times, so that other programs slow all of them down.
+    start_together: compile at the same time. save is called after each round. Where torch.compile fails, for example for want of
+    a C compiler, its entry is {"ready": {"failed": reason}, "rounds": []}. Raises KsegError if another worker fails, or if kseg
+    and torch compute on different kinds of device.
     """
-    found: dict[str, Any] = {}
+    measured: Measured = {}
     with contextlib.ExitStack() as stack:
         cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or stack.enter_context(tempfile.TemporaryDirectory())
-        open_sides = {}
-        for name in sides:
-            _say(f"{work.network}: {name} is made ready")
-            settings = {"side": name, "work": asdict(work)}
-            environment = _environment(name, xla_flags, cache)
-            side = Side("speed_worker", settings, environment)
-            if side.ready.get("searched"):
-                side.close()  # the second time its programs are at hand
-                side = Side("speed_worker", settings, environment)
-            stack.push(side)
-            found[name] = {"ready": side.ready, "turns": []}
-            if "failed" not in side.ready:
-                open_sides[name] = side
-            elif name != "compile":
-                raise KsegError(side.ready["failed"])
-        platforms = {name: found[name]["ready"]["platform"] for name in open_sides}
+
+        def start(name: str) -> Worker:
+            settings = {"worker": name, "work": asdict(work)}
+            return stack.enter_context(Worker("speed_worker", settings, _environment(name, xla_flags, cache)))
+
+        running: dict[str, Worker] = {}
+        for name in workers:
+            _status(f"{work.network}: starts {NAMES[name]}")
+            running[name] = start(name)
+            if not start_together:
+                _ = running[name].ready
+        for name, worker in list(running.items()):
+            if worker.ready.get("compiled"):
+                worker.close()
+                running[name] = worker = start(name)  # finds its programs in the cache
+            measured[name] = {"ready": worker.ready, "rounds": []}
+            if "failed" in worker.ready:
+                if name != "compile":
+                    raise KsegError(worker.ready["failed"])
+                del running[name]
+        platforms = {name: measured[name]["ready"]["platform"] for name in running}
         if len(set(platforms.values())) > 1:
-            raise KsegError(
-                f"{platforms}: the sides do not compare; install JAX and torch for the same device, or hide it from both"
-            )
-        for turn in range(turns):
-            for name, side in open_sides.items():
-                found[name]["turns"].append(side.ask(str(steps)))
-            _say(f"{work.network}: turn {turn + 1} of {turns}")
-    return found
+            raise KsegError(f"{platforms}: devices differ; install JAX and torch for the same device, or hide it from both")
+        for number in range(rounds):
+            for name, worker in running.items():
+                measured[name]["rounds"].append(worker.ask(str(steps)))
+            save(measured)
+            _status(f"{work.network}: round {number + 1} of {rounds}")
+    return measured
 
 
-def _environment(side: str, xla_flags: str, cache: str) -> dict[str, str]:
-    if side != "kseg":
+def _environment(worker: str, xla_flags: str, cache: str) -> dict[str, str | None]:
+    if worker != "kseg":
         return {}
     return {
         "KERAS_BACKEND": "jax",
@@ -67,14 +84,13 @@ def _environment(side: str, xla_flags: str, cache: str) -> dict[str, str]:
     }
 
 
-def _say(what: str) -> None:
-    print(
-        f"\r\x1b[K{what}" if sys.stderr.isatty() else what, end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True
-    )
+def _status(text: str) -> None:
+    terminal = sys.stderr.isatty()
+    print(f"\r\x1b[K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
-def check_networks(networks: Sequence[str], *, peer: bool) -> None:
-    """Raises KsegError for a word that is not MODEL/BACKBONE, an unknown name, or what one of the sides does not have."""
+def check_networks(networks: Sequence[str], *, baseline: bool) -> None:
+    """Raises KsegError for a word that is not MODEL/BACKBONE, an unknown name, or a network that a worker lacks."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     from kseg.models.backbones.registry import check_backbone
     from kseg.models.registry import MODELS
@@ -84,30 +100,30 @@ def check_networks(networks: Sequence[str], *, peer: bool) -> None:
         if not (model and slash and backbone):
             raise KsegError(f"{network!r}: is not MODEL/BACKBONE, such as deeplabv3plus/resnet50")
         if backbone.startswith("keras_cv/"):
-            raise KsegError(f"{network}: keras-cv needs TensorFlow, which is kept out of here; name another, such as resnet18")
+            raise KsegError(f"{network}: keras-cv needs TensorFlow, which benchmarks do without; name another, such as resnet18")
         check_backbone(backbone, MODELS[model].info["output_stride"])
-        if peer and model not in PEERS:
+        if baseline and model not in SMP_MODELS:
             raise KsegError(
-                f"{network}: segmentation_models_pytorch has no such model{suggest(model, PEERS)} Or leave out --peer"
+                f"{network}: segmentation_models_pytorch has no such model{suggest(model, SMP_MODELS)} Or leave out --baseline"
             )
 
 
-def seconds(side: dict[str, Any]) -> float:
-    """A side's median seconds a step."""
-    return median(turn["seconds"] for turn in side["turns"])
+def seconds(worker: dict[str, Any]) -> float:
+    """Returns a worker's median seconds a step."""
+    return median(one["seconds"] for one in worker["rounds"])
 
 
-def memory(side: dict[str, Any]) -> float | None:
-    """A side's peak MB; None where it is not known."""
-    return side["turns"][-1]["memory_mb"]
+def memory(worker: dict[str, Any]) -> float | None:
+    """Returns a worker's peak MB; None where it is not known."""
+    return worker["rounds"][-1]["memory_mb"]
 
 
-def time_ratios(sides: dict[str, Any], peer: str) -> list[float]:
-    """The turns' own ratios of kseg's time to a peer's."""
-    return [a["seconds"] / b["seconds"] for a, b in zip(sides["kseg"]["turns"], sides[peer]["turns"], strict=True)]
+def time_ratios(measured: Measured, baseline: str) -> list[float]:
+    """Returns kseg's time over a baseline's, of each round."""
+    return ratios(*([one["seconds"] for one in measured[name]["rounds"]] for name in ("kseg", baseline)))
 
 
-def memory_ratio(sides: dict[str, Any], peer: str) -> float | None:
-    """kseg's peak memory over a peer's; None where either is not known."""
-    ours, theirs = memory(sides["kseg"]), memory(sides[peer])
+def memory_ratio(measured: Measured, baseline: str) -> float | None:
+    """Returns kseg's peak memory over a baseline's; None where either is not known."""
+    ours, theirs = memory(measured["kseg"]), memory(measured[baseline])
     return None if ours is None or theirs is None else ours / theirs

@@ -1,231 +1,188 @@
-"""Step and infer: time and memory of a training step and of inference, kseg's on JAX beside smp's on torch, in turns."""
+"""step and infer: time and memory of a training step and of inference, kseg on JAX beside smp on torch."""
 
 import argparse
-import shlex
+import functools
 from dataclasses import asdict
-from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.common import ROOT, in_words, machine, network_title, place, read_numbers, write_between, write_numbers
-from benchmarks.goals import NETWORKS, peak_tflops, verdicts
-from benchmarks.steps import Work
-from benchmarks.rounds import PEER_NAMES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
+from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, spread, title
+from benchmarks.rounds import BASELINES, check_networks, measure, memory, memory_ratio, seconds, time_ratios
+from benchmarks.steps import NETWORKS, Work
 from kseg.utils.errors import KsegError
-from kseg.utils.files import atomic_path
 
-PAGE = ROOT / "docs" / "performance.md"
-NUMBERS = ROOT / "docs" / "performance"
 PACKAGES = ("jax", "jaxlib", "keras", "torch", "segmentation-models-pytorch", "timm")
 COLUMNS = (
     "network",
-    "peer",
+    "baseline",
     "kseg, ms",
-    "peer, ms",
-    "time, kseg / peer (lowest to highest turn)",
+    "baseline, ms",
+    "time, kseg / baseline (lowest to highest round)",
     "kseg, images/s",
     "kseg, MB",
-    "peer, MB",
-    "memory, kseg / peer",
-    "goals",
+    "baseline, MB",
+    "memory, kseg / baseline",
 )
+PEAK_TFLOPS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "A100": 312.0}
+"""Dense bfloat16 peaks of NVIDIA's data sheets; the first name found in the device's. Half of it in float32, as TF32."""
 
 
-class Speed:
-    """One of the two commands. kind: "step" or "infer"."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_speed_arguments(parser, rounds=7, steps=3)
+    parser.add_argument("--models", nargs="+", default=list(NETWORKS), help="MODEL/BACKBONE ...")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--num_classes", type=int, default=12)
+    parser.add_argument("--peak_tflops", type=float, help="of the device in this precision, for its utilisation; known for some")
+    parser.add_argument("--start_together", action="store_true", help="let all workers compile at the same time")
 
-    def __init__(self, kind: str, what: str, estimate: str):
-        self.kind, self.what = kind, what
-        self.HELP = f"Time and memory of {what}; --peer: in turns with segmentation_models_pytorch on torch. {estimate}"
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--peer",
-            nargs="*",
-            choices=PEER_NAMES,
-            help="measure smp on torch, too: eager, by torch.compile (which needs a C compiler), or, by default, both",
+def add_speed_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps: int) -> None:
+    """Adds the flags that this benchmark and curves share."""
+    parser.add_argument(
+        "--baseline", nargs="*", choices=BASELINES, help="also measure smp on torch: eager, compile (torch.compile), or both"
+    )
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each worker; medians are reported")
+    parser.add_argument("--steps", type=int, default=steps, help="steps a round")
+    parser.add_argument("--xla_flags", default="", help="XLA_FLAGS for kseg's worker, beside those of the environment")
+
+
+def baselines(arguments: argparse.Namespace) -> list[str]:
+    """Returns the baselines that --baseline names."""
+    return [] if arguments.baseline is None else arguments.baseline or list(BASELINES)
+
+
+def measure_speed(kind: str, arguments: argparse.Namespace, save: Save) -> Result:
+    """Returns settings, machine, and a row for each network. kind: "step" or "infer"."""
+    check(kind, arguments)
+    result = new_result(kind, PACKAGES, vars(arguments) | {"baseline": baselines(arguments)}, rows=[])
+    for network in arguments.models:
+        work = Work(kind, network, arguments.batch_size, arguments.image_size, arguments.num_classes, arguments.precision)
+        row = {"work": asdict(work), "workers": {}}
+        result["rows"].append(row)
+
+        def save_row(measured, row=row):
+            row["workers"] = measured
+            result["variant"] = variant(measured)
+            save(result)
+
+        measure(
+            work,
+            ["kseg", *baselines(arguments)],
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+            xla_flags=arguments.xla_flags,
+            start_together=arguments.start_together,
+            save=save_row,
         )
-        parser.add_argument("--models", nargs="+", default=list(NETWORKS), help="MODEL/BACKBONE ...")
-        parser.add_argument("--batch_size", type=int, default=4)
-        parser.add_argument("--image_size", type=int, default=256)
-        parser.add_argument("--num_classes", type=int, default=12)
-        parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-        parser.add_argument("--turns", type=int, default=7, help="turns of each side; medians are reported")
-        parser.add_argument("--steps", type=int, default=3, help="steps a turn")
-        parser.add_argument("--xla_flags", default="", help="XLA_FLAGS for kseg's side, beside those of the environment")
-        parser.add_argument(
-            "--peak_tflops", type=float, help="of the device in this precision, for the FLOP utilisation; known for some"
-        )
-        parser.add_argument("--json", type=Path, help="write the numbers into this file, too")
-        parser.add_argument(
-            "--from_json", type=Path, help="measure nothing: show, or --write, what --json kept on another machine"
-        )
-        parser.add_argument(
-            "--write", action="store_true", help="put table and plot into docs/performance.md, and the numbers beside it"
-        )
-
-    def run(self, arguments: argparse.Namespace) -> None:
-        if arguments.from_json:
-            result = read_numbers(arguments.from_json, self.kind)
-            self.publish(result, write=arguments.write, file=None)
-        else:
-            result = self.measure(arguments)
-        print(table(result))
-
-    def measure(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """Returns settings, machine, and a row for each network; what there is so far is written after each."""
-        self.check(arguments)
-        names = ("models", "batch_size", "image_size", "num_classes", "precision", "turns", "steps", "xla_flags", "peak_tflops")
-        settings = {name: getattr(arguments, name) for name in names} | {"peers": peers(arguments)}
-        result: dict[str, Any] = {"kind": self.kind, "machine": machine(PACKAGES), "settings": settings, "rows": []}
-        for network in arguments.models:
-            work = Work(
-                self.kind, network, arguments.batch_size, arguments.image_size, arguments.num_classes, arguments.precision
-            )
-            sides = measure(
-                work,
-                ["kseg", *settings["peers"]],
-                turns=arguments.turns,
-                steps=arguments.steps,
-                xla_flags=arguments.xla_flags,
-            )
-            result["rows"].append({"work": asdict(work), "sides": sides})
-            self.publish(result, write=arguments.write, file=arguments.json)
-        return result
-
-    def check(self, arguments: argparse.Namespace) -> None:
-        """Raises KsegError for what cannot be measured, before anything is."""
-        check_networks(arguments.models, peer=bool(peers(arguments)))
-        for name, least in (("batch_size", 1), ("image_size", 32), ("num_classes", 1), ("turns", 1), ("steps", 1)):
-            if getattr(arguments, name) < least:
-                raise KsegError(f"--{name}={getattr(arguments, name)}: must be at least {least}")
-        for network in arguments.models:
-            if self.kind == "step" and peers(arguments) and arguments.batch_size == 1 and network.startswith("deeplab"):
-                raise KsegError(f"--batch_size=1: torch cannot train {network} on one image (batch norm of one pixel); use 2")
-
-    def publish(self, result: dict[str, Any], *, write: bool, file: Path | None) -> None:
-        """Writes what there is so far: a run that is stopped leaves what it measured."""
-        if file:
-            write_numbers(file, result)
-        if write:
-            from benchmarks.charts import ratios_chart
-
-            name = section(result)
-            write_numbers(NUMBERS / f"{name}.json", result)
-            text = table(result)
-            if ratios := chart_rows(result):
-                with atomic_path(NUMBERS / f"{name}.png") as temporary:
-                    temporary.write_bytes(ratios_chart(ratios))
-                text += f"\n\n![Time and memory of {self.what}, kseg / smp](performance/{name}.png)"
-            write_between(PAGE, name, text)
+    return result
 
 
-STEP = Speed("step", "a training step", "About 20 minutes on two idle cores with --peer.")
-INFER = Speed("infer", "inference", "About 10 minutes on two idle cores with --peer.")
+def check(kind: str, arguments: argparse.Namespace) -> None:
+    """Raises KsegError for what cannot be measured."""
+    check_networks(arguments.models, baseline=bool(baselines(arguments)))
+    for name, least in (("batch_size", 1), ("image_size", 32), ("num_classes", 1), ("rounds", 1), ("steps", 1)):
+        if getattr(arguments, name) < least:
+            raise KsegError(f"--{name}={getattr(arguments, name)}: must be at least {least}")
+    for network in arguments.models:
+        if kind == "step" and baselines(arguments) and arguments.batch_size == 1 and network.startswith("deeplab"):
+            raise KsegError(f"--batch_size=1: torch cannot train {network} on one image (batch norm of one pixel); use 2")
 
 
-def peers(arguments: argparse.Namespace) -> list[str]:
-    """The peers that --peer names."""
-    if arguments.peer is None:
-        return []
-    return arguments.peer or list(PEER_NAMES)
+def variant(measured: dict[str, Any]) -> str:
+    """Returns "gpu" on an accelerator, "" on a CPU."""
+    return "" if measured["kseg"]["ready"]["platform"] == "cpu" else "gpu"
 
 
-def platform(result: dict[str, Any]) -> str:
-    """ "cpu" or "gpu"."""
-    return result["rows"][0]["sides"]["kseg"]["ready"]["platform"]
-
-
-def section(result: dict[str, Any]) -> str:
-    """Where a result stands in the page, and the name of its files: step, infer, step-gpu, infer-gpu."""
-    return place(result["kind"], platform(result))
-
-
-def command(result: dict[str, Any]) -> str:
-    """The command line that measures this again, which `check` reads from the page."""
-    settings = result["settings"]
-    words = ["python", "scripts/benchmark.py", result["kind"]]
-    if settings["peers"]:
-        words += ["--peer", *settings["peers"]]
-    words += ["--models", *settings["models"]]
-    words += [f"--{name}={settings[name]}" for name in ("batch_size", "image_size", "num_classes", "precision", "turns", "steps")]
-    words += [f"--{name}={settings[name]}" for name in ("xla_flags", "peak_tflops") if settings[name]]
-    return shlex.join(words)
-
-
-def table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
-    settings, here = result["settings"], result["machine"]
-    ready = result["rows"][0]["sides"]["kseg"]["ready"]
-    on_gpu = platform(result) == "gpu"
-    lines = [
-        f"{in_words(here)}{', ' + ready['device'] if on_gpu else ''}. Batch {settings['batch_size']} at "
-        f"{settings['image_size']}x{settings['image_size']}, {settings['num_classes']} classes, {settings['precision']}; medians "
-        f"of {settings['turns']} turns of {settings['steps']} steps; load average before the run {here['load_before']}. "
-        f"`{command(result)}`",
-        "",
-        _row(*COLUMNS),
-        f"|{'---|' * len(COLUMNS)}",
-    ]
+def table(result: Result) -> str:
+    """Returns the result in Markdown."""
+    settings, ready = result["settings"], result["rows"][0]["workers"]["kseg"]["ready"]
+    rounds = f"medians of {settings['rounds']} rounds of {settings['steps']} steps"
+    text = f"{batch(settings).capitalize()}, {settings['precision']}; {rounds}"
+    rows = []
     for row in result["rows"]:
-        names = [name for name in row["sides"] if name != "kseg"]
-        lines += [_row(*_cells(result, row, peer)) for peer in names or [None]]
-    if used := _utilisation(result):
-        lines += ["", used]
-    return "\n".join(lines)
+        names = [name for name in row["workers"] if name != "kseg"]
+        rows += [_cells(row, name) for name in names or [None]]
+    parts = [caption(result, text, ready["device"]), markdown(COLUMNS, rows), _utilisation(result)]
+    return "\n\n".join(filter(None, parts))
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cells(result: dict[str, Any], row: dict[str, Any], peer: str | None) -> list[str]:
-    work, sides = row["work"], row["sides"]
-    ours = seconds(sides["kseg"])
-    first = [network_title(work["network"]), PEER_NAMES[peer] if peer else "", f"{1e3 * ours:.4g}"]
-    speed, mine = f"{work['batch_size'] / ours:.4g}", _megabytes(memory(sides["kseg"]))
-    if not peer:
-        return [*first, "", "", speed, mine, "", "", ""]
-    if "failed" in sides[peer]["ready"]:
-        return [*first, f"failed: {sides[peer]['ready']['failed'].replace('|', '/')}", "", speed, mine, "", "", ""]
-    ratios, share = time_ratios(sides, peer), memory_ratio(sides, peer)
-    times = [f"{1e3 * seconds(sides[peer]):.4g}", f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"]
-    memories = [mine, _megabytes(memory(sides[peer])), "" if share is None else f"{share:.2f}"]
-    return [*first, *times, speed, *memories, verdicts((result["kind"], platform(result)), work, peer, median(ratios), share)]
+def _cells(row: dict[str, Any], baseline: str | None) -> list[str]:
+    workers = row["workers"]
+    ours = seconds(workers["kseg"])
+    first = [title(row["work"]["network"]), BASELINES[baseline] if baseline else "", f"{1e3 * ours:.4g}"]
+    speed, mine = f"{row['work']['batch_size'] / ours:.4g}", _megabytes(memory(workers["kseg"]))
+    if not baseline:
+        return [*first, "", "", speed, mine, "", ""]
+    if "failed" in workers[baseline]["ready"]:
+        return [*first, f"failed: {workers[baseline]['ready']['failed'].replace('|', '/')}", "", speed, mine, "", ""]
+    share = memory_ratio(workers, baseline)
+    times = [f"{1e3 * seconds(workers[baseline]):.4g}", spread(time_ratios(workers, baseline))]
+    return [*first, *times, speed, mine, _megabytes(memory(workers[baseline])), "" if share is None else f"{share:.2f}"]
 
 
 def _megabytes(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def _utilisation(result: dict[str, Any]) -> str:
-    """FLOP utilisation of every side, in a sentence; nothing where the device's peak is not known."""
+def peak_tflops(device: str, precision: str) -> float | None:
+    """Returns a device's dense peak; None for an unknown device."""
+    for name, value in PEAK_TFLOPS.items():
+        if all(word in device for word in name.split()):
+            return value if precision == "bfloat16" else value / 2
+    return None
+
+
+def _utilisation(result: Result) -> str:
+    """FLOP utilisation of every worker, in a sentence; nothing where the device's peak is not known."""
     settings = result["settings"]
-    device = result["rows"][0]["sides"]["kseg"]["ready"]["device"]
+    device = result["rows"][0]["workers"]["kseg"]["ready"]["device"]
     peak = settings["peak_tflops"] or peak_tflops(device, settings["precision"])
     if not peak:
         return ""
-    passes = 3 if result["kind"] == "step" else 1  # the backward pass multiplies twice as much as the forward pass
+    passes = 3 if result["benchmark"] == "step" else 1  # the backward pass multiplies twice as much as the forward pass
     parts = []
     for row in result["rows"]:
-        flops = passes * row["sides"]["kseg"]["ready"]["flops"] * row["work"]["batch_size"]
-        shares = {
-            PEER_NAMES.get(name, name): flops / seconds(side) / (1e12 * peak)
-            for name, side in row["sides"].items()
-            if side["turns"]
-        }
-        network = network_title(row["work"]["network"])
-        parts.append(f"{network} " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
-    counted = "three times the forward pass's multiplications and additions" if passes == 3 else "multiplications and additions"
-    return f"Model FLOP utilisation, of {peak:g} TFLOP/s ({counted}, as `kseg.training.summary.count_flops` has them): {'; '.join(parts)}."
+        flops = passes * row["workers"]["kseg"]["ready"]["flops"] * row["work"]["batch_size"]
+        shares = [
+            f"{BASELINES.get(name, name)} {flops / seconds(worker) / (1e12 * peak):.1%}"
+            for name, worker in row["workers"].items()
+            if worker["rounds"]
+        ]
+        parts.append(f"{title(row['work']['network'])}: {', '.join(shares)}")
+    counted = "three forward passes' FLOPs" if passes == 3 else "the forward pass's FLOPs"
+    return f"Utilisation of {peak:g} TFLOP/s, counting {counted} (`kseg.training.summary.count_flops`). {'; '.join(parts)}."
 
 
-def chart_rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the plot shows: {"NETWORK, PEER": {"time": the turns' ratios, "memory": a ratio or None}}."""
+def ratio_rows(result: Result) -> dict[str, dict[str, Any]]:
+    """Returns {"NETWORK, BASELINE" in two lines: {"time": ratios of the rounds, "memory": ratio or None}}."""
     rows = {}
     for row in result["rows"]:
-        for peer, side in row["sides"].items():
-            if peer != "kseg" and side["turns"]:
-                ratios = {"time": time_ratios(row["sides"], peer), "memory": memory_ratio(row["sides"], peer)}
-                rows[f"{row['work']['network'].replace('/', ' on ')}\n{PEER_NAMES[peer]}"] = ratios
+        for name, worker in row["workers"].items():
+            if name != "kseg" and worker["rounds"]:
+                ratios = {"time": time_ratios(row["workers"], name), "memory": memory_ratio(row["workers"], name)}
+                rows[f"{title(row['work']['network'])}\n{BASELINES[name]}"] = ratios
     return rows
+
+
+def chart(result: Result) -> bytes | None:
+    """Returns the ratios to the baselines as a picture; None without a baseline."""
+    from benchmarks.charts import ratios_chart
+
+    rows = ratio_rows(result)
+    return ratios_chart(rows) if rows else None
+
+
+def _benchmark(kind: str, what: str, minutes: int) -> Benchmark:
+    return Benchmark(
+        help=f"Time and memory of {what}. With --baseline about {minutes} minutes on two idle cores.",
+        add_arguments=add_arguments,
+        measure=functools.partial(measure_speed, kind),
+        table=table,
+        chart=chart,
+        alt=f"Time and memory of {what}, kseg / smp",
+    )
+
+
+STEP = _benchmark("step", "a training step", 20)
+INFER = _benchmark("infer", "inference", 10)

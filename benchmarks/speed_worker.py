@@ -1,6 +1,6 @@
-"""One side of the speed and memory benchmarks: kseg on JAX, or smp on torch, eager or compiled by torch.compile.
+"""A worker of the speed and memory benchmarks: kseg on JAX, or smp on torch, eager or compiled by torch.compile.
 
-Reads numbers, a line each, runs so many steps and answers with their seconds and the memory that they took.
+Reads a number of steps from each line, runs so many, and answers with the seconds of one and the peak memory so far.
 """
 
 import json
@@ -9,60 +9,58 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.process_memory import held_mb, peak_mb, release, reset_peak
+from benchmarks.process import answer, held_mb, peak_mb, release, reset_peak
 from benchmarks.steps import Step, Work, kseg_step, torch_step
 from kseg.utils.errors import KsegError
 from kseg.utils.system import without
 
 KSEG_WITHOUT = ("tensorflow", "keras_cv", "torch")
-"""What kseg's side is kept from importing."""
+"""Packages that kseg's worker cannot import: it must do without them."""
 
 
 def main(settings: dict[str, Any]) -> None:
-    """settings: side, which is "kseg", "eager" or "compile", and work with the fields of Work. The first answer is what is known
-    of the step, or {"failed": why}; "searched" where its peak of memory is that of compiling.
+    """Runs the worker. settings: "worker" ("kseg", "eager" or "compile") and "work", the fields of Work.
+
+    The first answer holds facts of the step, or {"failed": reason}. It has "compiled" where the peak of memory is that of
+    compiling and cannot be reset.
     """
-    with without(*(KSEG_WITHOUT if settings["side"] == "kseg" else ())):
-        _serve(settings["side"], Work(**settings["work"]))
+    with without(*(KSEG_WITHOUT if settings["worker"] == "kseg" else ())):
+        _serve(settings["worker"], Work(**settings["work"]))
 
 
-def _serve(side: str, work: Work) -> None:
-    compiled: list[str] = []
+def _serve(name: str, work: Work) -> None:
+    cache_misses: list[str] = []
     try:
-        before = _import_all(side, work)
-        if side == "kseg":
-            _listen_for_compilations(compiled)
+        before = _warm_up(name, work)
+        if name == "kseg":
+            _count_cache_misses(cache_misses)
         start = time.perf_counter()
-        step = _make(side, work)
+        step = kseg_step(work) if name == "kseg" else torch_step(work, compiled=name == "compile")
         step.launch()
         step.wait()
     except KsegError as error:
-        _answer({"failed": str(error)})
+        answer({"failed": str(error)})
         return
     except Exception as error:
-        if side != "compile":
+        if name != "compile":
             raise
-        _answer({"failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"})  # no C compiler, most often
+        answer({"failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"})  # most often no C compiler
         return
-    answer = {**step.facts, **device_facts(side), "first_s": time.perf_counter() - start}
-    on_cpu = answer["platform"] == "cpu"
-    if not on_cpu and compiled:  # XLA tried kernels, which takes memory, and JAX's peak cannot be reset
-        answer["searched"] = True
-    _forget_peak(side, on_cpu)
-    _answer(answer)
+    facts = {**step.facts, **device_facts(name), "first_s": time.perf_counter() - start}
+    on_cpu = facts["platform"] == "cpu"
+    if not on_cpu and cache_misses:  # XLA tried kernels, which takes memory, and JAX's peak cannot be reset
+        facts["compiled"] = True
+    _reset_peak(name, on_cpu)
+    answer(facts)
     for line in sys.stdin:
         seconds = _run(step, int(line))
-        _answer({"seconds": seconds, "memory_mb": peak_mb() - before if on_cpu else _device_peak_mb(side)})
+        answer({"seconds": seconds, "memory_mb": peak_mb() - before if on_cpu else _device_peak_mb(name)})
     os._exit(0)  # the threads of torch and XLA have nothing left to do
 
 
-def _answer(value: Any) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def _import_all(side: str, work: Work) -> float:
-    """Imports what the side needs and lets it compute something; returns the MB that the process then holds."""
-    if side == "kseg":
+def _warm_up(name: str, work: Work) -> float:
+    """Imports the libraries and lets them compute something small; returns the MB that the process then holds."""
+    if name == "kseg":
         import jax
 
         import kseg.losses
@@ -73,7 +71,7 @@ def _import_all(side: str, work: Work) -> float:
         import kseg.training.summary  # noqa: F401
 
         jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8))).block_until_ready()  # starts the device and the compiler
-    else:  # torch and timm import more as they go
+    else:  # torch and timm import more when a step runs
         step = torch_step(Work(work.kind, work.network, min(2, work.batch_size), 64, work.num_classes, work.precision))
         step.launch()
         step.wait()
@@ -82,21 +80,17 @@ def _import_all(side: str, work: Work) -> float:
     return held_mb()
 
 
-def _listen_for_compilations(compiled: list[str]) -> None:
-    """Adds a word for every program that JAX compiles from now on because its cache has none."""
+def _count_cache_misses(found: list[str]) -> None:
+    """Adds an entry for every program that JAX compiles from now on because its cache lacks it."""
     import jax
 
     jax.monitoring.register_event_listener(
-        lambda event, **_: compiled.append(event) if event == "/jax/compilation_cache/cache_misses" else None
+        lambda event, **_: found.append(event) if event == "/jax/compilation_cache/cache_misses" else None
     )
 
 
-def _make(side: str, work: Work) -> Step:
-    return kseg_step(work) if side == "kseg" else torch_step(work, compiled=side == "compile")
-
-
 def _run(step: Step, count: int) -> float:
-    """Seconds a step, of `count` steps whose launching need not wait for those before."""
+    """Returns the seconds of one of `count` steps, launched without waiting for each other."""
     start = time.perf_counter()
     for _ in range(count):
         step.launch()
@@ -104,9 +98,9 @@ def _run(step: Step, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def device_facts(side: str) -> dict[str, str]:
-    """platform: "cpu" or "gpu", and the device's name."""
-    if side == "kseg":
+def device_facts(name: str) -> dict[str, str]:
+    """Returns a worker's platform, "cpu" or "gpu", and the device's name."""
+    if name == "kseg":
         import jax
 
         device = jax.devices()[0]
@@ -117,20 +111,20 @@ def device_facts(side: str) -> dict[str, str]:
     return {"platform": "gpu" if on_gpu else "cpu", "device": torch.cuda.get_device_name() if on_gpu else "cpu"}
 
 
-def _forget_peak(side: str, on_cpu: bool) -> None:
-    """What compiling and the first step took is not the step's. (On a GPU JAX's peak cannot be reset: see "searched".)"""
+def _reset_peak(name: str, on_cpu: bool) -> None:
+    """Forgets the peak of compiling and of the first step. JAX cannot do so on a GPU: see "compiled"."""
     if on_cpu:
         release()
         reset_peak()
-    elif side != "kseg":
+    elif name != "kseg":
         import torch
 
         torch.cuda.reset_peak_memory_stats()
 
 
-def _device_peak_mb(side: str) -> float | None:
-    """MB of the accelerator's memory that arrays took at most so far; None where it is not known."""
-    if side == "kseg":
+def _device_peak_mb(name: str) -> float | None:
+    """Returns the most MB of the accelerator's memory that arrays have taken; None where it is not known."""
+    if name == "kseg":
         import jax
 
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

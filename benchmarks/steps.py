@@ -1,4 +1,4 @@
-"""Training and inference steps to measure: kseg's on JAX, and the same model's of segmentation_models_pytorch on torch."""
+"""The steps that are timed: training and inference of kseg on JAX, and of segmentation_models_pytorch (smp) on torch."""
 
 import math
 import sys
@@ -8,13 +8,15 @@ from typing import Any
 
 from benchmarks.common import ROOT
 
-PEERS = {"deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "fpn": "FPN"}
+NETWORKS = ("deeplabv3plus/resnet50", "deeplabv3plus/resnext50_32x4d", "unet/tf_efficientnet_b0")
+"""The networks of the tables, MODEL/BACKBONE."""
+SMP_MODELS = {"deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "fpn": "FPN"}
 LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides do. kind: "step" (of training) or "infer"; network: MODEL/BACKBONE; precision: "float32" or "bfloat16"."""
+    """The work of every worker. kind: "step" (training) or "infer"; network: MODEL/BACKBONE; precision: float32 or bfloat16."""
 
     kind: str
     network: str
@@ -24,7 +26,7 @@ class Work:
     precision: str = "float32"
 
     def batch(self) -> tuple[Any, Any]:
-        """Random images uint8 [B, H, W, 3] and labels uint8 [B, H, W], in the machine's memory."""
+        """Returns random images uint8 [B, H, W, 3] and labels uint8 [B, H, W] in host memory."""
         import numpy as np
 
         rng = np.random.default_rng(0)
@@ -34,7 +36,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Step:
-    """A step ready to run: `launch` begins one, `wait` returns when all that were begun are done; facts: what is known of it."""
+    """A step ready to run: `launch` starts one, `wait` returns when all of them are done. facts: for the result file."""
 
     launch: Callable[[], None]
     wait: Callable[[], None]
@@ -42,7 +44,7 @@ class Step:
 
 
 def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool = True) -> Any:
-    """Returns kseg's model, compiled as a run's is: Adam, cross entropy, the confusion matrix."""
+    """Returns kseg's model, compiled as in a run: Adam, cross entropy, confusion matrix."""
     import keras
 
     import kseg
@@ -58,8 +60,8 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
 
 
 def planned_mb(step: Any) -> float | None:
-    """MB that XLA plans for a compiled step: arguments, results that do not replace them, and all that lives in between; None
-    where it does not say.
+    """Returns the MB that XLA plans for a compiled step: arguments, results that do not replace them, and temporary values.
+    None where XLA does not say.
     """
     plan = step.memory_analysis()
     if plan is None:
@@ -69,7 +71,7 @@ def planned_mb(step: Any) -> float | None:
 
 
 def kseg_step(work: Work) -> Step:
-    """kseg's model on JAX: Keras's own training step with its state donated, or the jitted forward pass to logits."""
+    """Returns kseg's step on JAX: Keras's own training step with its state donated, or the jitted forward pass to logits."""
     import jax
     import keras
 
@@ -96,7 +98,7 @@ def kseg_step(work: Work) -> Step:
         facts["plan_mb"] = planned_mb(compiled)
         return Step(launch, lambda: jax.block_until_ready(state), facts)
     apply, params, variables = kseg.functionalize(model)
-    for variable in model.variables:  # functionalize copied them, and two of each would count as the step's memory
+    for variable in model.variables:  # functionalize copied them; both would count as the step's memory
         variable.value.delete()
     compiled = jax.jit(lambda *arguments: apply(*arguments)[0]).lower(params, variables, images).compile()
     logits = None
@@ -110,10 +112,10 @@ def kseg_step(work: Work) -> Step:
 
 
 def torch_step(work: Work, *, compiled: bool = False) -> Step:
-    """smp's model on torch, on the GPU if there is one: channels_last, Adam, cross entropy, images normalised on the device.
+    """Returns smp's step on torch, on the GPU if there is one: channels_last, Adam, cross entropy, normalisation on the device.
 
-    compiled: by torch.compile, from raw images to the loss or the logits. With precision bfloat16 under autocast. On a GPU cuDNN
-    looks for its fastest convolutions, TF32 is allowed, and Adam is fused.
+    compiled: torch.compile from raw images to the loss or the logits. bfloat16 runs under autocast. On a GPU the baseline uses
+    cudnn.benchmark, TF32 and fused Adam.
     """
     sys.path.insert(0, str(ROOT / "tests"))
     from torchvision_ops import declare_torchvision_ops
@@ -130,7 +132,7 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
         torch.set_float32_matmul_precision("high")
     name, backbone = work.network.split("/", 1)
     encoder = f"tu-{backbone}" if backbone.startswith("tf_") else backbone
-    model = getattr(smp, PEERS[name])(encoder, encoder_weights=None, classes=work.num_classes)
+    model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)
     model = model.to(device, memory_format=torch.channels_last).train(work.kind == "step")
     loss = torch.nn.CrossEntropyLoss(ignore_index=255)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -194,7 +194,7 @@ def smooth(losses: list[float], window: int) -> np.ndarray:
 
 
 def differences(result: Result, name: str) -> tuple[float, float, float]:
-    """Returns a run's differences from smp: relative of the first loss, largest relative of the smoothed losses, mIoU in points."""
+    """Returns differences from smp: relative of the first loss, the largest of the smoothed losses, and of the mIoU in points."""
     runs, window = result["runs"], min(result["settings"]["window"], result["settings"]["steps"])
     ours, theirs = runs[name]["losses"], runs["smp"]["losses"]
     smoothed = np.abs(smooth(ours, window) / smooth(theirs, window) - 1).max()

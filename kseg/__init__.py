@@ -1,7 +1,7 @@
 """kseg: semantic segmentation for Keras 3 and JAX.
 
-Importing kseg imports neither Keras nor TensorFlow; the public names are loaded when first used. JAX is the Keras backend unless
-KERAS_BACKEND names another.
+Importing kseg imports neither Keras nor TensorFlow; public names are loaded when they are first used (__init__.pyi lists them for
+IDEs). The Keras backend is JAX, unless KERAS_BACKEND names another.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Converts checkpoints from PyTorch and back: python -m kseg.convert --checkpoint=F --output=G [--help]."""
+"""Converts a PyTorch checkpoint to Keras, or back: python -m kseg.convert --checkpoint=F --output=G [--help]."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,19 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Reads a PyTorch checkpoint of segmentation_models.pytorch or torchvision into a Keras model file, or writes one.
+Converts a checkpoint of segmentation_models.pytorch, torchvision or timm to a Keras model file, or back.
 
   python -m kseg.convert --checkpoint=unet.pth --model=unet --backbone=resnet34 --num_classes=12 --output=model.keras
   python -m kseg.convert --to=torch --checkpoint=model.keras --output=unet.safetensors
 
-Every tensor is used or named; no code from a checkpoint is run. The way back loads with strict=True.
+Every tensor is used, or its name is printed. No code of a checkpoint is run. PyTorch loads the result with strict=True.
 """
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(ConvertConfig, argv, DESCRIPTION)
-    from kseg.models.convert import convert  # imported late, so that --help answers at once
+    from kseg.models.convert import convert  # imported late: --help needs no Keras
 
     print(convert(config))
 

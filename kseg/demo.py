@@ -18,6 +18,7 @@ Ctrl-C stops the server. Images stay on this machine and are not stored. --host=
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(DemoConfig, argv, DESCRIPTION)
     from kseg.sharing.demo_server import serve  # imported late, so that --help is fast
 

@@ -19,6 +19,7 @@ classes, colours and sizes. docs/guides/export.md shows how to load each format.
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(ExportConfig, argv, DESCRIPTION)
     from kseg.sharing.export.folder import export  # imported late, so that --help is fast
 

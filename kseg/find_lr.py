@@ -7,23 +7,24 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Suggests a learning rate for a training run (Smith 2017, arXiv:1506.01186): trains while the rate rises by the same factor every
-step, until the loss diverges, and draws the loss over the rate.
+Suggests a learning rate for a training run (Smith 2017, arXiv:1506.01186). It trains while the rate rises by the same factor
+every step until the loss diverges, and draws the loss over the rate.
 
   python -m kseg.find_lr --dataset=coco --data_dir=DIR --image_size=256
   python -m kseg.find_lr --flagfile=flags/camvid.txt --data_dir=DIR --lr_max=10 --output=camvid_lr.png
 
-Takes every flag of kseg.train, so that model, loss, augmentation and batch are the run's; writes nothing but the picture.
+Takes every flag of kseg.train; pass the same ones as for the run. Writes only the picture.
 """
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(LrFinderConfig, argv, DESCRIPTION)
-    from kseg.training.lr_finder import run_lr_finder, write_picture
+    from kseg.training.lr_finder import run_lr_finder, write_picture  # imported late: --help needs no Keras
 
-    found = run_lr_finder(config)
-    write_picture(config.output, found)
-    print(f"{found.summary()}, {config.output}")
+    result = run_lr_finder(config)
+    write_picture(config.output, result)
+    print(f"{result.summary()}, {config.output}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ code from it. To upload, log in with `hf auth login`, or set HF_TOKEN.
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     for line in share(parse(HubConfig, argv, DESCRIPTION)):
         print(line)
 

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set: python -m kseg.inspect_data --dataset=coco --data_dir=DIR [--help]."""
+"""Finds problems in a data set: python -m kseg.inspect_data --dataset=coco --data_dir=DIR [--help]."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,22 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Reads every image and label map of a data set and says what they hold and what is wrong with them, before training.
+Reads every image and label map of a data set before training, and reports statistics and problems.
 
   python -m kseg.inspect_data --dataset=coco --data_dir=DIR
   python -m kseg.inspect_data --dataset=coco --data_dir=DIR --image_size=256 --augment=light --samples=20
 
-Writes inspection.html, to look at, and inspection.json: all defects, and class weights for kseg.train --class_weights=FILE.
-Exit code: 0 if the data can be used, 1 if there are errors (what would stop training or make its score untrue), 2 for misuse.
+Writes inspection.html, a page to look at, and inspection.json, with all problems and with class weights for
+kseg.train --class_weights=FILE. Exit code: 0 if the data can be used; 1 if there are errors, which would stop training or
+falsify its score; 2 for wrong flags.
 """
-_SHOWN = 20  # lines of one level; the files have all
+_SHOWN = 20  # lines per level; the files list all
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(InspectConfig, argv, DESCRIPTION)
-    from kseg.reports.data_report import inspect_data  # imported late, so that --help answers at once
+    from kseg.reports.data_report import inspect_data  # imported late: --help needs no Keras
 
     inspection, page = inspect_data(config)
     for facts in inspection.splits:
@@ -31,8 +33,8 @@ def main(argv: Sequence[str]) -> None:
         for defect in defects[:_SHOWN]:
             print(f"{level}: {defect.split}: {defect.message} {defect.advice}")
         if len(defects) > _SHOWN:
-            print(f"{level}: {len(defects) - _SHOWN} more; {page} has all")
-    print(f"{'usable' if inspection.usable else 'not usable yet: mend the errors'}, {page}")
+            print(f"{level}: {len(defects) - _SHOWN} more in {page}")
+    print(f"{'usable' if inspection.usable else 'not usable yet: fix the errors'}, {page}")
     if not inspection.usable:
         raise SystemExit(1)
 

@@ -10,19 +10,20 @@ from kseg.runtime.main import run_main
 DESCRIPTION = """
 Trains a segmentation model and writes a run directory: checkpoints, metrics.csv, model.keras and report.html.
 
-  python -m kseg.train --model=deeplabv3plus                                the offline demonstration
+  python -m kseg.train --model=deeplabv3plus                                a demonstration without downloads
   python -m kseg.train --dataset=coco --data_dir=DIR --image_size=256       your own data
   python -m kseg.train --flagfile=flags/camvid.txt --data_dir=DIR           settings from a file
-  python -m kseg.train --dry_run ...                                        tries one batch and reports the memory needed
-  python -m kseg.train --resume --run_dir=R                                 continues a run that was stopped
+  python -m kseg.train --dry_run ...                                        one batch: does it run, how much memory does it need
+  python -m kseg.train --resume --run_dir=R                                 continue a run that was stopped
 
-KERAS_BACKEND=jax (the default), tensorflow or torch chooses the backend.
+KERAS_BACKEND=jax (the default), tensorflow or torch selects the backend.
 """
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config, given = parse_given(TrainConfig, argv, DESCRIPTION)
-    from kseg.runtime import hosts  # imported late, so that --help and a mistyped flag answer at once
+    from kseg.runtime import hosts  # imported late: --help needs no Keras
 
     with hosts.run_distributed(config.devices):
         _train(config, given)

@@ -1,4 +1,4 @@
-"""Writes any data set as TFDS/ArrayRecord shards: python -m kseg.write_shards --dataset=coco --data_dir=D --output=O."""
+"""Writes a data set as TFDS/ArrayRecord shards: python -m kseg.write_shards --dataset=coco --data_dir=D --output=O [--help]."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
-Writes splits of a data set as a TensorFlow Datasets data set in ArrayRecord shards: few large files, for storage over a
-network. The images' files are stored as they are, label maps as PNG.
+Writes a data set as a TensorFlow Datasets data set of ArrayRecord shards: a few large files, for storage over a network. Image
+files are stored unchanged, label maps as PNG.
 
   python -m kseg.write_shards --dataset=coco --data_dir=DIR --output=SHARDS --name=litter
   python -m kseg.train --dataset=tfds --data_dir=SHARDS --tfds_name=litter
@@ -16,8 +16,9 @@ network. The images' files are stored as they are, label maps as PNG.
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command. argv[0] is the program."""
     config = parse(ShardsConfig, argv, DESCRIPTION)
-    from kseg.data.shards import write_shards  # imported late, so that --help answers at once
+    from kseg.data.shards import write_shards  # imported late: --help needs no Keras
 
     folder = write_shards(config)
     print(f"wrote {folder}")

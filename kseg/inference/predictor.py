@@ -20,10 +20,10 @@ from kseg.metrics.boundary_iou import boundary_counts
 from kseg.metrics.calibration import Calibration
 from kseg.metrics.confusion_matrix import confusion_matrices
 from kseg.metrics.evaluation import Evaluation
-from kseg.models.layers import resize_bilinear
+from kseg.models.ops.resize import resize_bilinear
 from kseg.runtime.distribution import device_count, on_each_device, shard
 from kseg.runtime.hosts import gather, process_count, process_index
-from kseg.runtime.memory import is_out_of_memory
+from kseg.runtime.out_of_memory import is_out_of_memory
 from kseg.utils.errors import KsegError
 from kseg.utils.progress import progress_bar
 

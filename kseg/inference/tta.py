@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from kseg.models.layers import resize_bilinear
+from kseg.models.ops.resize import resize_bilinear
 from kseg.utils.errors import KsegError
 
 SCALES = (0.75, 1.0, 1.25)

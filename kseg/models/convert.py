@@ -38,7 +38,7 @@ def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
         config.model,
         num_classes=config.num_classes,
         backbone=config.backbone,
-        output_stride=config.outputput_stride,
+        output_stride=config.output_stride,
         input_shape=(None, None, config.in_channels),
     )
     source = None if config.source == "auto" else config.source

@@ -184,14 +184,14 @@ def test_what_the_file_says(tmp_path):
 
 
 def test_a_model_file_scores_as_its_run(runs, tiny_coco, tmp_path, capsys):
-    plain = scored(tmp_path, f"--run_dir={runs[0].path}", f"--per_image={tmp_path / 'images.csv'}")
+    plain = scored(tmp_path, f"--model={runs[0].path}", f"--per_image={tmp_path / 'images.csv'}")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"mIoU {plain['mean_iou']:.4f} (full val set, 5 images, 4 classes; 95% interval ")
     assert last.endswith(str(runs[0].model))
     file = shutil.copy(runs[0].model, tmp_path / "other.keras")
-    flags = [f"--model_file={file}", "--dataset=coco", f"--data_dir={tiny_coco}"]
+    flags = [f"--model={file}", "--dataset=coco", f"--data_dir={tiny_coco}"]
     assert scored(tmp_path, *flags, "--image_size=32x40") == {**plain, "prediction": {"image_size": "32x40"}}
-    with pytest.raises(KsegError, match=r"--image_size is missing: .*other.keras does not say"):
+    with pytest.raises(KsegError, match=r"--image_size is missing: .*other.keras does not record"):
         scored(tmp_path, *flags)
     assert scored(tmp_path, *flags, "--image_size=32x40", "--split=train")["images"] == 9
 
@@ -211,7 +211,7 @@ def test_windows_averages_and_all_scores_at_once(runs, tmp_path, capsys):
     first, second = runs
     flags = ["--window=32", "--tta=flips,turns", f"--ensemble={second.path}", "--boundary", "--calibration"]
     with compilations() as compiled:
-        content = scored(tmp_path, f"--run_dir={first.path}", *flags)
+        content = scored(tmp_path, f"--model={first.path}", *flags)
     if keras.backend.backend() == "jax":
         assert compiled.count("jit(predict_step)") == 1
     assert content["prediction"] == {
@@ -229,30 +229,29 @@ def test_windows_averages_and_all_scores_at_once(runs, tmp_path, capsys):
 
 
 def test_an_ensemble_of_one_model_twice_is_that_model(runs, tmp_path):
-    plain = scored(tmp_path, f"--run_dir={runs[0].path}")
-    twice = scored(tmp_path, f"--run_dir={runs[0].path}", f"--ensemble={runs[0].model},{runs[0].path}")
+    plain = scored(tmp_path, f"--model={runs[0].path}")
+    twice = scored(tmp_path, f"--model={runs[0].path}", f"--ensemble={runs[0].model},{runs[0].path}")
     # Probabilities are resized to the labels' size where logits were: pixels between two classes may fall to the other.
     assert np.abs(np.subtract(plain["confusion_matrix"], twice["confusion_matrix"])).sum() < 0.05 * 3 * 48 * 64
-    both = scored(tmp_path, f"--run_dir={runs[0].path}", f"--ensemble={runs[1].path}")
+    both = scored(tmp_path, f"--model={runs[0].path}", f"--ensemble={runs[1].path}")
     assert both["confusion_matrix"] != twice["confusion_matrix"]
 
 
 def test_predict_takes_them_too(runs, tmp_path):
-    flags = ["kseg.predict", f"--run_dir={runs[0].path}", "--workers=0", "--window=48"]
-    predict.main([*flags, f"--labels_dir={tmp_path / 'labels'}"])
+    flags = ["kseg.predict", f"--model={runs[0].path}", "--workers=0", "--window=48"]
+    predict.main([*flags, f"--output={tmp_path}", "--write=labels"])
     assert len(list((tmp_path / "labels").glob("*.png"))) == 5
 
 
 MISUSE = [
-    (["--tta=hflipp"], "--tta=hflipp: must be of .*did you mean hflip"),
+    (["--tta=hflipp"], "--tta=hflipp: must be one of .*did you mean hflip"),
     (["--tta=turns"], "--tta=turns: quarter turns need a square input, and it is 32x40"),
     (["--window=16"], "--window=16: height and width must be at least 32"),
-    (["--window=64", "--image_size=64"], "--window leaves images at their own size"),
+    (["--window=64", "--image_size=64"], "--window predicts images at their own size"),
     (["--window=64", "--overlap=1"], "--overlap=1.0: must be between 0 and 0.9"),
     (["--window=64", "--distribution=data_parallel"], "--window: computes on one device"),
-    (["--model_file=x.keras"], "--model_file=x.keras: is used instead of a run; leave --run_dir out"),
-    (["--ensemble=/nowhere"], "--ensemble=/nowhere: no such folder"),
-    (["--ensemble=/nowhere/x.keras"], "/nowhere/x.keras: no such file"),
+    (["--ensemble=/nowhere"], "--ensemble=/nowhere: no such file or folder"),
+    (["--ensemble=/nowhere/x.keras"], "--ensemble=/nowhere/x.keras: no such file"),
     (["--per_image={tmp}"], "--per_image=.*: is a folder"),
 ]
 
@@ -260,7 +259,7 @@ MISUSE = [
 @pytest.mark.parametrize(("flags", "says"), MISUSE)
 def test_misuse_is_one_line(runs, tmp_path, flags, says):
     with pytest.raises(KsegError, match=says) as error:
-        evaluate.main(["kseg.evaluate", f"--run_dir={runs[0].path}", *(flag.format(tmp=tmp_path) for flag in flags)])
+        evaluate.main(["kseg.evaluate", f"--model={runs[0].path}", *(flag.format(tmp=tmp_path) for flag in flags)])
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -270,16 +269,16 @@ def test_models_that_do_not_fit_together(runs, tmp_path):
     first, second = runs
     other = RunDir(shutil.copytree(second.path, tmp_path / "other"))
     other.evaluation.write_text(json.dumps({"class_names": ["background", "lime", "green", "blue"]}))
-    config = {"run_dir": str(first.path), "workers": 0}
+    config = {"model": str(first.path), "workers": 0}
     with pytest.raises(KsegError, match=r"has a class 'red' where the run .*other has 'lime'"):
         evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(other.path),)))
     content = json.loads(other.config.read_text())
     other.config.write_text(json.dumps({**content, "image_size": [64, 64]}))
-    with pytest.raises(KsegError, match=r"--ensemble=.*other: was trained at 64x64, .* at 32x40; pass --image_size, or --window"):
+    with pytest.raises(KsegError, match=r"--ensemble=.*other: was trained at 64x64, .* at 32x40; pass --image_size or --window"):
         evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(other.path),)))
     images = keras.Input((32, 32, 3))
     save_model(keras.Model(images, keras.layers.Conv2D(4, 1)(images)), tmp_path / "fixed.keras")
-    with pytest.raises(KsegError, match=r"fixed.keras: takes images of 32x32 alone, not of 64x64"):
+    with pytest.raises(KsegError, match=r"fixed.keras: takes only images of 32x32, not of 64x64"):
         evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "fixed.keras"),), window=(64, 64)))
     save_model(keras.Model(images, keras.layers.GlobalMaxPooling2D()(images)), tmp_path / "classifier.keras")
     with pytest.raises(KsegError, match=r"classifier.keras: is no segmentation model"):

@@ -1,6 +1,7 @@
 """kseg.predict on videos that OpenCV wrote: each frame against the plain prediction of it, and files that are no videos."""
 
 import http.server
+import shutil
 import threading
 
 import cv2
@@ -37,15 +38,15 @@ def clip(tmp_path_factory):
 
 
 def call(run, *flags):
-    predict.main(["kseg.predict", f"--run_dir={run.path}", *map(str, flags)])
+    predict.main(["kseg.predict", f"--model={run.path}", *map(str, flags)])
 
 
-@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
-def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
+@pytest.mark.parametrize(("flags", "suffix"), [(["--video_format=avi"], ".avi"), ([], ".mp4")])
+def test_every_frame_is_predicted(run, clip, tmp_path, flags, suffix, capsys):
     path, frames = clip
-    written = tmp_path / f"out{suffix}"
-    call(run, f"--video={path}", f"--overlay_video={written}", f"--labels_dir={tmp_path / 'labels'}")
-    assert capsys.readouterr().out == f"predicted 7 frames of {path}: {written}, {tmp_path / 'labels'}\n"
+    written = tmp_path / f"overlays{suffix}"
+    call(run, f"--video={path}", f"--output={tmp_path}", *flags)
+    assert capsys.readouterr().out == f"predicted 7 frames of {path}: {tmp_path / 'labels'}, {written}\n"
     pictures = ImageArrays(frames, NAMES)
     predictor = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=2)
     video = Video(written)
@@ -55,7 +56,7 @@ def test_every_frame_is_predicted(run, clip, tmp_path, suffix, capsys):
             np.testing.assert_array_equal(np.asarray(picture), label)
         assert len(np.unique(label)) > 1
         assert np.abs(shown.astype(int) - overlay(frames[number], label)).mean() < 15  # the codec blurs colours' edges
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels", f"out{suffix}"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels", f"overlays{suffix}"]
 
 
 def test_no_more_than_a_batch_of_frames_is_held(run, clip):
@@ -79,10 +80,12 @@ def test_some_frames_and_odd_sides(run, clip, tmp_path):
     for (_, frame), expected in zip(video.frames(), frames, strict=True):
         assert np.abs(frame[:49, :65].astype(int) - expected[:49, :65]).mean() < 5
         assert np.abs(frame[-1].astype(int) - frame[-2]).mean() < 5
-    call(run, f"--video={odd}", "--every=3", f"--overlay_video={tmp_path / 'o.mkv'}", f"--probabilities_dir={tmp_path / 'p'}")
-    assert sorted(file.name for file in (tmp_path / "p").iterdir()) == [f"frame_{number:06d}.npz" for number in (0, 3, 6)]
-    assert Video(tmp_path / "o.mkv").frames_a_second == 4
-    assert len([*Video(tmp_path / "o.mkv").frames()]) == 3
+    flags = [f"--output={tmp_path}", "--write=overlays,probabilities", "--video_format=mkv"]
+    call(run, f"--video={odd}", "--every=3", *flags)
+    names = sorted(file.name for file in (tmp_path / "probabilities").iterdir())
+    assert names == [f"frame_{number:06d}.npy" for number in (0, 3, 6)]
+    assert Video(tmp_path / "overlays.mkv").frames_a_second == 4
+    assert len([*Video(tmp_path / "overlays.mkv").frames()]) == 3
 
 
 def test_a_video_cut_short_is_predicted_as_far_as_it_goes(run, clip, tmp_path, capsys):
@@ -90,7 +93,7 @@ def test_a_video_cut_short_is_predicted_as_far_as_it_goes(run, clip, tmp_path, c
     whole = path.read_bytes()
     short = tmp_path / "short.avi"
     short.write_bytes(whole[: len(whole) * 6 // 10])
-    call(run, f"--video={short}", f"--labels_dir={tmp_path / 'labels'}")
+    call(run, f"--video={short}", f"--output={tmp_path}", "--write=labels")
     said = capsys.readouterr()
     assert "ended after" in said.err and "of 7 frames; it may be damaged" in said.err
     assert 1 <= len(list((tmp_path / "labels").iterdir())) < 7
@@ -100,22 +103,24 @@ def test_what_is_no_video_is_one_line(run, clip, tmp_path, capfd):
     path, _ = clip
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:300])
+    shutil.copy(path, tmp_path / "overlays.mp4")
+    before = sorted(tmp_path.rglob("*"))
     for flags, says in (
         ([f"--video={tmp_path}/none.mp4"], "none.mp4: no such file"),
         ([f"--video={tmp_path}"], "is no file"),
         ([f"--video={tmp_path}/text.mp4"], "text.mp4: is no video that OpenCV's FFmpeg reads, or a damaged one"),
         ([f"--video={path}", "--max_pixels=1000"], "its frames of 50x66 are more than --max_pixels allows"),
-        ([f"--video={path}", f"--overlay_video={path}"], "would write over the input"),
-        ([f"--video={path}", "--overlay_video=a.gif"], "--overlay_video=a.gif: must end in .mp4, .avi, .mkv"),
-        ([f"--video={path}", "--results=r.json"], "--results=r.json: lists images, not a video's frames"),
+        ([f"--video={tmp_path}/overlays.mp4"], "would write over the input"),
+        ([f"--video={path}", "--video_format=gif"], "--video_format=gif: value should be one of"),
+        ([f"--video={path}", "--write=results"], "--write=results: lists images, not a video's frames"),
         (["--every=2"], "--every=2: needs --video=FILE"),
     ):
         with pytest.raises(KsegError) as error:
-            call(run, *flags, f"--overlays_dir={tmp_path / 'overlays'}")
+            call(run, f"--output={tmp_path}", *flags)
         assert says in str(error.value)
         assert "\n" not in str(error.value)
     assert "moov" not in capfd.readouterr().err
-    assert not list((tmp_path / "overlays").iterdir())
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_playlist_fetches_nothing(tmp_path):

@@ -59,7 +59,7 @@ def photos(tmp_path_factory):
 
 
 def call(run, *flags):
-    predict.main(["kseg.predict", f"--run_dir={run.path}", "--workers=0", *map(str, flags)])
+    predict.main(["kseg.predict", f"--model={run.path}", "--workers=0", *map(str, flags)])
 
 
 def expected(model, image):
@@ -72,17 +72,16 @@ def expected(model, image):
 
 def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
     """Each picture at its own size, in subfolders as they are; bad files are listed and change nothing else."""
-    outputs = {name: tmp_path / "out" / name for name in ("labels", "overlays", "probabilities", "s.csv", "r.json")}
-    labels, overlays, probabilities, submission, results = outputs.values()
+    output = tmp_path / "out"
+    labels, overlays, probabilities = (output / name for name in ("labels", "overlays", "probabilities"))
     with pytest.raises(SystemExit) as exit:
         call(
-            run, f"--input={photos}", "--max_pixels=100000", f"--labels_dir={labels}", f"--overlays_dir={overlays}",
-            f"--probabilities_dir={probabilities}", f"--submission={submission}", f"--results={results}",
-        )  # fmt: skip
+            run, photos, "--max_pixels=100000", f"--output={output}", "--write=labels,overlays,probabilities,submission,results"
+        )
     assert exit.value.code == 1
     said = capsys.readouterr()
-    assert said.out.startswith("predicted 4 images, 3 left out: ")
-    skipped = (labels / "skipped.txt").read_text().splitlines()
+    assert said.out.startswith(f"predicted 4 images, skipped 3: {labels}, ")
+    skipped = (output / "skipped.txt").read_text().splitlines()
     assert [line for line in said.err.splitlines() if line.startswith("skipped: ")] == [f"skipped: {line}" for line in skipped]
     assert [line.split(": ")[0] for line in skipped] == [
         f"{photos}/{bad}" for bad in ("empty.tif", "large.png", "sub/truncated.jpg")
@@ -93,24 +92,36 @@ def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
     for name, size in SIZES.items():
         with Image.open((labels / name).with_suffix(".png")) as picture:
             label = np.asarray(picture)
-        with Image.open((overlays / name).with_suffix(".jpg")) as picture:
+        with Image.open((overlays / name).with_suffix(".png")) as picture:
             assert picture.size == size[::-1]
-        with np.load((probabilities / name).with_suffix(".npz")) as file:
-            found = file["probabilities"]
+        found = np.load((probabilities / name).with_suffix(".npy"))
         assert found.dtype == "float16" and found.shape == (*size, 4) and label.shape == size
         truth = expected(model, ImageFiles([ImageFile(photos / name, name)], NAMES).load(0).image)
         np.testing.assert_allclose(found, truth, atol=2e-3)
         assert (label != truth.argmax(-1)).sum() <= 2  # ties
         assert len(np.unique(label)) > 1
-    assert [name for name, _ in read_submission(submission)] == list(SIZES)
-    entries = json.loads(results.read_text())
+    assert [name for name, _ in read_submission(output / "submission.csv")] == list(SIZES)
+    entries = json.loads((output / "results.json").read_text())
     assert {(entry["image_id"], entry["file_name"]) for entry in entries} == set(enumerate(SIZES, 1))
     assert {entry["category_id"] for entry in entries} <= {1, 2, 3}  # the background is left out
-    written = sorted(path.relative_to(labels).as_posix() for path in labels.rglob("*.*"))
-    assert written == ["a.png", "skipped.txt", "sub/a.png", "sub/deep/turned.png", "z.png"]
+    for folder, suffix in ((labels, "png"), (overlays, "png"), (probabilities, "npy")):
+        written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+        assert written == [f"{name}.{suffix}" for name in ("a", "sub/a", "sub/deep/turned", "z")]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "labels", "overlays", "probabilities", "results.json", "skipped.txt", "submission.csv",
+    ]  # fmt: skip
 
-    call(run, f"--input={photos / 'a.jpg'}", f"--labels_dir={labels}")
-    assert not (labels / "skipped.txt").exists()
+    call(run, f"--input={photos / 'a.jpg'}", f"--output={output}")
+    assert not (output / "skipped.txt").exists()
+
+
+def test_plain_arguments_are_inputs_and_outputs_have_a_default_place(run, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call(run, photos / "a.jpg", f"--input={photos / 'z.bmp'}", photos / "sub/a.png")
+    assert capsys.readouterr().out == "predicted 3 images: predictions/labels, predictions/overlays\n"
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    names = ("a", "sub/a", "z") if (tmp_path / "predictions/labels/sub").exists() else ("a", "a_", "z")
+    assert files == [f"predictions/{kind}/{name}.png" for kind in ("labels", "overlays") for name in names]
 
 
 def test_sizes_compile_nothing_anew(run, photos):
@@ -131,12 +142,14 @@ def test_a_giant_among_small_ones_has_a_program_of_its_own(run, photos, tmp_path
     """And the same predictions as all alone."""
     Image.open(photos / "a.jpg").resize((400, 300)).save(tmp_path / "giant.png")
     inputs = [photos / "a.jpg", tmp_path / "giant.png", photos / "z.bmp"]
-    call(run, f"--input={','.join(map(str, inputs))}", f"--submission={tmp_path / 'all.csv'}")
-    rows = dict(read_submission(tmp_path / "all.csv"))
+    flags = [f"--output={tmp_path / 'out'}", "--write=submission"]
+    file = tmp_path / "out/submission.csv"
+    call(run, f"--input={','.join(map(str, inputs))}", *flags)
+    rows = dict(read_submission(file))
     assert set(rows) == {"a.jpg", "giant.png", "z.bmp"}
     for path in inputs:
-        call(run, f"--input={path}", f"--submission={tmp_path / 'one.csv'}")
-        [(name, row)] = read_submission(tmp_path / "one.csv")
+        call(run, f"--input={path}", *flags)
+        [(name, row)] = read_submission(file)
         np.testing.assert_array_equal(rows[name], row)
 
 
@@ -151,18 +164,15 @@ def test_coco_reads_the_results_of_a_split(run, tiny_coco, tmp_path):
     for annotation in content["annotations"]:
         annotation["image_id"] = 1000 - annotation["image_id"]
     file.write_text(json.dumps(content))
-    call(
-        run, f"--data_dir={data}", "--split=val", f"--results={tmp_path / 'r.json'}", f"--labels_dir={tmp_path / 'labels'}",
-        f"--probabilities_dir={tmp_path / 'probabilities'}",
-    )  # fmt: skip
+    call(run, f"--data_dir={data}", "--split=val", f"--output={tmp_path}", "--write=results,labels,probabilities")
     truth = COCO(str(file))
-    results = truth.loadRes(str(tmp_path / "r.json"))
+    results = truth.loadRes(str(tmp_path / "results.json"))
     classes = {3: 1, 5: 2, 11: 3}  # tiny_coco's categories
     assert len(results.anns) > 5
     for image in truth.loadImgs(truth.getImgIds()):
         label = np.zeros((image["height"], image["width"]), "uint8")
-        with np.load(tmp_path / "probabilities" / image["file_name"].replace("png", "npz")) as arrays:
-            confidence = arrays["probabilities"].astype("float64").max(-1)
+        probabilities = np.load(tmp_path / "probabilities" / image["file_name"].replace("png", "npy"))
+        confidence = probabilities.astype("float64").max(-1)
         for entry in results.loadAnns(results.getAnnIds(image["id"])):
             pixels = mask.decode(entry["segmentation"]).astype(bool)
             assert not label[pixels].any()
@@ -185,29 +195,34 @@ def test_ids_are_kept_by_subsets_and_caches(tiny_coco):
     [
         (["--input={photos}/nothing.jpg"], "--input=.*nothing.jpg: no such file or folder"),
         (["--input={photos}/empty.tif"], "all 1 samples are bad; the first: .*empty.tif: the file is empty"),
-        (["--input={photos}", "--overlays_dir={photos}"], "would write over the input .*a.jpg; name another place"),
-        (["--input={photos}/a.jpg", "--submission={photos}/a.jpg"], "would write over the input .*a.jpg"),
-        (["--input={photos}", "--split=val"], "--split=val: --input is used instead"),
-        (["--input={photos}", "--video=v.mp4"], "--video=v.mp4: is predicted alone; leave --input out"),
-        (["--input={photos}", "--ensemble={tmp}/other.keras"], "other.keras has 3 classes, but --input has 4"),
+        (["{tmp}/labels/a.png", "--write=labels"], "--output=.*: would write over the input .*labels/a.png; name another folder"),
+        (["{tmp}/labels", "--write=labels"], "--output=.*: would write over the input .*labels/a.png"),
+        (["{tmp}/submission.csv", "--write=submission"], "--output=.*: would write over the input .*submission.csv"),
+        (["{tmp}/skipped.txt"], "--output=.*: would write over the input .*skipped.txt"),
+        (["{photos}", "--split=val"], "--split=val: cannot be combined with --input=.*; leave one out"),
+        (["{photos}", "--video=v.mp4"], "--video=v.mp4: cannot be combined with --input=.*; leave one out"),
+        (["{photos}", "--ensemble={tmp}/other.keras"], "other.keras has 3 classes, but --input has 4"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(run, photos, tmp_path, flags, says):
     save_model(random_network(classes=3), tmp_path / "other.keras")
-    before = sorted(photos.rglob("*"))
+    (tmp_path / "labels").mkdir()
+    for name in ("labels/a.png", "submission.csv", "skipped.txt"):
+        shutil.copy(photos / "sub/a.png", tmp_path / name)
+    before = {path: path.read_bytes() for folder in (photos, tmp_path) for path in folder.rglob("*.*") if path.is_file()}
     with pytest.raises(KsegError, match=says) as error:
-        call(run, f"--labels_dir={tmp_path / 'labels'}", *(flag.format(photos=photos, tmp=tmp_path) for flag in flags))
+        call(run, f"--output={tmp_path}", *(flag.format(photos=photos, tmp=tmp_path) for flag in flags))
     assert "\n" not in str(error.value)
-    assert sorted(photos.rglob("*")) == before
-    assert not list(tmp_path.rglob("*.png"))
+    assert before == {path: path.read_bytes() for folder in (photos, tmp_path) for path in folder.rglob("*.*") if path.is_file()}
 
 
 def test_a_model_file_needs_neither_run_nor_data(run, photos, tmp_path):
     """Its classes have no names; so none is the background."""
-    flags = [f"--model_file={run.model}", "--image_size=32x40", f"--input={photos}/sub/a*", f"--results={tmp_path / 'r.json'}"]
-    predict.main(["kseg.predict", "--workers=0", *flags])
-    entries = json.loads((tmp_path / "r.json").read_text())
+    flags = [f"--model={run.model}", "--image_size=32x40", f"--output={tmp_path}", "--write=results"]
+    predict.main(["kseg.predict", "--workers=0", *flags, f"{photos}/sub/a*"])
+    file = tmp_path / "results.json"
+    entries = json.loads(file.read_text())
     runs = [entry["segmentation"] for entry in entries]
     assert mask.decode(mask.merge(runs)).all()
     assert mask.area(runs).sum() == 50 * 40
-    assert io.StringIO((tmp_path / "r.json").read_text()).readline() == "[\n"
+    assert io.StringIO(file.read_text()).readline() == "[\n"

@@ -1,4 +1,4 @@
-"""Compiled programs, kept between processes: a run that needs what an earlier one compiled starts its first step in seconds."""
+"""Keeps compiled programs on disk, so that a later run starts its first step within seconds."""
 
 import contextlib
 import hashlib
@@ -12,21 +12,23 @@ from kseg.utils.errors import KsegError
 from kseg.utils.files import cache_folder
 
 MAX_BYTES = 2**30
-"""Of a cache folder. Training DeepLabV3+ on ResNet-50 takes about 2 MB."""
+"""The size of a cache folder. Training DeepLabV3+ on ResNet-50 takes about 2 MB."""
 
 
 def enable_compilation_cache(setting: str = COMPILATION_CACHE_AUTO) -> Path | None:
-    """Lets JAX keep what it compiles in a folder, and look there first. For programs, not for libraries: it sets JAX's own
-    `jax_compilation_cache_dir` and what belongs to it, for the whole process.
+    """Makes JAX keep compiled programs in a folder and look there first. Returns the folder, or None if nothing is kept.
 
-    setting: a folder; "auto": where $JAX_COMPILATION_CACHE_DIR or jax.config say, else a folder for this machine's processor in
-    $KSEG_CACHE/xla, by default ~/.cache/kseg/xla; "none": no folder. A program is found again by its content, the versions of JAX
-    and XLA, and the device. What is in the folder is run: let nobody write there whom you do not trust (it is made for its owner
-    alone).
+    For commands, not for libraries: it sets JAX's `jax_compilation_cache_dir` for the whole process. JAX finds a program by its
+    content, the versions of JAX and XLA, and the device. A damaged entry costs a compilation and a warning of JAX.
 
-    Returns the folder, or None if nothing is kept: on other backends than JAX, or where "auto"'s folder cannot be written.
-    Raises KsegError if the named folder cannot be written. A damaged entry costs its compilation and a warning of
-    JAX's, no more.
+    Programs in the folder are executed: let only people you trust write there. The folder is created for its owner alone.
+
+    Args:
+        setting: a folder; "none"; or "auto", which is $JAX_COMPILATION_CACHE_DIR or JAX's own setting if there is one, else a
+            folder for this machine's processor below $KSEG_CACHE/xla (by default ~/.cache/kseg/xla).
+
+    Raises:
+        KsegError: if the named folder cannot be written. If "auto"'s cannot, nothing is kept.
     """
     import keras
 
@@ -54,7 +56,9 @@ def enable_compilation_cache(setting: str = COMPILATION_CACHE_AUTO) -> Path | No
         raise KsegError(
             f"--compilation_cache={setting}: cannot be written ({error.strerror or error}); name another folder, or none"
         ) from None
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # the generators of initial weights: many and short
+    jax.config.update(
+        "jax_persistent_cache_min_compile_time_secs", 0.0
+    )  # by default JAX does not keep short compilations, of which a start has many
     _set_folder(folder)
     return folder
 
@@ -66,11 +70,11 @@ def _set_folder(folder: Path | None) -> None:
     value = None if folder is None else str(folder)
     if jax.config.jax_compilation_cache_dir != value:
         jax.config.update("jax_compilation_cache_dir", value)
-        compilation_cache.reset_cache()  # else a folder that is in use stays
+        compilation_cache.reset_cache()  # JAX otherwise stays with the folder that it already uses
 
 
 def _processor() -> str:
-    """Names what the processor can do: code for another one, found in a home that machines share, could end in SIGILL."""
+    """Returns a name for the processor's instruction set. Machines may share a home folder, and foreign code ends in SIGILL."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
@@ -78,15 +82,16 @@ def _processor() -> str:
 
 
 def _prune(folder: Path, most: int) -> None:
-    """Removes the entries that were not read for longest until the rest takes at most `most` bytes.
+    """Removes the least recently used entries until the rest takes at most `most` bytes.
 
-    Once a start: JAX's own bound (jax_compilation_cache_max_size) reads the whole folder for every entry that it adds.
+    JAX's own limit, jax_compilation_cache_max_size, does not serve: it reads the whole folder for each entry it adds (seconds
+    if the folder is full), and cannot add any to a folder in which JAX once wrote without a limit.
     """
     entries = []
     for path in folder.iterdir():
-        if not re.fullmatch(r".+-[0-9a-f]{64}-cache", path.name):  # JAX's names: the folder may hold other things
+        if not re.fullmatch(r".+-[0-9a-f]{64}-cache", path.name):  # JAX's names; the folder may hold other files
             continue
-        with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+        with contextlib.suppress(FileNotFoundError):  # another process may prune at the same time
             stat = path.stat()
             entries.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
     total = sum(size for _, size, _ in entries)

@@ -1,23 +1,22 @@
-"""Devices: what this process computes on, and how a batch is divided among many."""
+"""Data parallelism: divides batches among devices."""
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
-from kseg.runtime.hosts import process_count, require_jax
+from kseg.runtime.hosts import require_jax
 from kseg.utils.errors import KsegError
 
 
 def data_parallel(kind: str, *, local: bool = False) -> "contextlib.AbstractContextManager[None]":
-    """Returns the scope in which models are built, trained and called for --distribution=`kind`.
+    """Returns the scope in which to build, train and call models with --distribution=`kind`.
 
-    "none": one device. "data_parallel": variables are copied to all devices, of all processes or, with local, of this one, and
-    what a device is given is its part of a batch; sums over the batch (loss, gradients, batch norm's statistics, counts) are
-    over all of it. Raises KsegError where the backend cannot.
+    "none": one device. "data_parallel": every device has a copy of the variables and computes its part of a batch; sums over
+    the batch (loss, gradients, batch norm's statistics, counts) are over the whole batch.
+    local: use this process's devices only, not those of all processes. Raises KsegError on backends other than JAX.
     """
     if kind == "none":
         return contextlib.nullcontext()
@@ -27,8 +26,9 @@ def data_parallel(kind: str, *, local: bool = False) -> "contextlib.AbstractCont
 
 @contextlib.contextmanager
 def local_only() -> Iterator[None]:
-    """A block that one process runs by itself: what Keras makes in it, while saving for one, is not divided among devices, which
-    the other processes would have to take part in.
+    """Turns distribution off inside the block, for work that one process does alone, such as saving.
+
+    Arrays that Keras makes there would otherwise be divided among devices, and wait for the other processes.
     """
     distribution = keras.distribution.distribution()
     if distribution is not None:
@@ -41,7 +41,7 @@ def local_only() -> Iterator[None]:
 
 
 def _devices(local: bool) -> list[str]:
-    """In the order of the processes, so that the global batch is their parts one after the other."""
+    """Returns device names in the order of the processes, so that a global batch is their batches one after the other."""
     import jax
 
     devices = jax.local_devices() if local else sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
@@ -67,13 +67,13 @@ def check_batch(kind: str, batch_size: int) -> None:
 
 
 def device_count() -> int:
-    """Devices among which a batch is divided in the scope that this is called in; 1 outside of data_parallel."""
+    """Returns the number of devices that share a batch in the current scope; 1 outside data_parallel."""
     distribution = keras.distribution.distribution()
     return 1 if distribution is None else distribution.device_mesh.devices.size
 
 
 def shard(batch: Sequence[Any]) -> list[Any]:
-    """Puts each array [B, ...] of a batch onto the devices in force, each device its part of B; as it is without any."""
+    """Puts each array [B, ...] onto the devices of the current scope, divided along B. Outside a scope it returns them as is."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return list(batch)
@@ -81,9 +81,9 @@ def shard(batch: Sequence[Any]) -> list[Any]:
 
 
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of arrays [B, ...] that computes like `function`, each device with its part of B alone.
+    """Returns `function`, from arrays [B, ...] to arrays [B, ...], such that each device applies it to its part of B only.
 
-    For what must not be divided otherwise: a loop over the batch, for one. `function` returns arrays [B, ...].
+    For functions that XLA cannot divide well, such as a loop over the batch.
     """
     distribution = keras.distribution.distribution()
     if distribution is None:
@@ -92,39 +92,3 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
     part = jax.sharding.PartitionSpec(distribution.batch_dim_name)
     return jax.shard_map(function, mesh=distribution.device_mesh.backend_mesh, in_specs=part, out_specs=part, check_vma=False)
-
-
-def hide_accelerators_from_tensorflow() -> None:
-    """Imports TensorFlow so that it never touches a GPU or TPU: here it loads data, and would take the memory that training
-    needs.
-
-    Does nothing of the kind where TensorFlow is itself the Keras backend. Call it before anything else imports TensorFlow.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if keras.backend.backend() != "tensorflow":
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of no use to a loader, and announced on stderr at every start
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        for kind in ("GPU", "TPU"):
-            tf.config.set_visible_devices([], kind)
-
-
-def describe_devices() -> str:
-    """Returns backend, version and devices in a few words, e.g. "jax 0.10.2 on cpu (1 device)"."""
-    name = keras.backend.backend()
-    if name == "jax":
-        import jax
-
-        version, kinds = jax.__version__, [device.device_kind for device in jax.devices()]
-    elif name == "torch":
-        import torch
-
-        version, kinds = torch.__version__, [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    else:
-        import tensorflow as tf
-
-        version, kinds = tf.__version__, [device.name for device in tf.config.list_physical_devices("GPU")]
-    kinds = kinds or ["cpu"]
-    processes = f" of {count} processes" if (count := process_count()) > 1 else ""
-    return f"{name} {version} on {kinds[0]} ({len(kinds)} device{'s' if len(kinds) > 1 else ''}{processes})"

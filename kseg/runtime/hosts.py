@@ -1,7 +1,7 @@
-"""Several processes that train one model, on one host or many: how they meet, share files, agree and end together.
+"""Several processes that train one model, on one host or many: they connect, exchange data, and fail together.
 
-Each runs the same program on its own devices; process 0 writes and prints. A run of one process is the case where all of this
-does nothing, on any backend.
+Each process runs the same program on its own devices; process 0 writes and prints. With a single process these functions do
+nothing, on any backend.
 """
 
 import contextlib
@@ -21,17 +21,16 @@ import keras
 import numpy as np
 
 from kseg.config import DeviceConfig
-from kseg.runtime import hosts
 from kseg.utils.errors import KsegError
 
 CONNECT_SECONDS = 300
-"""How long the processes of a run wait for each other at the start."""
+"""How long the processes wait for each other at the start."""
 
 
 def connect(config: DeviceConfig) -> None:
-    """Makes this process one of those that config.coordinator names; does nothing without one, or a second time.
+    """Connects this process to the others of its run. Does nothing without --coordinator, or when called again.
 
-    Call it before anything computes. Raises KsegError if the processes do not find each other.
+    Call it before JAX computes anything. Raises KsegError if the processes do not find each other.
     """
     if config.coordinator is None:
         return
@@ -40,30 +39,30 @@ def connect(config: DeviceConfig) -> None:
 
     if jax.distributed.is_initialized():
         return
-    # JAX's would take SIGTERM away from the process; kseg stops a run at a step by itself (kseg.runtime.signals).
+    # JAX's preemption service would take over SIGTERM, which kseg.runtime.signals handles.
     jax.config.update("jax_enable_preemption_service", False)
-    found = config.coordinator == "auto"
+    automatic = config.coordinator == "auto"
     timer = threading.Timer(CONNECT_SECONDS, _give_up, (config,))
     timer.daemon = True
     timer.start()
     try:
         jax.distributed.initialize(
-            None if found else config.coordinator,
+            None if automatic else config.coordinator,
             config.num_processes,
             config.process_id,
-            cluster_detection_method=None if found else "deactivate",
+            cluster_detection_method=None if automatic else "deactivate",
             initialization_timeout=2 * CONNECT_SECONDS,
             heartbeat_timeout_seconds=config.heartbeat_timeout,
         )
     except (ValueError, RuntimeError) as error:
-        what = str(error).strip().splitlines()[0]
-        if found:
+        reason = str(error).strip().splitlines()[0]
+        if automatic:
             raise KsegError(
-                f"--coordinator=auto: no cluster found here ({what}); "
+                f"--coordinator=auto: no cluster found here ({reason}); "
                 "pass --coordinator=HOST:PORT --num_processes=N --process_id=I"
             ) from None
         raise KsegError(
-            f"--coordinator={config.coordinator}: process {config.process_id} cannot start there ({what}); the address is "
+            f"--coordinator={config.coordinator}: process {config.process_id} cannot start there ({reason}); the address is "
             "process 0's host and a free port of it"
         ) from None
     finally:
@@ -71,7 +70,7 @@ def connect(config: DeviceConfig) -> None:
 
 
 def _give_up(config: DeviceConfig) -> None:
-    """Ends the process: JAX itself would abort with a stack trace."""
+    """Ends the process with one line. JAX itself would abort with a stack trace."""
     print(
         f"error: --coordinator={config.coordinator}: the processes of the run did not find each other within {CONNECT_SECONDS} "
         "s; start all of them, with the address of process 0's host and a port that the others can reach",
@@ -82,14 +81,14 @@ def _give_up(config: DeviceConfig) -> None:
 
 
 def require_jax(flag: str) -> None:
-    """Raises KsegError on another backend than JAX, which alone knows many devices and processes."""
+    """Raises KsegError on backends other than JAX: only JAX supports many devices and processes."""
     backend = keras.backend.backend()
     if backend != "jax":
         raise KsegError(f"{flag}: needs KERAS_BACKEND=jax; on {backend} kseg computes on one device")
 
 
 def process_index() -> int:
-    """Returns this process's number, from 0."""
+    """Returns the number of this process, counted from 0."""
     if keras.backend.backend() != "jax":
         return 0
     import jax
@@ -107,12 +106,12 @@ def process_count() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this is process 0, the one that writes and prints."""
+    """Returns True in process 0, which writes and prints."""
     return process_index() == 0
 
 
 def gather(value: Any) -> np.ndarray:
-    """Returns the arrays of all processes, which have one shape, stacked in the order of the processes: [processes, ...]."""
+    """Returns the arrays of all processes stacked as [processes, ...]. All must have the same shape."""
     if process_count() == 1:
         return np.asarray(value)[None]
     from jax.experimental import multihost_utils
@@ -122,9 +121,9 @@ def gather(value: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def raise_together() -> Iterator[None]:
-    """A block that ends well in all processes or in none: where one raises KsegError, the others do at its end.
+    """Makes all processes fail if one does: if the block raises KsegError in one process, it raises in all.
 
-    So a mistake that only one process sees, such as a missing file on its host, does not leave the others waiting.
+    Without it, a mistake that one process finds, such as a missing file on its host, would leave the others waiting.
     """
     failure = None
     try:
@@ -139,7 +138,7 @@ def raise_together() -> Iterator[None]:
 
 
 def check_same(what: str, text: str) -> None:
-    """Raises KsegError unless all processes pass the same text. what: its name in the message."""
+    """Raises KsegError unless all processes pass the same text. what: names the text in the message."""
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], "int32")
     other = np.flatnonzero((gather(digest) != digest).any(axis=-1))
     if len(other):
@@ -150,7 +149,7 @@ def check_same(what: str, text: str) -> None:
 
 
 def broadcast_bytes(content: bytes) -> bytes:
-    """Returns what process 0 passed; what the others pass does not matter."""
+    """Returns the bytes of process 0 in every process. The other processes' bytes are ignored."""
     if process_count() == 1:
         return content
     from jax.experimental import multihost_utils
@@ -165,9 +164,9 @@ def broadcast_bytes(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def shared_file(path: Path | None) -> Iterator[Path | None]:
-    """Yields, in every process, the path of a .keras file with what process 0 has at its `path`, or None if that is None there.
+    """Yields, in every process, the path of a copy of process 0's .keras file; None if process 0 passes None.
 
-    So the hosts need no common file system.
+    The hosts need no common file system.
     """
     if process_count() == 1:
         yield path
@@ -184,10 +183,9 @@ def shared_file(path: Path | None) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def run_distributed(config: DeviceConfig) -> Iterator[None]:
-    """A program that several processes run as one: they connect, only process 0 prints, and a process that fails, or loses
-    another, ends with one line and exit code 2.
+    """Connects the processes and runs the block. Only process 0 prints.
 
-    A process that raised cannot say goodbye to the others in order, so it ends here instead of waiting for them.
+    A process that fails, or loses another, exits here with one line and exit code 2: an orderly shutdown needs all processes.
     """
     connect(config)
     if config.coordinator is None:
@@ -209,18 +207,18 @@ def run_distributed(config: DeviceConfig) -> Iterator[None]:
     sys.stdout.flush()
     print(f"error: process {index} of {count}: {message}", file=sys.stderr, flush=True)
     if index == 0:
-        time.sleep(1)  # JAX aborts the others as soon as this one is gone: let them say first why they end
-    os._exit(code)  # the orderly end would wait for the processes that are gone, then abort with a stack trace
+        time.sleep(1)  # JAX aborts the others as soon as process 0 is gone: let them print their errors first
+    os._exit(code)  # an orderly exit would wait for the lost processes, then abort with a stack trace
 
 
 def _lost_connection(error: Exception) -> str | None:
-    """What to say of JAX's error about a collective that failed; None for any other."""
+    """Returns a message for JAX's error about a failed collective operation; None for any other error."""
     if any(sign in str(error) for sign in ("Gloo", "NCCL", "UNAVAILABLE", "coordination service")):
         return "lost the connection to another process, which most likely died; see its output, then go on with --resume"
     return None
 
 
 def warn(message: str) -> None:
-    """Prints a warning, one line, on stderr; of several processes the first does."""
-    if hosts.is_main_process():
+    """Prints a one-line warning on stderr, in process 0 only."""
+    if is_main_process():
         print(f"warning: {message}", file=sys.stderr, flush=True)

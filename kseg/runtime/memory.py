@@ -1,33 +1,35 @@
-"""How much memory a training step takes, on JAX."""
+"""Memory: measures what a training step needs on JAX, and returns freed memory to the system."""
 
-import contextlib
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from kseg.config import TrainConfig
 from kseg.utils.errors import KsegError
 
 
 def step_memory(model: keras.Model, images: Any, labels: Any) -> int:
-    """Returns the bytes that XLA sets aside for the intermediate values of a compiled model's training step.
+    """Returns the bytes that XLA reserves for the intermediate values of a compiled model's training step.
 
-    images, labels: a batch, whose values do not matter. Weights, optimizer state and the batch itself come on top. The step is
-    compiled for this, not run. How much it is depends on the device, and on how XLA orders a program: on CPUs for
-    concurrency, whatever that takes, unless XLA_FLAGS hold kseg.runtime.xla_flags.SEQUENTIAL, as in kseg's commands on few cores.
-    Raises KsegError on another backend than JAX.
+    Weights, optimizer state and the batch come on top. The step is compiled for this, not run. The result depends on the device
+    and, on a CPU, on XLA's scheduler: see kseg.runtime.xla_flags.
+
+    Args:
+        images, labels: a batch. Only shapes and dtypes matter.
+
+    Raises:
+        KsegError: on backends other than JAX.
     """
     return _compiled(model, images, labels).memory_analysis().temp_size_in_bytes
 
 
 def compiled_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tuple[list[Any], ...]]:
-    """Returns (Keras's own training step of a compiled model, compiled with its state donated; a copy of the state now).
+    """Returns Keras's own training step, compiled, and a copy of the model's state to call it with.
 
-    logs, state = step(state, (images, labels)). Arguments and errors as step_memory's.
+    Call it as logs, state = step(state, (images, labels)). The step takes over the memory of the state that it is given.
+    Arguments and errors: as for step_memory.
     """
     import jax
 
@@ -36,8 +38,8 @@ def compiled_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tu
 
 
 def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
-    """Returns the bytes that a training step keeps from its forward for its backward pass, as JAX asks XLA for: activations, and
-    the weights that gradients need. Nothing is compiled. Arguments and errors as step_memory's.
+    """Returns the bytes that a training step keeps between its forward and its backward pass: activations, and the weights that
+    gradients need. This is what JAX asks of XLA; nothing is compiled. Arguments and errors: as for step_memory.
     """
     import jax
 
@@ -58,9 +60,10 @@ def kept_bytes(model: keras.Model, images: Any, labels: Any) -> int:
 
 
 def jitted_step(model: keras.Model, images: Any, labels: Any) -> tuple[Any, tuple[Any, Any]]:
-    """Returns (Keras's own training step of a compiled model as jax.jit makes it, neither traced nor compiled; the arguments to
-    call it with: state, which it is donated, and batch). The state is the model's own: after a step the model has no values.
-    Arguments and errors as step_memory's.
+    """Returns Keras's own training step under jax.jit, not yet traced or compiled, and its arguments (state, batch).
+
+    The step takes over the memory of the state, which is the model's own: after a step the model has no values.
+    Arguments and errors: as for step_memory.
     """
     import jax
 
@@ -75,57 +78,24 @@ def _compiled(model: keras.Model, images: Any, labels: Any) -> Any:
 
 
 def _state(model: keras.Model) -> tuple[list[Any], ...]:
-    """What Keras's training step takes and returns, in its order."""
+    """Returns the state that Keras's training step takes and returns, in its order."""
     return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
 
 
 def _build(model: keras.Model, images: Any, labels: Any) -> None:
-    """Makes the variables of the optimizer and the metrics."""
+    """Creates the variables of the optimizer and the metrics."""
     if keras.backend.backend() != "jax":
         raise KsegError(f"the memory of a step is known on the JAX backend only, and this is {keras.backend.backend()}")
-    model._symbolic_build(data_batch=(images, labels))  # as fit does: without computing anything
+    # Private in Keras. fit uses it; the public ways to create the variables of metrics compute a step.
+    model._symbolic_build(data_batch=(images, labels))
 
 
 def return_freed_memory() -> None:
-    """Gives the system what the C library keeps of memory that was freed, hundreds of MB after compiling a model's step.
+    """Returns memory to the system that the C library keeps after it was freed: hundreds of MB after a compilation.
 
-    It takes some hundredths of a second. Only glibc (most Linux systems) can be asked to; elsewhere nothing happens.
+    It takes some hundredths of a second. Only glibc (most Linux systems) supports it; elsewhere nothing happens.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-_NAMES = ("OutOfMemoryError", "ResourceExhaustedError")  # torch's on a GPU, TensorFlow's
-
-
-_SIGNS = ("RESOURCE_EXHAUSTED", "Out of memory", "can't allocate memory")  # JAX's; torch's on a CPU
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of JAX, TensorFlow, torch or Python says that the device's or the host's memory ran out."""
-    if isinstance(error, KsegError):
-        return False
-    known = isinstance(error, MemoryError) or type(error).__name__ in _NAMES
-    return known or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS))
-
-
-@contextlib.contextmanager
-def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
-    """Turns want of memory while a model trains into a KsegError that names what to try.
-
-    Another batch size would make another run of it, so it is not for the program to choose.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        batch, steps = config.batch_size, config.optimization.accumulate_steps
-        fewer = max(1, batch // 2)
-        smaller = f"--batch_size={fewer} (with --accumulate_steps={steps * batch // fewer} an update sees as many images), "
-        raise KsegError(
-            f"memory ran out while training with --batch_size={batch}, --image_size={'x'.join(map(str, config.image_size))}; try "
-            f"{smaller if batch > 1 else ''}a smaller --image_size, --remat or --precision=mixed_bfloat16"
-        ) from error

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: noted at once, obeyed at the end of a step, where the run can be saved whole."""
+"""Handles SIGTERM and Ctrl-C during training: the run stops at the end of a step, after a checkpoint."""
 
 import contextlib
 import os
@@ -11,11 +11,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Leaves fit after the run was saved because of a signal."""
+    """Leaves fit after a signal, when the run has been saved."""
 
 
 class StopRequest:
-    """signal: the number of the signal that came, or None. exit_code: what a shell expects of a process that it ended."""
+    """Holds the signal that asked the run to stop.
+
+    signal: its number, or None. exit_code: the exit code that a shell expects after this signal.
+    """
 
     signal: int | None = None
 
@@ -26,15 +29,15 @@ class StopRequest:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
-    """Notes the first SIGINT or SIGTERM in what it yields instead of acting on it; a second ends the process at once.
+    """Yields a StopRequest that receives the first SIGINT or SIGTERM. A second signal ends the process at once.
 
-    In another thread than the main one, where Python allows no handlers, it does nothing.
+    Python allows handlers in the main thread only; in other threads this does nothing.
     """
     request = StopRequest()
 
     def note(number, frame):
         if request.signal is not None:
-            os._exit(128 + number)  # Files are whole at any moment, and unwinding might wait for what the user gave up on.
+            os._exit(128 + number)  # Files are whole at any moment, and unwinding could wait for what the user gave up on.
         request.signal = number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         print(f"\n{name}: saving after this step or validation; once more stops at once", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Tracing a function once: most of a warm start is Python that runs the model's, which repeats itself layer by layer."""
+"""Avoids tracing equal layers again and again: with a warm compilation cache, tracing is most of a run's start."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,9 @@ import keras
 
 
 def traced_once(function: Callable, static: tuple[str, ...] = ()) -> Callable:
-    """Returns `function`, a pure one of arrays, which JAX then runs in Python once for all arguments of the same shapes and
-    dtypes; the program is the same. static: the arguments that are no arrays. Other backends: the function itself.
+    """Returns a pure function of arrays that JAX traces once for each combination of shapes and dtypes.
+
+    The compiled program stays the same. static: names of the arguments that are not arrays. Other backends: returns `function`.
     """
     if keras.backend.backend() != "jax":
         return function
@@ -18,7 +19,7 @@ def traced_once(function: Callable, static: tuple[str, ...] = ()) -> Callable:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is one of a JAX program that is being made."""
+    """Returns True if JAX is tracing a program and `value` belongs to it."""
     if keras.backend.backend() != "jax":
         return False
     import jax

@@ -31,7 +31,7 @@ from kseg.models.saving import load_model, save_model
 from kseg.reports.report_page import write_report
 from kseg.runtime import hosts
 from kseg.runtime.distribution import check_batch, data_parallel
-from kseg.runtime.memory import explain_out_of_memory
+from kseg.runtime.out_of_memory import explain_out_of_memory
 from kseg.runtime.run_dir import RunDir, default_run_dir
 from kseg.runtime.signals import Interrupted, StopRequest, deferred_signals
 from kseg.training.callbacks import Checkpoint, EarlyStopping, MetricsLog, Progress, ReleaseFreedMemory, TrainState

@@ -15,7 +15,7 @@ from kseg.data.loading.worker_pool import worker_pool
 from kseg.models.registry import MODELS
 from kseg.reports.figures import rate_chart
 from kseg.runtime.distribution import check_batch, data_parallel
-from kseg.runtime.memory import explain_out_of_memory
+from kseg.runtime.out_of_memory import explain_out_of_memory
 from kseg.training.setup import compiled_model, open_data
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path

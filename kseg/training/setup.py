@@ -15,9 +15,9 @@ from kseg.data.subset import Subset
 from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix, UnlabelledBatches
 from kseg.models.auxiliary_head import deeply_supervised
-from kseg.models.build import build_model
+from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
-from kseg.models.layers import DOUBLE_NORMALIZATION, precision
+from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.runtime.hosts import warn
 from kseg.training.optimizer_config import configure
 from kseg.utils.errors import KsegError

@@ -9,7 +9,8 @@ import numpy as np
 import psutil
 
 from kseg.config import TrainConfig
-from kseg.runtime.distribution import describe_devices, device_count
+from kseg.runtime.distribution import device_count
+from kseg.runtime.environment import describe_devices
 from kseg.runtime.memory import step_memory
 
 

@@ -13,9 +13,9 @@ from kseg.config import DataConfig, TrainConfig
 from kseg.data import build_dataset
 from kseg.inference.predictor import Predictor, Windows
 from kseg.inference.tta import mean_probabilities
-from kseg.models.layers import head
+from kseg.models.blocks import head
 from kseg.models.registry import MODELS
-from kseg.runtime.memory import explain_out_of_memory, is_out_of_memory
+from kseg.runtime.out_of_memory import explain_out_of_memory, is_out_of_memory
 from kseg.utils.errors import KsegError
 
 pytestmark = pytest.mark.skipif(

@@ -16,7 +16,7 @@ PROGRAM = """
 import os
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-from kseg.flags import run_main
+from kseg.runtime.main import run_main
 import kseg.train, kseg.evaluate, kseg.predict  # which must not have JAX start before the flags are set
 import keras
 

@@ -70,7 +70,7 @@ def keras_cv_model(name: str) -> Any:
 
 
 def _keras_cv_class(name: str) -> Any:
-    from kseg.runtime.distribution import hide_accelerators_from_tensorflow
+    from kseg.runtime.tensorflow_import import hide_accelerators_from_tensorflow
 
     hide_accelerators_from_tensorflow()
     import keras_cv

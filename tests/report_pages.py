@@ -1,4 +1,4 @@
-"""Reports of images that are predicted with known errors, and what stands in them."""
+"""Writes reports of images predicted with known errors, and parses the pages."""
 
 import base64
 import io

@@ -24,7 +24,7 @@ def test_numbers_are_the_evaluations(tmp_path):
     headline = re.findall(r"<dt>(.*?)</dt><dd>([\d.]+)", page.source)
     assert headline == [
         ("mIoU", f"{total.mean_iou:.4f}"),
-        ("A constant's mIoU", f"{total.constant_mean_iou:.4f}"),
+        ("Baseline mIoU", f"{total.constant_mean_iou:.4f}"),
         ("Pixel accuracy", f"{total.pixel_accuracy:.4f}"),
         ("Mean Dice", f"{total.mean_dice:.4f}"),
     ]
@@ -38,7 +38,7 @@ def test_numbers_are_the_evaluations(tmp_path):
     assert "epoch 2 of 2" in page.text
     assert "val_mean_iou (0.4321)" in page.text
     assert "96x128 (height x width)" in page.text
-    assert f"python -m kseg.evaluate --run_dir={tmp_path}" in page.text
+    assert f"python -m kseg.evaluate --model={tmp_path}" in page.text
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,9 @@ def test_page_is_one_file_without_scripts_or_network(tmp_path):
 def test_names_are_text_not_html(tmp_path):
     attack = "<script>alert(1)</script>\"'&$x_{"
     names = ("background", f"{attack}\n", "日本語 \udcff\x00\u202e $\\frac{", "long " * 40)
-    config = dataclasses.replace(CONFIG, data=DataConfig(dataset="coco", data_dir=attack), model=attack, val_split=attack)
+    config = dataclasses.replace(
+        CONFIG, data=DataConfig(dataset="coco", data_dir=attack), model="<script>", backbone=attack, val_split=attack
+    )
     (tmp_path / "skipped.txt").write_text(f"train: {attack}\n")
     (tmp_path / "environment.json").write_text(json.dumps({"command": [attack], "versions": {attack: attack}}))
     _, page = report(tmp_path, Pictures([0.3], names, names=[f"\ud800{attack}.jpg"]), config)
@@ -163,12 +165,12 @@ def test_absent_and_unlabelled_classes_are_named(tmp_path):
     pictures = Pictures([0.0], ("sky", "road", "car", "tree"))
     _, page = report(tmp_path, pictures, evaluation=Evaluation(pictures.class_names, matrix))
     assert "tree is absent from labels and predictions, and left out of the means" in page.text
-    assert "road is predicted, but no pixel of the split is labelled so" in page.text
+    assert "road is predicted but never labelled in this split. The IoU is 0 and counts in the mean" in page.text
     assert ["tree", *["absent"] * 4, "0", "0.00%"] in page.rows
     assert ["road", "0.0000", "0.0000", "-", "0.0000", "0", "0.00%"] in page.rows
     means = [(6 / 8 + 0 + 1) / 3, (1 + 0 + 1) / 3, (6 / 8 + 1) / 2, (12 / 14 + 0 + 1) / 3]
     assert ["Mean", *(f"{mean:.4f}" for mean in means), "", ""] in page.rows
-    assert "sky : IoU 0.7500; 25% of its pixels are called road ." in page.text
+    assert "sky : IoU 0.7500; 25% of its pixels are predicted as road ." in page.text
     assert "tree : IoU" not in page.text and "road : IoU" not in page.text
 
 
@@ -176,7 +178,7 @@ def test_nothing_labelled(tmp_path):
     pictures = Pictures([0.0, 0.0])
     evaluation = Evaluation(pictures.class_names, np.zeros((2, 3, 3), "int64"))
     _, page = report(tmp_path, pictures, evaluation=evaluation, best_epoch=0)
-    assert "Every pixel of the split's labels is ignored" in page.text
+    assert "Every pixel of the split is ignored" in page.text
     assert "2 images have only ignored pixels and no mIoU" in page.text
     assert re.findall(r"<dd>(.*?)\s*</dd>", page.source) == ["n/a"] * 4
     assert pictures.asked == []
@@ -202,7 +204,7 @@ def test_no_curves_without_epochs(tmp_path, content):
     if content is not None:
         (tmp_path / "metrics.csv").write_text(content)
     run, page = report(tmp_path, Pictures([0.1]))
-    assert "no epochs in metrics.csv" in page.text
+    assert "metrics.csv has no epochs" in page.text
     assert not (run.figures / "curves.png").exists()
 
 
@@ -210,12 +212,15 @@ def test_skipped_samples_are_counted_and_the_first_listed(tmp_path):
     (tmp_path / "skipped.txt").write_text("".join(f"train: bad_{index}.jpg\n" for index in range(14)))
     _, page = report(tmp_path, Pictures([0.1]))
     assert "not a benchmark" not in page.text
-    assert "14 unusable samples were left out of the run" in page.text
+    assert "14 unusable samples were skipped" in page.text
     assert re.findall(r"bad_(\d+)", page.text) == [str(index) for index in range(10)]
 
 
 def test_synthetic_data_is_called_a_demonstration(tmp_path):
-    assert "a demonstration that needs no download, not a benchmark" in report(tmp_path, Pictures([0.1]), TrainConfig())[1].text
+    assert (
+        "It is a demonstration that needs no download, not a benchmark"
+        in report(tmp_path, Pictures([0.1]), TrainConfig())[1].text
+    )
 
 
 def test_settings_and_environment(tmp_path):

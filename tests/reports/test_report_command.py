@@ -1,4 +1,4 @@
-"""kseg.report: a run's page made again, and runs side by side, seen in a browser."""
+"""kseg.report: the page of a run written again, and comparisons of runs, seen in a browser."""
 
 import dataclasses
 import json
@@ -136,7 +136,7 @@ def test_a_paired_difference_is_surer_than_the_intervals(tmp_path):
         mean_iou_difference(a.matrices, b.matrices[:3])
     page, text = command.report(command.ReportConfig(compare=tuple(str(tmp_path / name) for name in "ab"),
                                                      output=str(tmp_path / "c.html")))  # fmt: skip
-    assert f"{gain:+.4f}, sure<br>\n<small>{low:+.4f} to {high:+.4f}</small>" in page.read_text()
+    assert f"{gain:+.4f}<br>\n<small>{low:+.4f} to {high:+.4f}<br>\nsignificant</small>" in page.read_text()
     assert "unfinished: a has 0 of" in text
     best = re.findall(r'best">([\d.]+)<', page.read_text())
     assert best == [f"{b.scores.mean_iou:.4f}", *(f"{iou:.4f}" for iou in b.scores.iou)]
@@ -162,15 +162,15 @@ def test_runs_of_other_data_are_not_compared(tmp_path):
     runs = read_runs([str(tmp_path / name) for name in names])
     reasons = [not_comparable(runs[0], run) for run in runs]
     assert reasons[0] is None and reasons[3] is None
-    assert reasons[1].startswith("images was scored on other images or labels (coco data/streets, val, 6,")
+    assert reasons[1].startswith("images was evaluated on other images or labels (coco data/streets, val, 6,")
     assert reasons[2] == "classes has other classes than a"
-    assert reasons[4] == "unscored was not scored"
+    assert reasons[4] == "unscored was not evaluated"
     page, text = command.report(command.ReportConfig(compare=tuple(str(tmp_path / name) for name in names),
                                                      output=str(tmp_path / "c.html")))  # fmt: skip
     for reason in filter(None, reasons):
         assert f"not comparable: {reason}" in text
-    assert page.read_text().count("no matrices of the same images") == 1
-    assert "IoU of each class" in page.read_text()
+    assert page.read_text().count("no confusion matrices of the same images") == 1
+    assert "IoU by class" in page.read_text()
     assert differing_settings(runs) == {}
 
 
@@ -181,7 +181,7 @@ def test_damaged_files_are_no_traceback(tmp_path, member):
     (tmp_path / "b" / member).write_bytes(b"\x00{]")
     page, _ = command.report(command.ReportConfig(compare=(str(tmp_path / "a"), str(tmp_path / "b")),
                                                   output=str(tmp_path / "c.html")))  # fmt: skip
-    assert "2 runs side by side" in page.read_text()
+    assert "Comparison of 2 runs" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_damaged_files_are_no_traceback(tmp_path, member):
         (["--compare=b", "b"], "names b twice"),
         (["a", "b"], "unexpected argument 'a'"),
         (["--run_dir=nowhere"], "--run_dir=nowhere: no such folder"),
-        (["--run_dir=a", "--compare=b,c"], "leave --run_dir out"),
+        (["--run_dir=a", "--compare=b,c"], "--compare: cannot be combined with --run_dir"),
         (["--run_dir=a", "--output=x.html"], "--output=x.html: goes with --compare"),
     ],
 )
@@ -218,10 +218,10 @@ def test_matrices_come_back(tmp_path):
 def test_hardest_classes_say_what_they_are_taken_for():
     matrix = np.array([[90, 10, 0, 0], [34, 60, 6, 0], [0, 0, 100, 0], [0, 0, 0, 0]])
     first, second = hardest_classes(("wall", "fence", "sky", "tree"), matrix)
-    assert (first.name, first.called) == ("fence", ("wall", 0.34))
+    assert (first.name, first.missed_as) == ("fence", ("wall", 0.34))
     assert first.iou == scores(matrix).iou[1]
-    assert first.taken == ("wall", pytest.approx(10 / 70))
-    assert second.name == "wall" and second.taken == ("fence", pytest.approx(34 / 124))
+    assert first.mixed_with == ("wall", pytest.approx(10 / 70))
+    assert second.name == "wall" and second.mixed_with == ("fence", pytest.approx(34 / 124))
     assert hardest_classes(("a", "b"), np.diag([3, 4])) == []
     assert hardest_classes(("a", "b"), np.zeros((2, 2), int)) == []
 

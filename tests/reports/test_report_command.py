@@ -13,11 +13,12 @@ from tiny_model import flags
 
 from kseg import report as command
 from kseg import train
-from kseg.config import SelectionConfig
+from kseg.config import ReportConfig, SelectionConfig
 from kseg.metrics.bootstrap import mean_iou_difference, mean_iou_interval
 from kseg.metrics.evaluation_files import read_matrices, write_evaluation, write_matrices
 from kseg.metrics.scores import scores
 from kseg.models.saving import load_model
+from kseg.reports import run_report
 from kseg.reports.comparison import differing_settings, not_comparable, read_runs
 from kseg.reports.figures import short_count
 from kseg.reports.report_page import hardest_classes
@@ -134,7 +135,7 @@ def test_a_paired_difference_is_surer_than_the_intervals(tmp_path):
     assert np.isnan(mean_iou_difference(a.matrices[:1], b.matrices[:1])).all()
     with pytest.raises(ValueError, match="one shape"):
         mean_iou_difference(a.matrices, b.matrices[:3])
-    page, text = command.report(command.ReportConfig(compare=tuple(str(tmp_path / name) for name in "ab"),
+    page, text = run_report.report(ReportConfig(compare=tuple(str(tmp_path / name) for name in "ab"),
                                                      output=str(tmp_path / "c.html")))  # fmt: skip
     assert f"{gain:+.4f}<br>\n<small>{low:+.4f} to {high:+.4f}<br>\nsignificant</small>" in page.read_text()
     assert "unfinished: a has 0 of" in text
@@ -146,8 +147,8 @@ def test_runs_without_a_finite_epoch_are_compared(tmp_path):
     for name, rows in (("_a", ["0,1e-3,inf,nan,9,nan,nan"]), ("$b_{", ["1e300,1e-3,2.5,0.1,9,2.0,0.2", "-5,1,1,1,1,1,1"])):
         written(tmp_path / name, Pictures([0.1, 0.2]))
         write_metrics(tmp_path / name, rows)
-    config = command.ReportConfig(compare=(str(tmp_path / "_a"), str(tmp_path / "$b_{")), output=str(tmp_path / "c.html"))
-    page, _ = command.report(config)
+    config = ReportConfig(compare=(str(tmp_path / "_a"), str(tmp_path / "$b_{")), output=str(tmp_path / "c.html"))
+    page, _ = run_report.report(config)
     assert "Validation mIoU and loss of every run" in page.read_text()
 
 
@@ -165,7 +166,7 @@ def test_runs_of_other_data_are_not_compared(tmp_path):
     assert reasons[1].startswith("images was evaluated on other images or labels (coco data/streets, val, 6,")
     assert reasons[2] == "classes has other classes than a"
     assert reasons[4] == "unscored was not evaluated"
-    page, text = command.report(command.ReportConfig(compare=tuple(str(tmp_path / name) for name in names),
+    page, text = run_report.report(ReportConfig(compare=tuple(str(tmp_path / name) for name in names),
                                                      output=str(tmp_path / "c.html")))  # fmt: skip
     for reason in filter(None, reasons):
         assert f"not comparable: {reason}" in text
@@ -179,7 +180,7 @@ def test_damaged_files_are_no_traceback(tmp_path, member):
     for name in ("a", "b"):
         written(tmp_path / name, Pictures([0.1, 0.2]))
     (tmp_path / "b" / member).write_bytes(b"\x00{]")
-    page, _ = command.report(command.ReportConfig(compare=(str(tmp_path / "a"), str(tmp_path / "b")),
+    page, _ = run_report.report(ReportConfig(compare=(str(tmp_path / "a"), str(tmp_path / "b")),
                                                   output=str(tmp_path / "c.html")))  # fmt: skip
     assert "Comparison of 2 runs" in page.read_text()
 

@@ -30,6 +30,7 @@ class Benchmark:
 
     measure(arguments, save): returns the result. It calls save after each part, so that a run that is stopped leaves what it
     measured. table: the result in Markdown. chart: the result as a PNG, or None where there is nothing to draw. alt: its text.
+    overview: one table of all variants' results.
     """
 
     help: str
@@ -38,6 +39,7 @@ class Benchmark:
     table: Callable[[Result], str]
     chart: Callable[[Result], bytes | None] | None = None
     alt: str = ""
+    overview: Callable[[Sequence[Result]], str] | None = None
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
@@ -87,27 +89,34 @@ def write_numbers(path: Path, numbers: Any) -> None:
 
 
 def publish(benchmark: Benchmark, result: Result) -> None:
-    """Writes a result and its chart into results/, and its table into every page that has a place for it."""
+    """Writes a result and its chart into results/, and its tables into every page that has a place for them."""
     name = result_name(result)
     write_numbers(RESULTS / f"{name}.json", result)
     if picture := benchmark.chart and benchmark.chart(result):
         with atomic_path(RESULTS / f"{name}.png") as temporary:
             temporary.write_bytes(picture)
-    for page in pages_with(name):
-        write_between(page, name, page_text(benchmark, result, page))
+    for page in pages():
+        for place, text in page_texts(benchmark, result, page).items():
+            if f"<!-- {place} -->" in page.read_text(encoding="utf-8"):
+                write_between(page, place, text)
 
 
-def page_text(benchmark: Benchmark, result: Result, page: Path) -> str:
-    """Returns what a page shows of a result: its table, then its chart if results/ has one."""
-    picture = RESULTS / f"{result_name(result)}.png"
-    text = benchmark.table(result)
-    return f"{text}\n\n![{benchmark.alt}]({os.path.relpath(picture, page.parent)})" if picture.exists() else text
+def page_texts(benchmark: Benchmark, result: Result, page: Path) -> dict[str, str]:
+    """Returns {place: text} of what a page can show of a result: its table with its chart, and the overview."""
+    name, text = result_name(result), benchmark.table(result)
+    picture = RESULTS / f"{name}.png"
+    if picture.exists():
+        text += f"\n\n![{benchmark.alt}]({os.path.relpath(picture, page.parent)})"
+    texts = {name: text}
+    if benchmark.overview:
+        files = sorted(RESULTS.glob(f"{result['benchmark']}*.json"), key=lambda file: file.stem)
+        texts[f"{result['benchmark']}-overview"] = benchmark.overview([read_result(file) for file in files])
+    return texts
 
 
-def pages_with(name: str) -> list[Path]:
-    """Returns the Markdown pages of docs/ and benchmarks/ that have a place for a result."""
-    pages = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
-    return [page for page in pages if f"<!-- {name} -->\n" in page.read_text(encoding="utf-8")]
+def pages() -> list[Path]:
+    """Returns the Markdown pages of docs/ and benchmarks/."""
+    return [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 
 
 def read_between(page: Path, name: str) -> str:

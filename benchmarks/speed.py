@@ -2,7 +2,9 @@
 
 import argparse
 import functools
+from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, spread, title
@@ -121,6 +123,24 @@ def _cells(row: dict[str, Any], baseline: str | None) -> list[str]:
     return [*first, *times, speed, mine, _megabytes(memory(workers[baseline])), "" if share is None else f"{share:.2f}"]
 
 
+def overview(results: Sequence[Result]) -> str:
+    """Returns one table of all devices' results, a row for each network."""
+    short = {"eager": "eager", "compile": "compiled"}
+    columns = ["device", "network", "kseg, ms", *(f"smp {name}, ms" for name in short.values())]
+    columns += [f"{what}, kseg / {name}" for what in ("time", "memory") for name in short.values()]
+    rows = []
+    for result in results:
+        for row in result["rows"]:
+            workers = {name: worker for name, worker in row["workers"].items() if worker["rounds"]}
+            times = [f"{1e3 * seconds(workers[name]):.4g}" if name in workers else "" for name in ("kseg", *BASELINES)]
+            ratios = [f"{median(time_ratios(workers, name)):.2f}" if name in workers else "" for name in BASELINES]
+            shares = [memory_ratio(workers, name) if name in workers else None for name in BASELINES]
+            device = result["variant"].upper() or "CPU"
+            memories = ["" if share is None else f"{share:.2f}" for share in shares]
+            rows.append([device, title(row["work"]["network"]), *times, *ratios, *memories])
+    return markdown(columns, rows)
+
+
 def _megabytes(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
@@ -181,6 +201,7 @@ def _benchmark(kind: str, what: str, minutes: int) -> Benchmark:
         table=table,
         chart=chart,
         alt=f"Time and memory of {what}, kseg / smp",
+        overview=overview,
     )
 
 

@@ -91,7 +91,7 @@ def test_a_split_without_annotations_neither_trains_nor_is_scored(run, data):
         (["--output={tmp}/taken"], "--output=.*submission.csv is a folder, but has to be a file"),
         (["--output={tmp}/file"], "--output=.*file/submission.csv cannot be written"),
         (["--output={tmp}/file/below", "--write=labels"], "--output=.*below/labels cannot be written"),
-        (["--split=tset"], "splits that are there: test, train, val"),
+        (["--split=tset"], "no file annotations/tset.json.*: test, train, val"),
         (["--ignore_categories=red"], "has 4 classes, but split val of the data has 3"),
         (["--every=2"], "--every=2: needs --video=FILE"),
         (["--video_format=avi"], "--video_format=avi: needs --video=FILE"),
@@ -115,9 +115,7 @@ def test_other_classes_than_the_runs_are_refused(run, data, tmp_path):
     content["categories"][1]["name"] = "lime"
     (data / "annotations/other.json").write_text(json.dumps(content))
     with pytest.raises(KsegError, match=r"class 'lime' where the run .* has 'green'"):
-        predict.main(
-            ["kseg.predict", f"--model={run.path}", "--split=other", "--images=images/val", f"--output={tmp_path}"]
-        )
+        predict.main(["kseg.predict", f"--model={run.path}", "--split=other", "--images=images/val", f"--output={tmp_path}"])
 
 
 def test_a_picture_that_vanishes_leaves_no_half_submission(run, data, tmp_path, monkeypatch):

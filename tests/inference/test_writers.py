@@ -75,9 +75,7 @@ def test_a_folder_with_bad_files(run, photos, tmp_path, capsys):
     output = tmp_path / "out"
     labels, overlays, probabilities = (output / name for name in ("labels", "overlays", "probabilities"))
     with pytest.raises(SystemExit) as exit:
-        call(
-            run, photos, "--max_pixels=100000", f"--output={output}", "--write=labels,overlays,probabilities,submission,results"
-        )
+        call(run, photos, "--max_pixels=100000", f"--output={output}", "--write=labels,overlays,probabilities,submission,results")
     assert exit.value.code == 1
     said = capsys.readouterr()
     assert said.out.startswith(f"predicted 4 images, skipped 3: {labels}, ")

@@ -184,9 +184,9 @@ class Predictor:
         while waiting := waiting or list(itertools.islice(stream, self._batch_size)):
             part = ImageArrays(waiting[: self._batch_size], self._dataset.class_names)
             resize = None if self._image_size is None else Augmenter("none", self._image_size)
-            job = FullSizeSamples(part, resize, self._area)
-            batch = chunk_arrays(job.spec, self._batch_size)
-            make_chunk(job, [(index if index < len(part) else -1,) for index in range(self._batch_size)], batch)
+            samples = FullSizeSamples(part, resize, self._area)
+            batch = chunk_arrays(samples.spec, self._batch_size)
+            make_chunk(samples, [(index if index < len(part) else -1,) for index in range(self._batch_size)], batch)
             try:
                 found = list(self._on_device(batch, [part.size(index) for index in range(len(part))]))
             except Exception as error:
@@ -213,7 +213,7 @@ class Predictor:
                 yield from self._on_device(batch, [self._dataset.size(index) for index in part])
 
     def _on_device(self, batch: Any, sizes: list[tuple[int, int]]) -> Iterator[Prediction]:
-        """What there is of a batch's first images, cut to their sizes; the fill-up images behind them have none."""
+        """What there is of a batch's first images, cut to their sizes; the padding behind them has none."""
         found = [np.asarray(values) for values in self._step(shard(batch))]
         for label, (matrix, *maps), (height, width) in zip(batch[1], zip(*found, strict=True), sizes, strict=False):
             label, prediction, *others = (values[:height, :width] for values in (label, *maps))

@@ -115,7 +115,7 @@ def test_a_bad_sample_is_the_same_line_from_a_process(tiny_coco, pool, tmp_path)
         data.load(3)
     with pytest.raises(KsegError) as error, sample_errors():
         list(eval_batches(data, image_size=(32, 32), batch_size=2, pool=pool))
-    assert str(error.value) == f"{there.value} It was in order when the run started."
+    assert str(error.value).startswith(f"{there.value} It was fine when the run started")
 
 
 def test_a_transform_that_fails_on_an_image_is_one_line(tiny_coco, pool):
@@ -160,7 +160,7 @@ def test_a_data_set_that_cannot_travel_is_one_line(tiny_coco, pool, monkeypatch)
         pool.run(number, [(0,)])
 
 
-def test_equal_jobs_are_sent_once(tiny_coco, pool):
+def test_equal_samples_are_sent_once(tiny_coco, pool):
     data = open_split(tiny_coco, "val")
     assert pool.add(EvalSamples(data, Augmenter("none", (32, 32)))) == pool.add(EvalSamples(data, Augmenter("none", (32, 32))))
     assert pool.add(EvalSamples(data, Augmenter("none", (32, 32)))) != pool.add(EvalSamples(data, Augmenter("none", (32, 48))))

@@ -1,9 +1,9 @@
-"""tf.data: from a Dataset to batches of static shape, uint8 all the way to the device.
+"""Batches of static shape with tf.data, uint8 all the way to the device.
 
-Sample i of epoch e under seed s is the same bytes whatever the number of threads or processes: its random state comes from
-(s, e, i) alone, and tf.data keeps the order. TensorFlow sees no GPU here (kseg.runtime.tensorflow_import).
+Sample i of epoch e with seed s has the same bytes with any number of threads or processes: its random state comes from (s, e, i)
+alone, and tf.data keeps the order. TensorFlow sees no GPU here (kseg.runtime.tensorflow_import).
 
-The samples are made by a kseg.data.loading.worker_pool.WorkerPool, or, where none is given, by threads of this process.
+A kseg.data.loading.worker_pool.WorkerPool makes the samples, or, without one, threads of this process.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from kseg.data.loading.samples import (
     Arrays,
     EvalSamples,
     FullSizeSamples,
-    Job,
+    Samples,
     TrainSamples,
     chunk_arrays,
     epoch_order,
     make_chunk,
 )
-from kseg.data.loading.shutdown import Calls
+from kseg.data.loading.shutdown import TrackedCalls
 from kseg.data.loading.worker_pool import PoolClosed, WorkerPool
 from kseg.runtime.tensorflow_import import hide_accelerators_from_tensorflow
 from kseg.utils.errors import KsegError
@@ -35,11 +35,11 @@ hide_accelerators_from_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 MAX_CHUNK = 8
-"""Samples that a process makes at a time: a divisor of the batch size, at most this."""
+"""Most samples that a process makes at a time; the number is a divisor of the batch size."""
 
-_calls = Calls()
+_calls = TrackedCalls()
 
-cv2.setNumThreads(1)  # tf.data's threads work on whole samples; OpenCV's own would only get in their way
+cv2.setNumThreads(1)  # tf.data's threads work on whole samples; OpenCV's own would compete with them
 
 
 def train_batches(
@@ -55,21 +55,31 @@ def train_batches(
     share: tuple[int, int] = (0, 1),
     pool: WorkerPool | None = None,
 ) -> tuple[tf.data.Dataset, int]:
-    """Returns (batches, steps an epoch).
+    """Makes the batches of a training run.
 
-    The batches, (image uint8 [B, h, w, 3], label uint8 [B, h, w]), are those of epochs first_epoch .. epochs - 1 on end, without
-    the first first_step of them, to be read with steps_per_epoch. Every epoch shuffles anew and leaves out the last
-    len(dataset) % batch_size images of its order.
+    Args:
+        dataset: the training split.
+        image_size: (h, w) of the batches.
+        batch_size: images per step, B.
+        augment: see kseg.data.augmentation.augmenter.Augmenter.
+        seed: seed of the order and the augmentation.
+        first_epoch, epochs: the batches are those of epochs first_epoch .. epochs - 1, one after the other.
+        first_step: batches left out at the start.
+        share: (i, n) cuts every batch into n equal parts and gives part i, [B / n, ...].
+        pool: worker processes; None uses threads.
 
-    augment: see kseg.data.augmentation.augmenter.Augmenter. pool: processes to work in; None: threads. share: (i, n) gives part i of every
-    batch, cut into n equal ones [B / n, ...].
-    Raises KsegError if the data set has fewer images than a batch.
+    Returns:
+        (batches, steps per epoch). Batches are (image uint8 [B, h, w, 3], label uint8 [B, h, w]), to be read with
+        steps_per_epoch. Each epoch has a new order and leaves out its last len(dataset) % batch_size images.
+
+    Raises:
+        KsegError: if the data set has fewer images than a batch.
     """
     count = len(dataset)
     steps = count // batch_size
     if steps == 0:
         raise KsegError(
-            f"--batch_size={batch_size} is larger than the training split, which has {count} images; use a smaller one"
+            f"--batch_size={batch_size} is larger than the training split, which has {count} images; pass a smaller one"
         )
 
     part = batch_size // share[1]
@@ -84,8 +94,8 @@ def train_batches(
         return tf.data.Dataset.from_tensor_slices((tf.fill([steps * part], epoch), indices))
 
     indices = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_indices).skip(first_step * part)
-    job = TrainSamples(dataset, Augmenter(augment, image_size), seed)
-    return _batches(indices, job, part, pool), steps
+    samples = TrainSamples(dataset, Augmenter(augment, image_size), seed)
+    return _batches(indices, samples, part, pool), steps
 
 
 def eval_batches(
@@ -96,12 +106,12 @@ def eval_batches(
     share: tuple[int, int] = (0, 1),
     pool: WorkerPool | None = None,
 ) -> tf.data.Dataset:
-    """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, h, w]) of every image in order, at the network's input size.
+    """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, h, w]) of every image in order, at the model's input size.
 
-    The last batch is filled up with black images whose pixels are all ignored. share, pool: as for train_batches.
+    The last batch is padded with black images, all of whose pixels are ignored. share, pool: see train_batches.
     """
-    job = EvalSamples(dataset, Augmenter("none", image_size))
-    return _batches(_padded(range(len(dataset)), batch_size, share), job, batch_size // share[1], pool)
+    samples = EvalSamples(dataset, Augmenter("none", image_size))
+    return _batches(_padded(range(len(dataset)), batch_size, share), samples, batch_size // share[1], pool)
 
 
 def full_size_batches(
@@ -115,42 +125,41 @@ def full_size_batches(
 ) -> tf.data.Dataset:
     """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, H, W], size int32 [B, 2]) of the images in order.
 
-    Images are resized to the network's input size, labels stay at their own: `size` is each label's (height, width), `area`
-    is (H, W), at least the largest of them, and pixels beyond a label's size are ignored. The last batch is filled up with
-    ignored images. image_size: None leaves images at their own size, too: (h, w) is `area`, black beyond it. pool: as for
-    train_batches.
+    Images are resized to the model's input size, labels are not. `size` is each label's (height, width); labels are padded to
+    `area`, (H, W), with ignored pixels. The last batch is padded with ignored images. image_size: None keeps images at their own
+    size, too, and pads them to `area` with black. pool: see train_batches.
     """
-    job = FullSizeSamples(dataset, Augmenter("none", image_size) if image_size else None, area)
-    return _batches(_padded(indices, batch_size), job, batch_size, pool)
+    samples = FullSizeSamples(dataset, Augmenter("none", image_size) if image_size else None, area)
+    return _batches(_padded(indices, batch_size), samples, batch_size, pool)
 
 
 def _padded(indices: Sequence[int], batch_size: int, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-    """The indices, and -1 for what the last batch lacks; of each batch, one share."""
-    filled = np.array([*indices, *[-1] * (-len(indices) % batch_size)], "int64")
-    return tf.data.Dataset.from_tensor_slices(_share(filled, batch_size, share))
+    """The indices, padded with -1 to whole batches; of each batch, one share."""
+    padded = np.array([*indices, *[-1] * (-len(indices) % batch_size)], "int64")
+    return tf.data.Dataset.from_tensor_slices(_share(padded, batch_size, share))
 
 
 def _share(indices: np.ndarray, batch_size: int, share: tuple[int, int]) -> np.ndarray:
-    """Part i of n of every batch, for share (i, n); indices: whole batches on end."""
+    """Part i of n of every batch, for share (i, n). indices: of whole batches, one after the other."""
     number, of = share
     return indices.reshape(-1, of, batch_size // of)[:, number].ravel()
 
 
-def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPool | None) -> tf.data.Dataset:
-    """Makes samples in parallel, keeps their order; an index of -1 becomes a sample of fill-up values.
+def _batches(indices: tf.data.Dataset, samples: Samples, batch_size: int, pool: WorkerPool | None) -> tf.data.Dataset:
+    """Makes samples in parallel and keeps their order. An index of -1 becomes padding.
 
-    A process makes a chunk of a batch at a time: what it costs to ask for one is then shared by its samples.
+    A process makes several samples per request (a chunk), which spreads the cost of a request.
     """
-    parallel, chunk, run = _runner(job, batch_size, pool)
-    shapes, dtypes = [shape for shape, _, _ in job.spec], [tf.as_dtype(dtype) for _, dtype, _ in job.spec]
+    parallel, chunk, run = _runner(samples, batch_size, pool)
+    shapes, dtypes = [shape for shape, _, _ in samples.spec], [tf.as_dtype(dtype) for _, dtype, _ in samples.spec]
 
     @_calls
     def guarded(*arguments):
-        if _calls.leaving:
+        if _calls.exiting:
             raise StopIteration
         try:
             return run([tuple(map(int, argument)) for argument in zip(*arguments, strict=True)])
-        except PoolClosed:  # The run is over and nobody reads on: TensorFlow ends the batches without a word on stderr.
+        except PoolClosed:  # the run is over: TensorFlow ends the batches without a message on stderr
             raise StopIteration from None
         except (BadSample, KsegError) as error:
             with _failures_lock:
@@ -175,19 +184,21 @@ def _batches(indices: tf.data.Dataset, job: Job, batch_size: int, pool: WorkerPo
     return batches.prefetch(2).with_options(options)
 
 
-def _runner(job: Job, batch_size: int, pool: WorkerPool | None) -> tuple[int, int, Callable[[Sequence[tuple[int, ...]]], Arrays]]:
-    """Returns how many chunks to make at a time, samples in each, and what makes one."""
+def _runner(
+    samples: Samples, batch_size: int, pool: WorkerPool | None
+) -> tuple[int, int, Callable[[Sequence[tuple[int, ...]]], Arrays]]:
+    """Returns (number of chunks made at a time, samples per chunk, function that makes one)."""
     if pool is None:
 
         def run(arguments):
-            arrays = chunk_arrays(job.spec, len(arguments))
-            make_chunk(job, arguments, arrays)
+            arrays = chunk_arrays(samples.spec, len(arguments))
+            make_chunk(samples, arguments, arrays)
             return arrays
 
         return usable_cores(), 1, run
-    number = pool.add(job)
+    number = pool.add(samples)
     chunk = max(size for size in range(1, MAX_CHUNK + 1) if batch_size % size == 0)
-    return pool.calls, chunk, lambda arguments: pool.run(number, arguments)
+    return pool.parallel_calls, chunk, lambda arguments: pool.run(number, arguments)
 
 
 _failures: list[BadSample | KsegError] = []
@@ -196,9 +207,7 @@ _failures_lock = threading.Lock()
 
 @contextlib.contextmanager
 def sample_errors() -> Iterator[None]:
-    """Turns a BadSample or KsegError of a sample, or what TensorFlow makes of one raised in its threads, into one clear line
-    (KsegError).
-    """
+    """Raises KsegError for a BadSample or KsegError of a sample, also where TensorFlow replaced it by an error of its own."""
     _failures.clear()
     try:
         yield
@@ -211,4 +220,4 @@ def sample_errors() -> Iterator[None]:
 
 
 def _explained(error: BadSample | KsegError) -> KsegError:
-    return error if isinstance(error, KsegError) else KsegError(f"{error} It was in order when the run started.")
+    return error if isinstance(error, KsegError) else KsegError(f"{error} It was fine when the run started; restore it.")

@@ -1,6 +1,6 @@
-"""What makes a sample of a batch: plain functions of an index, which threads of this process or worker processes run.
+"""Makes the samples of batches: callables of an index that run in threads or in worker processes.
 
-Nothing here imports TensorFlow, Keras or a backend: a worker process has none of them.
+Nothing here imports TensorFlow, Keras or a backend, so that worker processes start fast and stay small.
 """
 
 import mmap
@@ -15,12 +15,12 @@ from kseg.utils.errors import KsegError
 
 Arrays = tuple[np.ndarray, ...]
 Spec = tuple[tuple[tuple[int, ...], str, int], ...]
-"""(shape, dtype, value of a fill-up sample) of each array of a sample."""
+"""(shape, dtype, padding value) of each array of a sample."""
 
 
 @dataclass(frozen=True)
 class TrainSamples:
-    """(epoch, index) -> image uint8 [h, w, 3], label uint8 [h, w], augmented by the seed of (seed, epoch, index)."""
+    """(epoch, index) -> image uint8 [h, w, 3], label uint8 [h, w], augmented with a seed made of (seed, epoch, index)."""
 
     dataset: Dataset
     augment: Augmenter
@@ -34,7 +34,7 @@ class TrainSamples:
         sample = self.dataset.load(index)
         try:
             return self.augment(sample.image, sample.label, sample_seed(self.seed, epoch, index))
-        except Exception as error:  # albumentations raises many kinds, for example where a crop is larger than an image
+        except Exception as error:  # albumentations raises many kinds, for example for a crop larger than the image
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise KsegError(
                 f"{sample.name}: --augment fails on this image ({reason}); change the transforms, or leave the image out."
@@ -43,7 +43,7 @@ class TrainSamples:
 
 @dataclass(frozen=True)
 class EvalSamples:
-    """index -> image uint8 [h, w, 3], label uint8 [h, w], at the network's input size."""
+    """index -> image uint8 [h, w, 3], label uint8 [h, w], at the model's input size."""
 
     dataset: Dataset
     resize: Augmenter
@@ -59,9 +59,10 @@ class EvalSamples:
 
 @dataclass(frozen=True)
 class FullSizeSamples:
-    """index -> image uint8 [h, w, 3], label uint8 [H, W], size int32 [2]: the label at its own size, padded to `area`.
+    """index -> image uint8 [h, w, 3], label uint8 [H, W], size int32 [2].
 
-    resize: to the network's input size; None: the image stays at its own size, too, padded with black.
+    The label keeps its own size and is padded to `area`, (H, W). resize: to the model's input size; None keeps the image at its
+    own size, too, padded with black.
     """
 
     dataset: Dataset
@@ -86,43 +87,44 @@ class FullSizeSamples:
         return image, label, np.array([rows, columns], "int32")
 
 
-Job = TrainSamples | EvalSamples | FullSizeSamples
+Samples = TrainSamples | EvalSamples | FullSizeSamples
 
 
 def _network_input(augment: Augmenter, dataset: Dataset) -> Spec:
     return ((*augment.image_size, 3), "uint8", 0), (augment.image_size, "uint8", dataset.ignore_index)
 
 
-def make_chunk(job: Job, arguments: Sequence[tuple[int, ...]], out: Arrays) -> None:
-    """Writes a sample for each argument into `out`, arrays [len(arguments), *shape]; fill-up values for a negative index."""
+def make_chunk(samples: Samples, arguments: Sequence[tuple[int, ...]], out: Arrays) -> None:
+    """Writes samples(*argument) for each argument into `out`, arrays [len(arguments), *shape]; padding for a negative index."""
     for place, argument in enumerate(arguments):
-        sample = [value for _, _, value in job.spec] if argument[-1] < 0 else job(*argument)
+        sample = [value for _, _, value in samples.spec] if argument[-1] < 0 else samples(*argument)
         for whole, part in zip(out, sample, strict=True):
             whole[place] = part
 
 
 def chunk_arrays(spec: Spec, count: int, memory: mmap.mmap | None = None) -> Arrays:
-    """Returns arrays [count, *shape] for samples: in shared memory, each on cache lines of its own, or new ones."""
+    """Returns arrays [count, *shape] for samples: in `memory`, each on cache lines of its own, or new ones."""
     arrays, offset = [], 0
     for shape, dtype, _ in spec:
         array = np.ndarray((count, *shape), dtype, memory, offset if memory is not None else 0)
         arrays.append(array)
-        offset += _lines(array.nbytes)
+        offset += _round_up(array.nbytes)
     return tuple(arrays)
 
 
 def chunk_bytes(spec: Spec, count: int) -> int:
-    """Returns how much memory chunk_arrays needs."""
-    return sum(_lines(count * int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype, _ in spec)
+    """Returns the number of bytes that chunk_arrays needs."""
+    return sum(_round_up(count * int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype, _ in spec)
 
 
-def _lines(size: int) -> int:
-    return -(-size // 64) * 64
+def _round_up(size: int) -> int:
+    return -(-size // 64) * 64  # to whole cache lines
 
 
 def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Returns the indices of an epoch's samples, int64 [steps * batch_size]: a new order every epoch (from 0), less what does not
-    fill a batch.
+    """Returns the shuffled indices of an epoch's samples, int64 [steps * batch_size], without an incomplete last batch.
+
+    epoch: counts from 0; each has an order of its own.
     """
     return np.random.default_rng([seed, epoch]).permutation(count)[: count // batch_size * batch_size].astype("int64")
 

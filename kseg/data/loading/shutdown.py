@@ -1,8 +1,8 @@
-"""How a process ends while TensorFlow's threads still call Python.
+"""Ends the process safely while TensorFlow's threads still call Python.
 
-A thread that asks for Python's lock when the interpreter is on its way out never comes back from its call. TensorFlow, whose
-iterator is freed just then, would wait for it forever: a process that was left amid an epoch, by an error for instance, would now
-and then hang after its last line.
+A thread that asks for Python's lock while the interpreter shuts down never returns from its call. TensorFlow frees its iterator
+at that time and would wait for the thread forever. A process that ends within an epoch, after an error for example, would
+sometimes hang after its last line.
 """
 
 import atexit
@@ -12,25 +12,25 @@ from collections.abc import Callable
 from typing import Any
 
 QUIET = 0.1
-"""Seconds without a call after which there will be none: TensorFlow reads a few samples ahead, no more."""
-PATIENCE = 30.0
-"""Seconds that calls are waited for at most."""
+"""Seconds without a call after which none will follow: TensorFlow reads only a few samples ahead."""
+TIMEOUT = 30.0
+"""Seconds to wait for calls at most."""
 
 
-class Calls:
-    """Wraps functions that TensorFlow calls; the end of the process waits for calls under way.
+class TrackedCalls:
+    """Decorates functions that TensorFlow calls; the process waits for calls in progress before it ends.
 
     Attributes:
-        leaving: whether the process is about to end. Functions that take long, or are called for every sample, had better raise
-            StopIteration then, at which TensorFlow ends the batches without a word on stderr.
+        exiting: True once the process is about to end. Functions should then raise StopIteration, so that TensorFlow ends the
+            batches without a message on stderr.
     """
 
     def __init__(self) -> None:
-        self.leaving = False
+        self.exiting = False
         self._lock = threading.Lock()
         self._active = 0
         self._last = float("-inf")
-        atexit.register(self._leave)
+        atexit.register(self._wait)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*arguments):
@@ -45,8 +45,8 @@ class Calls:
 
         return called
 
-    def _leave(self) -> None:
-        self.leaving = True
-        until = time.monotonic() + PATIENCE
+    def _wait(self) -> None:
+        self.exiting = True
+        until = time.monotonic() + TIMEOUT
         while time.monotonic() < until and (self._active or time.monotonic() < self._last + QUIET):
             time.sleep(QUIET / 10)

@@ -1,8 +1,8 @@
-"""A worker process: makes samples for kseg.data.loading.worker_pool and leaves them in shared memory.
+"""The program of a worker process: makes samples for kseg.data.loading.worker_pool and writes them into shared memory.
 
-Started as `python -P -m kseg.data.loading.worker_process SOCKET MEMORY [SOCKET MEMORY ...]`: file descriptors, a pair for every request that may
-wait. It imports neither TensorFlow, Keras, JAX nor torch, and ends when its sockets close, which the system does even if the
-parent is killed.
+Started as `python -P -m kseg.data.loading.worker_process SOCKET MEMORY [SOCKET MEMORY ...]`. The arguments are file descriptors,
+a pair for each request that may wait. It imports neither TensorFlow, Keras, JAX nor torch. It ends when its sockets close, which
+the system does even if the parent is killed.
 """
 
 import mmap
@@ -37,34 +37,34 @@ class _State:
     def __init__(self, memories: dict[Connection, int]):
         self._memories = memories
         self._maps: dict[Connection, mmap.mmap] = {}
-        self._jobs: dict[int, Any] = {}
+        self._samples: dict[int, Any] = {}
 
     def answer(self, connection: Connection, request: tuple[Any, ...]) -> Exception | None:
-        """Does what is asked; returns what went wrong."""
+        """Handles a request of _Slot.run. Returns the error, if any."""
         try:
-            what, number, argument = request
-            if what == "job":
-                self._jobs[number] = _read(argument)
+            kind, number, argument = request
+            if kind == "samples":
+                self._samples[number] = _read(argument)
             else:
-                self._make(connection, self._jobs[number], argument)
+                self._make(connection, self._samples[number], argument)
         except Exception as error:
             return _portable(error)
         return None
 
-    def _make(self, connection: Connection, job: Any, arguments: list[tuple[int, ...]]) -> None:
+    def _make(self, connection: Connection, samples: Any, arguments: list[tuple[int, ...]]) -> None:
         from kseg.data.loading.samples import chunk_arrays, chunk_bytes, make_chunk
 
-        size = chunk_bytes(job.spec, len(arguments))
+        size = chunk_bytes(samples.spec, len(arguments))
         memory = self._maps.get(connection)
         if memory is None or len(memory) < size:
             memory = self._maps[connection] = mmap.mmap(self._memories[connection], size)
-        make_chunk(job, arguments, chunk_arrays(job.spec, len(arguments), memory))
+        make_chunk(samples, arguments, chunk_arrays(samples.spec, len(arguments), memory))
 
 
 def _read(pickled: bytes) -> Any:
     try:
         return pickle.loads(pickled)
-    except Exception as error:  # most often: its class stands in a notebook or in the main script
+    except Exception as error:  # most often because its class is defined in a notebook or in the main script
         from kseg.utils.errors import KsegError
 
         raise KsegError(
@@ -74,7 +74,7 @@ def _read(pickled: bytes) -> Any:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error if the parent can read it, else one that says the same."""
+    """Returns the error if the parent can unpickle it, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -83,7 +83,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _import_albumentations_without_torch() -> None:
-    """albumentations imports torch wherever it is installed, for a transform that kseg does not use: a second and 200 MB."""
+    """Saves a second and 200 MB: albumentations imports an installed torch for a transform that kseg does not use."""
     with without("torch"):
         import kseg.data.augmentation.augmenter  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""The diary's experiments as flags/ has them: one flagfile each, whose header says what the diary found."""
+"""Reads the reference experiments from flags/: one flagfile each, whose header states the reference's result."""
 
 import re
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from benchmarks.common import ROOT
 
-HEADER = re.compile(r"# (\d{4}-\d): (.+)\.\n# Diary: (.+)\.\n")
+HEADER = re.compile(r"# (\d{4}-\d): (.+)\.\n# Reference: (.+)\.\n")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One of the diary's. leaderboard, validation: its mIoUs, None where it states none."""
+    """One reference experiment. leaderboard, validation: the mIoUs that were reached, None where unknown."""
 
     id: str
     title: str
@@ -21,14 +21,14 @@ class Experiment:
 
 
 def read_experiments(folder: Path = ROOT / "flags") -> list[Experiment]:
-    """Returns the experiments in the diary's order. Raises ValueError for a flagfile whose header is not what it should be."""
+    """Returns the experiments in order of date. Raises ValueError for a flagfile without the expected header."""
     experiments = []
     for path in sorted(folder.glob("0*.txt")):
         header = HEADER.match(path.read_text(encoding="utf-8"))
         if header is None:
-            raise ValueError(f"{path}: does not begin with lines such as '# 0429-6: ....' and '# Diary: leaderboard 0.5881.'")
-        id, title, found = header.groups()
-        experiments.append(Experiment(id, title, _number("leaderboard", found), _number("validation mIoU", found), path))
+            raise ValueError(f"{path}: must begin with lines such as '# 0429-6: ....' and '# Reference: leaderboard 0.5881.'")
+        id, title, result = header.groups()
+        experiments.append(Experiment(id, title, _number("leaderboard", result), _number("validation mIoU", result), path))
     return experiments
 
 

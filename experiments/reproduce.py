@@ -1,4 +1,4 @@
-"""Runs the diary's experiments: python scripts/reproduce.py --scale=small --data=camvid --data_dir=camvid [--help]."""
+"""Runs the reference experiments: python -m experiments.reproduce --scale=small --data=camvid --data_dir=camvid [--help]."""
 
 import argparse
 import dataclasses
@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import ROOT, write_numbers
 from experiments.flagfiles import Experiment, read_experiments
-from experiments.page import write_pages
-
+from experiments.table import write_table
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
@@ -23,32 +21,32 @@ from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError, suggest
 
 DESCRIPTION = """
-Runs the diary's experiments one after the other, each a process of python -m kseg.train, and writes one table of them all,
-experiments.html and experiments.md, into --output_dir after each. What is finished is not run again.
+Runs the reference experiments one after the other, each a process of python -m kseg.train. After each it writes the table
+experiments.md into --output. Finished experiments are not run again.
 
-  python scripts/reproduce.py --scale=full --data_dir=DIR                                       the diary's data
-  python scripts/reproduce.py --scale=small --data=camvid --data_dir=DIR --only=0429-5,0429-6   other data
-  python scripts/reproduce.py --scale=smoke                                                     does everything run?
+  python -m experiments.reproduce --scale=full --data_dir=DIR                                       the reference's data
+  python -m experiments.reproduce --scale=small --data=camvid --data_dir=DIR --only=0429-5,0429-6   other data
+  python -m experiments.reproduce --scale=smoke                                                     does everything run?
 
-Flags that are not listed here go to every experiment, after its own: --backbone_weights=none, --epochs=2, ...
+Other flags are kseg.train's, and go to every experiment after its own: --backbone_weights=none, --epochs=2, ...
 """
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of an experiment is run. sides: the input's size where the diary has 512, and half of it where it has 256."""
+    """How much of an experiment is run. size: (height, width) of the input where the reference has 512; half of it for 256."""
 
     about: str
-    sides: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     most_epochs: int | None = None
     largest_batch: int | None = None
     flags: tuple[str, ...] = ()
 
     def flags_for(self, config: TrainConfig) -> list[str]:
-        """What stands after the flags of an experiment."""
+        """Returns the flags that follow the experiment's own."""
         flags = list(self.flags)
-        if self.sides:
-            height, width = (max(32, side * config.image_size[0] // 512) for side in self.sides)
+        if self.size:
+            height, width = (max(32, side * config.image_size[0] // 512) for side in self.size)
             flags.append(f"--image_size={height}x{width}")
         if self.most_epochs:
             flags.append(f"--epochs={min(self.most_epochs, config.epochs)}")
@@ -67,38 +65,38 @@ SCALES = {
         8,
         NO_DOWNLOAD,
     ),
-    "full": Scale("as the diary's"),
+    "full": Scale("as the reference's"),
 }
 DATA = {
-    "diary": ("the diary's data", ()),
-    "camvid": ("CamVid, not the diary's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
+    "reference": ("the reference's data", ()),
+    "camvid": ("CamVid, not the reference's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
         "--nobackground", "--ignore_categories=unlabelled")),
-    "facade": ("building facades, not the diary's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
+    "facade": ("building facades, not the reference's data", ("--annotations=annotations/{split}.json", "--images=images/{split}",
         "--ignore_categories=0")),
-    "drawn": ("a few pictures drawn by kseg, not the diary's data", ("--annotations=annotations/{split}.json",
+    "drawn": ("a few drawn images, not the reference's data", ("--annotations=annotations/{split}.json",
         "--images=images/{split}")),
 }  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, but for what goes to the experiments."""
+    """Returns the parser of the flags that are not the experiments'."""
     result = argparse.ArgumentParser(
         description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, usage=argparse.SUPPRESS
     )
     about = "; ".join(f"{name}: {scale.about}" for name, scale in SCALES.items())
     result.add_argument("--scale", choices=SCALES, default="small", help=about.replace("%", "%%"))
-    result.add_argument("--data", choices=DATA, help="how --data_dir is laid out; default: diary, at --scale=smoke drawn")
+    result.add_argument("--data", choices=DATA, help="how --data_dir is laid out; default: reference, at --scale=smoke drawn")
     result.add_argument("--only", default="", help="ids or flagfiles, separated by commas; default: all")
-    result.add_argument("--output_dir", default="runs/experiments", help="folder of the runs and of the table")
+    result.add_argument("--output", default="runs/experiments", help="folder of the runs and of the table")
     return result
 
 
 def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command line without the program: (what it says to us, flags for the experiments). Raises KsegError for a flag that
-    nobody knows.
+    """Reads the command line, without the program. Returns (our flags, flags for the experiments). Raises KsegError for an unknown
+    flag.
     """
     arguments, extra = parser().parse_known_args(list(words))
-    arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "diary")
+    arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "reference")
     if arguments.data == "drawn":
         from kseg.data.sources.synthetic import synthetic_coco
 
@@ -109,7 +107,7 @@ def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
 
 
 def choose(only: str) -> list[Experiment]:
-    """The experiments that --only names, in the diary's order."""
+    """Returns the experiments that --only names."""
     experiments = read_experiments()
     named = [Path(name).stem[:6].replace("_", "-") for name in filter(None, only.split(","))]
     for name in named:
@@ -119,7 +117,7 @@ def choose(only: str) -> list[Experiment]:
 
 
 def flags_of(experiment: Experiment, arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
-    """All flags of an experiment's run but --run_dir. Raises KsegError for what kseg.train would not take."""
+    """Returns the flags of an experiment's run, without --run_dir. Raises KsegError for what kseg.train does not accept."""
     flagfile = f"--flagfile={experiment.flagfile}"
     if not any(flag.startswith("--data_dir") for flag in extra):
         raise KsegError("--data_dir is missing: name the folder that holds the data (--data says how it is laid out)")
@@ -130,17 +128,17 @@ def flags_of(experiment: Experiment, arguments: argparse.Namespace, extra: Seque
 
 
 def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[str, Any]:
-    """Runs an experiment unless it is finished, or goes on with it; returns what the table says of it.
+    """Runs or resumes an experiment, unless it is finished; returns its results for the table.
 
-    folder: holds runs/ID, its log ID.txt, and the result ID.json that says that it is finished. Raises KsegError if what is
-    finished was run with other flags.
+    folder: gets runs/ID, the log ID.txt, and the results ID.json once it is finished. Raises KsegError if it was finished with
+    other flags.
     """
     result_file = folder / f"{experiment.id}.json"
     stated = [flag for flag in flags if not flag.startswith("--flagfile")]
     if result_file.exists():
         result = json.loads(result_file.read_text(encoding="utf-8"))
         if result["flags"] != stated:
-            raise KsegError(f"--output_dir={folder}: {experiment.id} was run there with other flags; name another folder")
+            raise KsegError(f"--output={folder}: {experiment.id} was run there with other flags; name another folder")
         return result
     run, log = RunDir(folder / "runs" / experiment.id), folder / f"{experiment.id}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +147,7 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
     result = {"flags": stated, "peak_memory_mb": memory}
     if code == 0:
         scores = folder / f"{experiment.id}-scores.json"
-        code, _ = run_measured([sys.executable, ROOT / "experiments" / "scores.py", run.path, scores], log)
+        code, _ = run_measured([sys.executable, "-m", "experiments.scores", run.path.absolute(), scores.absolute()], log)
         if code == 0:
             result |= json.loads(scores.read_text(encoding="utf-8"))
             scores.unlink()
@@ -160,8 +158,8 @@ def reproduce(experiment: Experiment, flags: list[str], folder: Path) -> dict[st
 
 
 def run_measured(command: Sequence[Any], log: Path) -> tuple[int, float]:
-    """Runs a command, its output after what is in the file. Returns (exit code, MB of the largest process of its tree, no less
-    than this process holds).
+    """Runs a command and appends its output to the file. Returns (exit code, peak MB of the largest process of its tree, at least
+    what this process holds).
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("a", encoding="utf-8") as output:
@@ -173,7 +171,7 @@ def run_measured(command: Sequence[Any], log: Path) -> tuple[int, float]:
 
 def main(argv: Sequence[str]) -> None:
     arguments, extra = read_arguments(argv[1:])
-    folder, experiments = Path(arguments.output_dir), choose(arguments.only)
+    folder, experiments = Path(arguments.output), choose(arguments.only)
     title = f"{DATA[arguments.data][0]}, at scale {arguments.scale} ({SCALES[arguments.scale].about})"
     rows, failed = [], 0
     for number, experiment in enumerate(experiments, 1):
@@ -182,8 +180,8 @@ def main(argv: Sequence[str]) -> None:
         failed += "failed" in result
         print("    " + (result["failed"] if "failed" in result else f"mIoU {result['mean_iou']:.4f}"), flush=True)
         rows.append({**dataclasses.asdict(experiment), "flagfile": experiment.flagfile.name, **result})
-        write_pages(folder, title, rows, comparable=(arguments.data, arguments.scale) == ("diary", "full"))
-    print(f"{len(rows)} experiments, {failed} failed: {folder / 'experiments.html'}")
+        write_table(folder, title, rows, comparable=(arguments.data, arguments.scale) == ("reference", "full"))
+    print(f"{len(rows)} experiments, {failed} failed: {folder / 'experiments.md'}")
     if failed:
         raise SystemExit(1)
 

@@ -1,7 +1,7 @@
-"""What the table of the experiments says of a finished run: python scripts/experiment_scores.py RUN_DIR OUT.json.
+"""Scores a finished run for the table: python -m experiments.scores RUN_DIR OUT.json.
 
-Among it the batch-averaged mIoU, the number that misled the diary, on the same predictions as the mIoU: it is computed here to
-show the difference, and nowhere in kseg.
+The batch-averaged mIoU is the number that the reference experiments used at first. It is computed on the same predictions as the
+mIoU, to show the difference; kseg does not use it.
 """
 
 import csv
@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -20,17 +18,17 @@ from kseg.metrics.scores import scores
 
 
 def batch_mean_iou(matrices: np.ndarray, batch_size: int) -> float:
-    """The mean of the mIoUs of batches of images that follow on each other, where kseg takes the mIoU of all.
+    """Returns the mean of the mIoUs of consecutive batches of images.
 
     matrices: int64 [N, C, C], one confusion matrix an image. A class that a batch lacks is left out of that batch's mean; a batch
-    without a counted pixel, of this one.
+    without a counted pixel is left out.
     """
     batches = [matrices[start : start + batch_size].sum(0) for start in range(0, len(matrices), batch_size)]
     return float(np.nanmean([scores(matrix).mean_iou for matrix in batches]))
 
 
 def measure(run_dir: str) -> dict[str, Any]:
-    """Scores a run's model again, and reads its metrics.csv and timing.csv."""
+    """Returns the scores of a run's model, evaluated again, and figures of its metrics.csv and timing.csv."""
     from kseg.data.loading.worker_pool import worker_pool
     from kseg.inference.load import open_trained
     from kseg.training.summary import count_flops

@@ -1,4 +1,4 @@
-"""The inspector on a data set with one of every defect, and on real data with known peculiarities."""
+"""The inspector on a data set with one of every issue, and on real data with known peculiarities."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def square(left, top, side):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A data set with one of every defect; again, leaked and (a little brighter) almost are the picture good."""
+    """A data set with one of every issue; again, leaked and (a little brighter) almost are the picture good."""
     folder = tmp_path_factory.mktemp("broken")
     rng = np.random.default_rng(1)
     names = {
@@ -72,18 +72,18 @@ def flags(folder, output, *more):
     return ["kseg.inspect_data", "--dataset=coco", f"--data_dir={folder}", f"--output={output}", "--image_size=48x64", *more]
 
 
-def test_every_defect_is_found(broken, tmp_path, capsys):
+def test_every_issue_is_found(broken, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         inspect_data.main(flags(broken, tmp_path))
     assert end.value.code == 1
     content = json.loads((tmp_path / "inspection.json").read_text())
-    found = {(d["level"], d["kind"], d["split"], *sorted(d["samples"])) for d in content["defects"]}
+    found = {(d["level"], d["kind"], d["split"], *sorted(d["samples"])) for d in content["issues"]}
     assert found == {
         ("error", "bad sample", "train", "missing.png"),
         ("error", "bad sample", "train", "badrle.png"),
         ("error", "leakage", "val", "leaked.png"),
         ("warning", "near leakage", "val", "almost.png"),
-        ("warning", "alike", "val", "almost.png", "leaked.png"),
+        ("warning", "near duplicates", "val", "almost.png", "leaked.png"),
         ("warning", "data set", "train"),
         ("warning", "only background", "train", "empty.png"),
         ("warning", "constant image", "train", "black.png"),
@@ -98,14 +98,14 @@ def test_every_defect_is_found(broken, tmp_path, capsys):
         ("note", "distorted", "train", "long.png"),
         ("note", "rare class", "train"),
     }
-    assert all(d["message"] and d["advice"] for d in content["defects"])
-    messages = " ".join(d["message"] for d in content["defects"])
+    assert all(d["message"] and d["advice"] for d in content["issues"])
+    messages = " ".join(d["message"] for d in content["issues"])
     parts = (
         "images/train/missing.png: the file does not exist",
         "annotation 9 (image images/train/badrle.png)",
-        "leaked.png is the same picture as good.png",
+        "leaked.png is the same image as good.png",
         "class 'bus' occurs here, but not in train",
-        "1 polygon leaves its image (first: annotation 10)",
+        "clipped 1 polygon at the image's border (first: annotation 10)",
     )
     for part in parts:
         assert part in messages
@@ -116,7 +116,7 @@ def test_skipped_samples_do_not_spoil_a_data_set(broken):
     config = DataConfig(dataset="coco", data_dir=str(broken), on_bad_sample="skip")
     inspection = inspect(InspectConfig(data=config, splits=("train",)))
     assert inspection.usable
-    assert [d.samples for d in inspection.defects if d.kind == "bad sample"] == [("missing.png",), ("badrle.png",)]
+    assert [d.samples for d in inspection.issues if d.kind == "bad sample"] == [("missing.png",), ("badrle.png",)]
 
 
 def test_a_split_that_cannot_be_read_is_an_error_beside_the_others(tiny_coco, tmp_path):
@@ -124,7 +124,7 @@ def test_a_split_that_cannot_be_read_is_an_error_beside_the_others(tiny_coco, tm
     (tmp_path / "annotations/val.json").write_text("{")
     config = DataConfig(dataset="coco", data_dir=str(tmp_path))
     inspection = inspect(InspectConfig(data=config))
-    assert [(d.level, d.split) for d in inspection.defects if d.kind == "split"] == [("error", "val")]
+    assert [(d.level, d.split) for d in inspection.issues if d.kind == "split"] == [("error", "val")]
     with pytest.raises(KsegError, match="not valid JSON"):
         inspect(InspectConfig(data=config, splits=("val",)))
 
@@ -162,14 +162,14 @@ def test_peculiarities_of_camvid(shared_data):
     config = DataConfig(dataset="coco", data_dir=str(shared_data / "camvid"), background=False, ignore_categories=("unlabelled",))
     inspection = inspect(InspectConfig(data=config, splits=("val",)))
     assert inspection.usable
-    by_kind = {defect.kind: defect for defect in inspection.defects}
+    by_kind = {issue.kind: issue for issue in inspection.issues}
     assert "1.7% of all pixels are ignored" in by_kind["ignored"].message
-    assert len(by_kind["alike"].samples) > 90  # one clip
+    assert len(by_kind["near duplicates"].samples) > 90  # one clip
 
 
 def test_peculiarities_of_the_facades(shared_data):
     config = DataConfig(dataset="coco", data_dir=str(shared_data / "facade"))
     inspection = inspect(InspectConfig(data=config, splits=("val",)))
-    kinds = {defect.kind for defect in inspection.defects}
+    kinds = {issue.kind for issue in inspection.issues}
     assert {"absent class", "shared name", "overlaps"} <= kinds
-    assert not kinds & {"alike", "duplicates", "ignored", "bad sample"}
+    assert not kinds & {"near duplicates", "duplicates", "ignored", "bad sample"}

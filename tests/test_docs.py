@@ -1,106 +1,76 @@
-"""The documentation is run: its Python blocks, and the flags of its commands."""
+"""The documentation runs: its Python blocks, the flags of its commands, its links, and its tables of numbers."""
 
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
+from conftest import ROOT
 
-from kseg.config import (
-    ConvertConfig,
-    DemoConfig,
-    EvaluateConfig,
-    ExportConfig,
-    HubConfig,
-    InspectConfig,
-    LrFinderConfig,
-    PredictConfig,
-    ReportConfig,
-    ShardsConfig,
-    TrainConfig,
-)
+import kseg.data.sources
+import kseg.models.backbones
+import kseg.models.decoders  # these three fill the registries, before a test copies them
+from kseg.__main__ import COMMANDS as NAMES
+from kseg.config import TrainConfig
 from kseg.config.command_line import parse
+from kseg.data import DATASETS
+from kseg.losses import LOSSES
+from kseg.models.backbones.registry import BACKBONES
+from kseg.models.registry import MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {
-    "kseg.train": TrainConfig,
-    "scripts/train.sh": TrainConfig,
-    "kseg.evaluate": EvaluateConfig,
-    "kseg.predict": PredictConfig,
-    "kseg.report": ReportConfig,
-    "kseg.find_lr": LrFinderConfig,
-    "kseg.inspect_data": InspectConfig,
-    "kseg.export": ExportConfig,
-    "kseg.convert": ConvertConfig,
-    "kseg.write_shards": ShardsConfig,
-    "kseg.hub": HubConfig,
-    "kseg.demo": DemoConfig,
-}
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "scripts"))
+import flags_page
 
-
-def _benchmark(words):
-    import benchmark
-
-    benchmark.parser().parse_args(words[1:])  # exits if it does not know a word
-
-
-def _compare_torch(words):
-    import compare_torch
-
-    compare_torch.parser().parse_args(words[1:])
-
-
-def _compare_backends(words):
-    import compare_backends
-
-    compare_backends.read_arguments(words)
-
-
-def _reproduce(words):
-    import reproduce
-
-    reproduce.read_arguments(words[1:])
-
-
-SCRIPTS = {
-    "scripts/benchmark.py": _benchmark,
-    "scripts/compare_torch.py": _compare_torch,
-    "scripts/compare_backends.py": _compare_backends,
-    "scripts/reproduce.py": _reproduce,
-}
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {f"kseg.{name}": config for name, config in flags_page.COMMANDS.items()} | {"scripts/train.sh": TrainConfig}
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(path for folder in ("benchmarks", "experiments") for path in sorted((ROOT / folder).glob("*.md"))),
+]
 
 
 def blocks(language):
     for page in PAGES:
         for number, match in enumerate(re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)):
-            yield pytest.param(match[1], id=f"{page.name}-{number}")
+            yield pytest.param(match[1], id=f"{page.relative_to(ROOT)}-{number}")
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks_run(code, tmp_path, monkeypatch, smp):  # smp: some blocks import it
     monkeypatch.chdir(tmp_path)
+    for registry in (MODELS, BACKBONES, LOSSES, DATASETS):  # CONTRIBUTING's examples register some
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
 
 
 @pytest.mark.parametrize("text", list(blocks("bash")))
 def test_commands_have_flags_that_exist(text, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("KSEG_CACHE", str(tmp_path))  # scripts/reproduce.py draws a few pictures
-    for line in filter(None, (line.strip() for line in text.splitlines())):
+    monkeypatch.setenv("KSEG_CACHE", str(tmp_path))  # experiments.reproduce draws a few pictures
+    for line in filter(None, (line.strip() for line in text.replace("\\\n", " ").splitlines())):
         words = shlex.split(line, comments=True)
-        while words and "=" in words[0]:
+        while "=" in words[0]:  # environment
             words.pop(0)
-        if words[0] == "python" and words[1] in SCRIPTS:
-            monkeypatch.syspath_prepend(ROOT / "scripts")
-            SCRIPTS[words[1]](words[1:])
-            continue
         if words[:2] == ["python", "-m"]:
             words = words[2:]
-        config = COMMANDS.get(words[0])
-        assert config or words[0] in ("scripts/test.sh", "pip"), line
-        if config:
-            parse(config, words, "")
+        elif words[0] == "kseg":
+            words = [f"kseg.{words[1]}", *words[2:]]
+        if words[0] == "benchmarks":
+            import benchmarks.__main__
+
+            benchmarks.__main__.read_arguments(words[1:])
+        elif words[0] == "experiments.reproduce":
+            import experiments.reproduce
+
+            experiments.reproduce.read_arguments(words[1:])
+        elif words[0] in COMMANDS:
+            parse(COMMANDS[words[0]], words, "")
+        else:
+            assert words[0] in ("scripts/test.sh", "pip"), line
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "flags").glob("*.txt")), ids=lambda path: path.name)
@@ -109,15 +79,68 @@ def test_flagfiles_parse(path):
     assert config.data.dataset == "coco"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
     assert "@@" not in page.read_text()
 
 
-def test_public_names_exist():
-    import kseg
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    for page in (ROOT / "docs").glob("*/*.md"):
+        assert f"({page.relative_to(ROOT / 'docs')})" in index
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ROOT / "docs" in page.parents], ids=lambda page: page.name)
+def test_pages_are_short(page):
+    """A page has one topic. Lines fit a terminal, except those of tables, links and code."""
+    text = page.read_text()
+    assert len(text.split()) <= 1500 or page == flags_page.PAGE
+    for line in re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).splitlines():
+        assert len(line) <= 130 or line.startswith("|") or page == flags_page.PAGE, line
+
+
+def test_the_page_of_flags_is_up_to_date():
+    assert tuple(flags_page.COMMANDS) == NAMES
+    assert flags_page.PAGE.read_text() == flags_page.page(), "run: python scripts/flags_page.py"
+
+
+@pytest.mark.parametrize("kind", ["step", "infer"])
+def test_the_page_on_speed_has_the_measured_numbers(kind):
+    text = (ROOT / "docs" / "guides" / "speed.md").read_text()
+    for device, name in (("CPU", kind), ("GPU", f"{kind}-gpu")):
+        for row in json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]:
+            assert speed_row(device, row) in text
+
+
+def speed_row(device, row):
+    """A line of the tables in docs/guides/speed.md, from the numbers of benchmarks."""
+    rounds = {name: worker["rounds"] for name, worker in row["workers"].items()}
+    baselines = [rounds.get("eager"), rounds.get("compile")]
+
+    def cells(value):
+        return ["" if baseline is None else value(baseline) for baseline in baselines]
+
+    def milliseconds(rounds):
+        return f"{1e3 * median(one['seconds'] for one in rounds):.4g}"
+
+    times = cells(
+        lambda baseline: f"{median(a['seconds'] / b['seconds'] for a, b in zip(rounds['kseg'], baseline, strict=True)):.2f}"
+    )
+    memory = cells(lambda baseline: f"{rounds['kseg'][-1]['memory_mb'] / baseline[-1]['memory_mb']:.2f}")
+    name = row["work"]["network"].replace("/", " on ", 1)
+    return f"| {' | '.join([device, name, milliseconds(rounds['kseg']), *cells(milliseconds), *times, *memory])} |"
+
+
+def test_public_names_exist():
     for name in kseg.__all__:
         assert getattr(kseg, name).__doc__

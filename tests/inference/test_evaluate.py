@@ -15,6 +15,7 @@ from scipy import ndimage
 from kseg import evaluate, predict
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
 from kseg.metrics.bootstrap import mean_iou_interval
+from kseg.inference.evaluate import evaluate as score
 from kseg.metrics.boundary_iou import boundary_counts
 from kseg.metrics.calibration import Calibration
 from kseg.metrics.confusion_matrix import confusion_matrices
@@ -271,20 +272,20 @@ def test_models_that_do_not_fit_together(runs, tmp_path):
     other.evaluation.write_text(json.dumps({"class_names": ["background", "lime", "green", "blue"]}))
     config = {"model": str(first.path), "workers": 0}
     with pytest.raises(KsegError, match=r"has a class 'red' where the run .*other has 'lime'"):
-        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(other.path),)))
+        score(EvaluateConfig(**config, ensemble=(str(other.path),)))
     content = json.loads(other.config.read_text())
     other.config.write_text(json.dumps({**content, "image_size": [64, 64]}))
     with pytest.raises(KsegError, match=r"--ensemble=.*other: was trained at 64x64, .* at 32x40; pass --image_size or --window"):
-        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(other.path),)))
+        score(EvaluateConfig(**config, ensemble=(str(other.path),)))
     images = keras.Input((32, 32, 3))
     save_model(keras.Model(images, keras.layers.Conv2D(4, 1)(images)), tmp_path / "fixed.keras")
     with pytest.raises(KsegError, match=r"fixed.keras: takes only images of 32x32, not of 64x64"):
-        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "fixed.keras"),), window=(64, 64)))
+        score(EvaluateConfig(**config, ensemble=(str(tmp_path / "fixed.keras"),), window=(64, 64)))
     save_model(keras.Model(images, keras.layers.GlobalMaxPooling2D()(images)), tmp_path / "classifier.keras")
     with pytest.raises(KsegError, match=r"classifier.keras: is no segmentation model"):
-        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "classifier.keras"),)))
+        score(EvaluateConfig(**config, ensemble=(str(tmp_path / "classifier.keras"),)))
     code = keras.Model(images, keras.layers.Lambda(lambda x: x)(keras.layers.Conv2D(4, 1)(images)))
     save_model(code, tmp_path / "code.keras")
     with pytest.raises(KsegError, match=r"code.keras: Keras cannot load it \(.*Lambda.*\)$") as error:
-        evaluate.evaluate(EvaluateConfig(**config, ensemble=(str(tmp_path / "code.keras"),)))
+        score(EvaluateConfig(**config, ensemble=(str(tmp_path / "code.keras"),)))
     assert "\n" not in str(error.value)

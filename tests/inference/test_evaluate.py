@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from kseg import evaluate, predict
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
-from kseg.metrics.bootstrap import mean_iou_interval
 from kseg.inference.evaluate import evaluate as score
+from kseg.metrics.bootstrap import mean_iou_interval
 from kseg.metrics.boundary_iou import boundary_counts
 from kseg.metrics.calibration import Calibration
 from kseg.metrics.confusion_matrix import confusion_matrices

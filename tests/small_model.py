@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from kseg.models.layers import NORMALIZATIONS, Normalize, Resize, conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.blocks import conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
 
 
 def small_model() -> keras.Model:

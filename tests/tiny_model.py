@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from kseg.models.backbones.registry import register_backbone
+from kseg.models.blocks import conv_bn_relu, head, separable_conv_bn_relu
 from kseg.models.build import build_model
-from kseg.models.layers import Conv2D, Resize, conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.layers import Conv2D, Resize
 from kseg.models.registry import register_model
 from kseg.runtime.main import run_main
 

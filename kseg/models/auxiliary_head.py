@@ -3,7 +3,7 @@
 import keras
 
 from kseg.models.chunked_loss import ChunkedLoss
-from kseg.models.layers import TrainingModel
+from kseg.models.training_model import TrainingModel
 
 
 @keras.saving.register_keras_serializable("kseg")
@@ -15,7 +15,7 @@ class DeeplySupervised(TrainingModel):
     Made by deeply_supervised.
     """
 
-    SETTINGS = ("auxiliary_weight",)
+    SETTINGS = {"auxiliary_weight": "auxiliary_weight"}
     auxiliary_weight = 0.0
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

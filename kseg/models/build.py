@@ -1,6 +1,8 @@
 """Builds models: normalisation, a backbone, a decoder, and the resize to the input's size."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,8 +11,9 @@ import kseg.models.backbones
 import kseg.models.decoders  # noqa: F401  (registers the models)
 from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES, check_backbone
+from kseg.models.blocks import fcn_head
 from kseg.models.channels import channel_statistics
-from kseg.models.layers import NORMALIZATIONS, Normalize, Resize, fcn_head
+from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
 from kseg.models.pretrained import Pretrained, find_weights
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError
@@ -114,3 +117,17 @@ def build_backbone(
 
 def _backbone(model: Any) -> Backbone:
     return Backbone(model.inputs[0], model.output, name="backbone")
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Sets the Keras dtype policy of the layers that are made inside the `with` block.
+
+    policy: float32, or mixed_bfloat16 or mixed_float16, which compute in 16 bits and keep variables in float32.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

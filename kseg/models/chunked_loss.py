@@ -10,7 +10,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.models.layers import Resize, TrainingModel, interpolation, resize_by
+from kseg.models.layers import Resize
+from kseg.models.ops.resize import interpolation, resize_by
+from kseg.models.training_model import TrainingModel
 from kseg.utils.errors import KsegError
 
 
@@ -22,8 +24,8 @@ class ChunkedLoss(TrainingModel):
     The loss that compile is given must have `terms` (kseg.CrossEntropy). JAX only. Made by `banded`; `whole` is the way back.
     """
 
-    SETTINGS = ("bands", "align_corners")
-    bands = 1
+    SETTINGS = {"bands": "chunks", "align_corners": "align_corners"}  # "bands": its name in files of earlier versions
+    chunks = 1
     align_corners = True
 
     def full_model(self) -> keras.Model:
@@ -56,13 +58,13 @@ class ChunkedLoss(TrainingModel):
         import jax
 
         height, width = label.shape[1:3]
-        size = -(-height // self.bands)
-        beyond = size * self.bands - height
+        size = -(-height // self.chunks)
+        beyond = size * self.chunks - height
         label = ops.pad(label, ((0, 0), (0, beyond), (0, 0)), constant_values=self.loss.ignore_index)
-        label = ops.moveaxis(ops.reshape(label, (label.shape[0], self.bands, size, width)), 1, 0)
+        label = ops.moveaxis(ops.reshape(label, (label.shape[0], self.chunks, size, width)), 1, 0)
         small = ops.cast(small, "float32")
         rows = interpolation(small.shape[1], height, self.align_corners, None, "float32")
-        rows = ops.reshape(ops.pad(rows, ((0, beyond), (0, 0))), (self.bands, size, -1))
+        rows = ops.reshape(ops.pad(rows, ((0, beyond), (0, 0))), (self.chunks, size, -1))
         columns = interpolation(small.shape[2], width, self.align_corners, None, "float32")
 
         @jax.checkpoint  # what is kept of a band for its gradient is what it is made of
@@ -85,5 +87,5 @@ def with_chunked_loss(model: keras.Model, bands: int) -> ChunkedLoss:
     result = ChunkedLoss(images, small, name=model.name)
     if result.compute_output_shape((1, 64, 64, images.shape[-1]))[1:3] == (64, 64):
         raise KsegError(f"--loss_chunks={bands}: the decoder of {model.name} ends at the image's size itself; leave it out")
-    result.bands, result.align_corners = bands, resize.align_corners
+    result.chunks, result.align_corners = bands, resize.align_corners
     return result

@@ -12,8 +12,7 @@ import keras
 
 import kseg
 from kseg.config.fields import parse_size
-from kseg.models.build import build_model
-from kseg.models.layers import precision
+from kseg.models.build import build_model, precision
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError, root_cause
 

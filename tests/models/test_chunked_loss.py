@@ -98,7 +98,7 @@ def test_a_run(tiny_coco, tmp_path):
     train.main(flags(tiny_coco, run.path, *more, "--epochs=1"))
     assert TrainConfig.from_json(run.config.read_text()).objective.loss_chunks == 5
     last = load_compiled(run.checkpoints()[0])
-    assert type(last) is ChunkedLoss and last.bands == 5
+    assert type(last) is ChunkedLoss and last.chunks == 5
     assert load_model(run.model)(np.zeros((1, 48, 64, 3))).shape == (1, 48, 64, 4)
     file = tmp_path / "again.json"
     evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={file}"])

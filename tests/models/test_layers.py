@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from kseg.models.layers import BatchNormalization, Normalize, Resize, resize_bilinear
+from kseg.models.layers import BatchNormalization, Normalize, Resize
+from kseg.models.ops.resize import resize_bilinear
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

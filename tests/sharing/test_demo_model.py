@@ -11,7 +11,7 @@ from PIL import Image
 from small_model import strongest_channel
 
 from kseg.config import DemoConfig
-from kseg.models.layers import resize_bilinear
+from kseg.models.ops.resize import resize_bilinear
 from kseg.models.saving import save_model
 from kseg.sharing.demo_model import LONGEST, DemoModel, open_demo_model
 from kseg.sharing.demo_server import describe

@@ -18,7 +18,7 @@ from kseg.config import DataConfig, TrainConfig
 from kseg.config.share import HubConfig
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation
-from kseg.models.layers import precision
+from kseg.models.build import precision
 from kseg.models.model_info import ModelInfo
 from kseg.models.saving import save_model
 from kseg.reports.figures import iou_chart

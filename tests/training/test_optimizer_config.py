@@ -15,8 +15,8 @@ from kseg.config.train import OptimizationConfig
 from kseg.losses import CrossEntropy
 from kseg.metrics.confusion_matrix import ConfusionMatrix
 from kseg.models.backbones.registry import BACKBONES, register_backbone
-from kseg.models.build import build_model
-from kseg.models.layers import conv_bn_relu, head, precision
+from kseg.models.blocks import conv_bn_relu, head
+from kseg.models.build import build_model, precision
 from kseg.models.registry import MODELS
 from kseg.models.saving import load_model, save_model
 from kseg.runtime.memory import kept_bytes, step_memory

@@ -15,8 +15,8 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.backbones.torch_layers import conv, depthwise_conv
-from kseg.models.layers import NORMALIZATIONS, batch_norm
+from kseg.models.blocks import batch_norm, conv, depthwise_conv, squeeze_excite
+from kseg.models.layers import NORMALIZATIONS
 
 SCALING = {
     "b0": (1.0, 1.0),
@@ -169,20 +169,15 @@ def _block(
         y = _norm_silu(conv(y, expansion * x.shape[-1], 1, name=f"{name}_conv_pw"), form, f"{name}_bn1")
     y = depthwise_conv(y, kernel, stride=stride, dilation=dilation, same=form.timm, name=f"{name}_conv_dw")
     y = _norm_silu(y, form, f"{name}_bn{1 + expanded}")
-    y = _squeeze_and_excite(y, x.shape[-1] // SQUEEZE, name=f"{name}_se")
+    y = squeeze_excite(
+        y, x.shape[-1] // SQUEEZE, activation="silu", reduce="conv_reduce", expand="conv_expand", name=f"{name}_se"
+    )
     y = _norm(conv(y, channels, 1, name=f"{name}_conv_pw{'l' * expanded}"), form, f"{name}_bn{2 + expanded}")
     if stride > 1 or x.shape[-1] != channels:
         return y
     if drop_path > 0:
         y = keras.layers.Dropout(drop_path, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
     return keras.layers.Add(name=f"{name}_add")([y, x])
-
-
-def _squeeze_and_excite(x: Any, squeezed: int, *, name: str) -> Any:
-    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
-    y = keras.layers.Activation("silu", name=f"{name}_act1")(conv(y, squeezed, 1, use_bias=True, name=f"{name}_conv_reduce"))
-    y = conv(y, x.shape[-1], 1, use_bias=True, name=f"{name}_conv_expand")
-    return keras.layers.Multiply(name=f"{name}_scale")([x, keras.layers.Activation("sigmoid", name=f"{name}_gate")(y)])
 
 
 def _norm(x: Any, form: Form, name: str) -> Any:

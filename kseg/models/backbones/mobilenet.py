@@ -5,8 +5,7 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.backbones.torch_layers import conv, depthwise_conv
-from kseg.models.layers import batch_norm
+from kseg.models.blocks import batch_norm, conv, depthwise_conv
 
 STAGES = ((1, 1, 1, 16), (2, 6, 2, 24), (3, 6, 2, 32), (4, 6, 2, 64), (3, 6, 1, 96), (3, 6, 2, 160), (1, 6, 1, 320))
 """Blocks, expansion, stride and channels of each stage."""

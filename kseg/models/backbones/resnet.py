@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.backbones.torch_layers import conv
-from kseg.models.layers import MaxPooling2D, batch_norm
+from kseg.models.blocks import batch_norm, bn_relu, conv
+from kseg.models.layers import MaxPooling2D
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     variant = VARIANTS[name]
     images = keras.Input(input_shape, name="images")
     x = conv(images, 64, 7, stride=2, name="encoder_conv1")
-    x = _relu(x, "encoder_bn1", "encoder_relu")
+    x = bn_relu(x, "encoder_bn1", "encoder_relu")
     levels = {"c1": x}
     # After a ReLU, padding with zeros is padding with minus infinity.
     x = keras.layers.ZeroPadding2D(1, name="encoder_maxpool_pad")(x)
@@ -99,16 +99,16 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
 
 def _basic(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
     y = conv(x, filters, 3, stride=stride, dilation=dilation, name=f"{name}_conv1")
-    y = _relu(y, f"{name}_bn1", f"{name}_relu1")
+    y = bn_relu(y, f"{name}_bn1", f"{name}_relu1")
     y = conv(y, filters, 3, dilation=dilation, name=f"{name}_conv2")
     return _add(x, batch_norm(y, f"{name}_bn2"), stride, name)
 
 
 def _bottleneck(x: Any, filters: int, variant: Variant, *, stride: int, dilation: int, name: str) -> Any:
     width = filters * variant.width // 64 * variant.groups
-    y = _relu(conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
+    y = bn_relu(conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
     y = conv(y, width, 3, stride=stride, dilation=dilation, groups=variant.groups, name=f"{name}_conv2")
-    y = _relu(y, f"{name}_bn2", f"{name}_relu2")
+    y = bn_relu(y, f"{name}_bn2", f"{name}_relu2")
     y = conv(y, 4 * filters, 1, name=f"{name}_conv3")
     return _add(x, batch_norm(y, f"{name}_bn3"), stride, name)
 
@@ -117,10 +117,6 @@ def _add(x: Any, y: Any, stride: int, name: str) -> Any:
     if stride > 1 or x.shape[-1] != y.shape[-1]:
         x = batch_norm(conv(x, y.shape[-1], 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
     return keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, y]))
-
-
-def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
-    return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
 
 
 for _name, _variant in VARIANTS.items():

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.backbones.torch_layers import conv
-from kseg.models.layers import MaxPooling2D, batch_norm
+from kseg.models.blocks import batch_norm, bn_relu, conv, squeeze_excite
+from kseg.models.layers import MaxPooling2D
 
 BLOCKS = {"legacy_seresnext50_32x4d": (3, 4, 6, 3), "legacy_seresnext101_32x4d": (3, 4, 23, 3)}
 """Blocks in each of the four stages."""
@@ -31,7 +31,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
     """
     images = keras.Input(input_shape, name="images")
-    x = _relu(conv(images, 64, 7, stride=2, name="encoder_layer0_conv1"), "encoder_layer0_bn1", "encoder_layer0_relu1")
+    x = bn_relu(conv(images, 64, 7, stride=2, name="encoder_layer0_conv1"), "encoder_layer0_bn1", "encoder_layer0_relu1")
     levels = {"c1": x}
     # torch's ceil_mode: a last window may reach one pixel beyond the far side. After a ReLU, zeros there change no maximum.
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="encoder_layer0_pool_pad")(x)
@@ -48,25 +48,14 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
 
 def _block(x: Any, planes: int, *, stride: int, dilation: int, name: str) -> Any:
     """ResNeXt's bottleneck, 2 * planes wide, whose result is scaled by squeeze and excitation before the shortcut is added."""
-    y = _relu(conv(x, 2 * planes, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
+    y = bn_relu(conv(x, 2 * planes, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
     y = conv(y, 2 * planes, 3, stride=stride, dilation=dilation, groups=GROUPS, name=f"{name}_conv2")
-    y = _relu(y, f"{name}_bn2", f"{name}_relu2")
+    y = bn_relu(y, f"{name}_bn2", f"{name}_relu2")
     y = batch_norm(conv(y, 4 * planes, 1, name=f"{name}_conv3"), f"{name}_bn3")
-    y = _squeeze_and_excite(y, name=f"{name}_se_module")
+    y = squeeze_excite(y, 4 * planes // REDUCTION, activation="relu", reduce="fc1", expand="fc2", name=f"{name}_se_module")
     if stride > 1 or x.shape[-1] != 4 * planes:
         x = batch_norm(conv(x, 4 * planes, 1, stride=stride, name=f"{name}_downsample_0"), f"{name}_downsample_1")
     return keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([y, x]))
-
-
-def _squeeze_and_excite(x: Any, *, name: str) -> Any:
-    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
-    y = keras.layers.ReLU(name=f"{name}_relu")(conv(y, x.shape[-1] // REDUCTION, 1, use_bias=True, name=f"{name}_fc1"))
-    y = conv(y, x.shape[-1], 1, use_bias=True, name=f"{name}_fc2")
-    return keras.layers.Multiply(name=f"{name}_scale")([x, keras.layers.Activation("sigmoid", name=f"{name}_sigmoid")(y)])
-
-
-def _relu(x: Any, batch_norm_name: str, name: str) -> Any:
-    return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
 
 
 for _name, _network in {**{name: name for name in BLOCKS}, **ALIASES}.items():

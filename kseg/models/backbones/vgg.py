@@ -9,7 +9,8 @@ from functools import partial
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.layers import Conv2D, MaxPooling2D, batch_norm
+from kseg.models.blocks import batch_norm
+from kseg.models.layers import Conv2D, MaxPooling2D
 
 FILTERS = (64, 128, 256, 512, 512)
 """Of each stage's convolutions."""

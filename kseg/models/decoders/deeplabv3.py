@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from kseg.models.layers import Conv2D, aspp, batch_norm, head, torch_uniform
+from kseg.models.blocks import aspp, batch_norm, head, torch_uniform
+from kseg.models.layers import Conv2D
 from kseg.models.registry import register_model
 
 

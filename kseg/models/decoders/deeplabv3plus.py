@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from kseg.models.layers import Resize, aspp, conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.blocks import aspp, conv_bn_relu, head, separable_conv_bn_relu
+from kseg.models.layers import Resize
 from kseg.models.registry import register_model
 
 

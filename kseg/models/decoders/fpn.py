@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from kseg.models.layers import Conv2D, Resize, ResizeNearest, head
+from kseg.models.blocks import head
+from kseg.models.layers import Conv2D, Resize, ResizeNearest
 from kseg.models.registry import register_model
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.models.layers import conv_bn_relu, head, register
+from kseg.models.blocks import conv_bn_relu, head
+from kseg.models.layers import register
 from kseg.models.registry import register_model
 from kseg.utils.errors import KsegError
 

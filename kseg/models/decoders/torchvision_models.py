@@ -6,7 +6,7 @@ weights out.
 
 from typing import Any
 
-from kseg.models.layers import aspp, conv_bn_relu, fcn_head, torch_head
+from kseg.models.blocks import aspp, conv_bn_relu, fcn_head, torch_head
 from kseg.models.registry import register_model
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from kseg.models.layers import ResizeNearest, conv_bn_relu, head
+from kseg.models.blocks import conv_bn_relu, head
+from kseg.models.layers import ResizeNearest
 from kseg.models.registry import register_model
 from kseg.utils.errors import KsegError
 

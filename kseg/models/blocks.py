@@ -1,0 +1,177 @@
+"""Blocks that decoders and backbones share: functions from a tensor to a tensor, made of the layers in kseg.models.layers.
+
+A layer's name is its torch module path with "_" for ".": `decoder_aspp_0_convs_0_0` is decoder.aspp.0.convs.0.0. So reading a
+torch checkpoint needs no table of names.
+
+`conv` and `depthwise_conv` pad as torch does and start from Kaiming's initialization, as backbones do. `conv_bn_relu` and what
+follows pad "same" and start from PyTorch's default initialization, as smp's and torchvision's decoders do.
+"""
+
+from typing import Any
+
+import keras
+
+from kseg.models.layers import BatchNormalization, Conv2D, DepthwiseConv2D, Resize
+
+
+def sequential_name(name: str, *path: object) -> str:
+    """Returns the layer name of a torch module path: sequential_name("decoder", "aspp", 0) is "decoder_aspp_0"."""
+    return "_".join(str(part) for part in (name, *path))
+
+
+def torch_uniform(fan_in: int) -> Any:
+    """Returns PyTorch's default initializer of a convolution: uniform in +-1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+def conv(
+    x: Any,
+    filters: int,
+    size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    same: bool = False,
+    name: str,
+) -> Any:
+    """torch's Conv2d(padding=dilation * (size // 2)) with Kaiming's initialization by fan-out.
+
+    x: [B, h, w, C]. same: pad as TensorFlow's "SAME" does instead. Returns [B, ceil(h / stride), ceil(w / stride), filters].
+    """
+    x, padding = _padded(x, size, stride, dilation, same, name)
+    return Conv2D(
+        filters, size, strides=stride, dilation_rate=dilation, groups=groups, padding=padding, use_bias=use_bias, name=name,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+    )(x)  # fmt: skip
+
+
+def depthwise_conv(
+    x: Any, size: int, *, stride: int = 1, dilation: int = 1, same: bool = False, fan: str = "fan_out", name: str
+) -> Any:
+    """`conv` with one filter per channel, without bias.
+
+    fan: "fan_out" gives the initial weights the variance 2 / size**2, as TensorFlow's models do. "fan_in" divides it by the
+    number of channels; torch calls this the fan-out of a depthwise convolution.
+    """
+    x, padding = _padded(x, size, stride, dilation, same, name)
+    return DepthwiseConv2D(
+        size, strides=stride, dilation_rate=dilation, padding=padding, use_bias=False, name=name,
+        depthwise_initializer=keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal"),
+    )(x)  # fmt: skip
+
+
+def _padded(x: Any, size: int, stride: int, dilation: int, same: bool, name: str) -> tuple[Any, str]:
+    """Pads x where Keras has no such padding. Returns x and the padding that the convolution has to do itself."""
+    if stride == 1 or size == 1 or same:
+        return x, "same"
+    return keras.layers.ZeroPadding2D(dilation * (size // 2), name=f"{name}_pad")(x), "valid"
+
+
+def batch_norm(x: Any, name: str, *, epsilon: float = 1e-5) -> Any:
+    """Batch norm with torch's constants (Keras's own defaults are epsilon 1e-3 and momentum 0.99)."""
+    return BatchNormalization(epsilon=epsilon, momentum=0.9, name=name)(x)
+
+
+def bn_relu(x: Any, batch_norm_name: str, name: str) -> Any:
+    """Batch norm, then ReLU (layer `name`)."""
+    return keras.layers.ReLU(name=name)(batch_norm(x, batch_norm_name))
+
+
+def squeeze_excite(x: Any, squeezed: int, *, activation: str, reduce: str, expand: str, name: str) -> Any:
+    """Squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507): scales the channels of x [B, h, w, C] by a sigmoid gate.
+
+    squeezed: channels between the two 1x1 convolutions, whose names are `name`_`reduce` and `name`_`expand`.
+    activation: a Keras activation, after the first.
+    """
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
+    y = conv(y, squeezed, 1, use_bias=True, name=f"{name}_{reduce}")
+    y = keras.layers.Activation(activation, name=f"{name}_act")(y)
+    y = conv(y, x.shape[-1], 1, use_bias=True, name=f"{name}_{expand}")
+    return keras.layers.Multiply(name=f"{name}_scale")([x, keras.layers.Activation("sigmoid", name=f"{name}_gate")(y)])
+
+
+def conv_bn_relu(
+    x: Any,
+    filters: int,
+    kernel_size: int = 3,
+    *,
+    dilation_rate: int = 1,
+    kernel_initializer: Any = None,
+    name: str,
+    first: int = 0,
+) -> Any:
+    """torch's Sequential(Conv2d without bias, BatchNorm2d, ReLU) with "same" padding.
+
+    kernel_initializer: None for PyTorch's default. first: the convolution's index in its torch Sequential; batch norm and ReLU
+    follow.
+    """
+    if kernel_initializer is None:
+        kernel_initializer = torch_uniform(kernel_size**2 * x.shape[-1])
+    x = Conv2D(
+        filters, kernel_size, padding="same", dilation_rate=dilation_rate, use_bias=False,
+        kernel_initializer=kernel_initializer, name=sequential_name(name, first),
+    )(x)  # fmt: skip
+    return bn_relu(x, sequential_name(name, first + 1), sequential_name(name, first + 2))
+
+
+def separable_conv_bn_relu(x: Any, filters: int, *, dilation_rate: int = 1, name: str, first: int = 0) -> Any:
+    """smp's Sequential(SeparableConv2d 3x3 without bias, BatchNorm2d, ReLU), with nothing between its two convolutions.
+
+    first: the convolution's index in its torch Sequential; batch norm and ReLU follow.
+    """
+    separable = sequential_name(name, first)
+    x = DepthwiseConv2D(
+        3, padding="same", dilation_rate=dilation_rate, use_bias=False,
+        depthwise_initializer=torch_uniform(9), name=sequential_name(separable, 0),
+    )(x)  # fmt: skip
+    pointwise = sequential_name(separable, 1)
+    x = Conv2D(filters, 1, use_bias=False, kernel_initializer=torch_uniform(x.shape[-1]), name=pointwise)(x)
+    return bn_relu(x, sequential_name(name, first + 1), sequential_name(name, first + 2))
+
+
+def aspp(
+    x: Any,
+    *,
+    filters: int = 256,
+    dilation_rates: tuple[int, ...] = (12, 24, 36),
+    separable: bool,
+    dropout: float = 0.5,
+    name: str,
+) -> Any:
+    """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv:1706.05587), laid out as smp's ASPP.
+
+    x: [B, h, w, C]. Returns [B, h, w, filters].
+    """
+    convs = sequential_name(name, "convs")
+    dilated = separable_conv_bn_relu if separable else conv_bn_relu
+    branches = [conv_bn_relu(x, filters, 1, name=sequential_name(convs, 0))]
+    for i, rate in enumerate(dilation_rates, start=1):
+        branches.append(dilated(x, filters, dilation_rate=rate, name=sequential_name(convs, i)))
+    pool = sequential_name(convs, len(dilation_rates) + 1)
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True, name=sequential_name(pool, 0))(x)
+    pooled = conv_bn_relu(pooled, filters, 1, name=pool, first=1)
+    branches.append(Resize(align_corners=False, name=sequential_name(pool, "resize"))([pooled, x]))
+    fused = keras.layers.Concatenate(name=sequential_name(name, "concat"))(branches)
+    fused = conv_bn_relu(fused, filters, 1, name=sequential_name(name, "project"))
+    return keras.layers.Dropout(dropout, name=sequential_name(name, "project", 3))(fused)
+
+
+def head(x: Any, num_classes: int, *, kernel_size: int = 1, name: str = "segmentation_head") -> Any:
+    """Convolution with bias to [B, h, w, num_classes] logits: smp's SegmentationHead without its upsampling (layer `name`_0)."""
+    return Conv2D(num_classes, kernel_size, padding="same", kernel_initializer="glorot_uniform", name=sequential_name(name, 0))(x)
+
+
+def torch_head(x: Any, num_classes: int, *, name: str) -> Any:
+    """torchvision's last layer: a 1x1 convolution with bias to [B, h, w, num_classes] logits, with PyTorch's initialization."""
+    initializer = torch_uniform(x.shape[-1])
+    return Conv2D(num_classes, 1, kernel_initializer=initializer, bias_initializer=initializer, name=name)(x)
+
+
+def fcn_head(x: Any, num_classes: int, *, dropout: float = 0.1, name: str) -> Any:
+    """torchvision's FCNHead: a 3x3 convolution to a quarter of the channels, dropout, logits [B, h, w, num_classes]."""
+    x = conv_bn_relu(x, x.shape[-1] // 4, name=name)
+    x = keras.layers.Dropout(dropout, name=sequential_name(name, 3))(x)
+    return torch_head(x, num_classes, name=sequential_name(name, 4))

@@ -1,0 +1,75 @@
+"""Bilinear and nearest resizing of maps [B, H, W, C], equal to PyTorch's interpolate, with gradients cheap on every device."""
+
+import contextlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def resize_nearest(x: Any, size: Any) -> Any:
+    """Nearest resize of x [B, h, w, C] to size (H, W), ints or int scalars of the backend. Returns [B, H, W, C].
+
+    Row i of the result is row floor(i * h / H) of x: torch's interpolate(mode="nearest").
+    """
+    return _resize_axis(_resize_axis(x, 1, size[0]), 2, size[1])
+
+
+def _resize_axis(x: Any, axis: int, target: Any) -> Any:
+    """resize_nearest along one axis."""
+    source = ops.shape(x)[axis]
+    if isinstance(source, int) and isinstance(target, int):
+        if source == target:
+            return x
+        if source == (target + 1) // 2:  # floor(i * source / target) is i // 2: repeat's gradient needs no scatter
+            return ops.repeat(x, 2, axis=axis)[(slice(None),) * axis + (slice(0, target),)]
+    return ops.take(x, ops.arange(target) * source // target, axis=axis)
+
+
+def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tuple[int, int] | None = None) -> Any:
+    """Bilinear resize without antialiasing, as two matrix products, whose gradients are cheap on every device.
+
+    x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. align_corners: as in torch's interpolate.
+    padded_size: static (height, width) of the result if `size` is not static; pixels beyond `size` repeat the edge.
+    Returns [B, H, W, C], or padded, of x's dtype.
+    """
+    if padded_size is None and all(isinstance(n, int) for n in size) and tuple(size) == tuple(ops.shape(x)[1:3]):
+        return x
+    rows = interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
+    columns = interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
+    return resize_by(rows, columns, x)
+
+
+def resize_by(rows: Any, columns: Any, x: Any) -> Any:
+    """Resizes x [B, h, w, C] to [B, H, W, C] by the interpolation matrices rows [H, h] and columns [W, w]."""
+    with _full_precision():
+        x = ops.einsum("Hh,bhwc->bHwc", rows, x)
+        return ops.einsum("Ww,bhwc->bhWc", columns, x)
+
+
+def interpolation(source: Any, target: Any, align_corners: bool, padded: int | None, dtype: str) -> Any:
+    """Returns the matrix [padded or target, source] that resizes a line of `source` pixels to `target` pixels."""
+    static = isinstance(source, int) and isinstance(target, int)
+    xp: Any = np if static else ops  # static sizes: numpy in float64, which are constants to XLA
+    real = "float64" if static else "float32"
+    length = padded if padded is not None else target
+    index = xp.cast(xp.arange(length), real) if not static else np.arange(length, dtype=real)
+    n, m = (float(source), float(target)) if static else (ops.cast(source, real), ops.cast(target, real))
+    if align_corners:
+        position = index * ((n - 1) / xp.maximum(m - 1, 1.0))
+    else:
+        position = (index + 0.5) * (n / m) - 0.5
+    position = xp.clip(position, 0.0, n - 1)
+    nodes = np.arange(source, dtype=real) if static else ops.cast(ops.arange(source), real)
+    weights = xp.maximum(0.0, 1.0 - xp.abs(position[:, None] - nodes[None, :]))
+    return ops.convert_to_tensor(weights, dtype) if static else ops.cast(weights, dtype)
+
+
+def _full_precision():
+    """Keeps accelerators from rounding interpolation weights to TF32 or bfloat16, their default for float32 products."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()

@@ -25,15 +25,15 @@ def main(argv: Sequence[str]) -> None:
     from kseg.reports.data_report import inspect_data  # imported late: --help needs no Keras
 
     inspection, page = inspect_data(config)
-    for facts in inspection.splits:
-        share = facts.ignored / max(facts.pixels, 1)
-        print(f"{facts.split}: {len(facts.samples)} images, {len(facts.bad)} unusable, {share:.1%} of the pixels ignored")
+    for split in inspection.splits:
+        share = split.ignored / max(split.pixels, 1)
+        print(f"{split.split}: {len(split.samples)} images, {len(split.bad)} unusable, {share:.1%} of the pixels ignored")
     for level in ("error", "warning", "note"):
-        defects = [defect for defect in inspection.defects if defect.level == level]
-        for defect in defects[:_SHOWN]:
-            print(f"{level}: {defect.split}: {defect.message} {defect.advice}")
-        if len(defects) > _SHOWN:
-            print(f"{level}: {len(defects) - _SHOWN} more in {page}")
+        issues = [issue for issue in inspection.issues if issue.level == level]
+        for issue in issues[:_SHOWN]:
+            print(f"{level}: {issue.split}: {issue.message} {issue.advice}")
+        if len(issues) > _SHOWN:
+            print(f"{level}: {len(issues) - _SHOWN} more in {page}")
     print(f"{'usable' if inspection.usable else 'not usable yet: fix the errors'}, {page}")
     if not inspection.usable:
         raise SystemExit(1)

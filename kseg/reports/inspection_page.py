@@ -41,7 +41,7 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
         counted=list(counts),
         classes=classes,
         formulas=list(inspection.class_weights),
-        levels={level: [issue for issue in inspection.defects if issue.level == level] for level in ("error", "warning", "note")},
+        levels={level: [issue for issue in inspection.issues if issue.level == level] for level in ("error", "warning", "note")},
         named=_NAMED,
         charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
         examples=examples,

@@ -57,11 +57,11 @@ def test_files(tmp_path, content, key):
     ("text", "key", "says"),
     [
         ("{", "", "is not valid JSON"),
-        ("[1, 2]", "", "has 2 weights, the training split has 3 classes"),
+        ("[1, 2]", "", "has 2 weights; .* 3"),
         ("7", "", "is neither a list nor an object"),
-        ('{"road": 1, "tree": 2, "bus": 1}', "", "has no weight for class 'car' of the training split; is it of another"),
-        ('{"road": 1, "tree": 2, "car": 1, "bus": 1}', "", "weighs 'bus', which is no class"),
-        ('{"class_weights": {"inverse": {}}}', "", "no weights 'median_frequency'; it has inverse"),
+        ('{"road": 1, "tree": 2, "bus": 1}', "", "has no weight for class 'car' of the training split"),
+        ('{"road": 1, "tree": 2, "car": 1, "bus": 1}', "", "weighs 'bus'"),
+        ('{"class_weights": {"inverse": {}}}', "", "no weights 'median_frequency'; choose inverse"),
         ("[1, 2, 3]", "#inverse", "leave out #inverse"),
         ("[1, -2, 3]", "", "the weight of 'tree' is -2"),
         ("[1, NaN, 3]", "", "the weight of 'tree' is nan"),
@@ -78,5 +78,5 @@ def test_files_that_are_refused(tmp_path, text, key, says):
 
 def test_a_setting_that_is_neither_name_nor_file():
     check_setting("none")
-    with pytest.raises(KsegError, match="neither none, median_frequency, inverse nor a file"):
+    with pytest.raises(KsegError, match="neither none, median_frequency, inverse nor "):
         check_setting("medianfrequency")

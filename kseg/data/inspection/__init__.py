@@ -1,1 +1,1 @@
-"""Checks of a data set before training: statistics, issues, class weights."""
+"""Checks of a data set before training: statistics of every sample, issues found in them, class weights."""

@@ -1,4 +1,4 @@
-"""Weights of classes for the loss: computed from pixel counts, or read from a file."""
+"""Class weights for the loss, computed from pixel counts or read from a file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ from kseg.utils.errors import KsegError
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often classes occur in a split; all arrays int64 [C].
+    """How often each class occurs in a split; all arrays are int64 [C].
 
-    pixels: of the class. images: in which it occurs. image_pixels: all pixels of those images, ignored ones too.
+    pixels: of the class. images: number of images with the class. image_pixels: all pixels of those images, ignored ones too.
     """
 
     pixels: np.ndarray
@@ -25,12 +25,12 @@ class ClassCounts:
 
 
 def pixel_counts(label: np.ndarray) -> np.ndarray:
-    """Pixels of each value in a label map, int64 [256]."""
+    """Counts the pixels of each value in a label map, int64 [256]."""
     return np.bincount(label.ravel(), minlength=256)
 
 
 def sum_counts(counts: Iterable[np.ndarray], num_classes: int) -> ClassCounts:
-    """counts: int64 [256] of each image."""
+    """Adds up the counts of images (pixel_counts), int64 [256] each."""
     total = ClassCounts(*np.zeros((3, num_classes), np.int64))
     for count in counts:
         present = count[:num_classes] > 0
@@ -43,8 +43,8 @@ def sum_counts(counts: Iterable[np.ndarray], num_classes: int) -> ClassCounts:
 def median_frequency(counts: ClassCounts) -> np.ndarray:
     """Median-frequency weights (Eigen & Fergus 2015, arXiv:1411.4734), float64 [C].
 
-    median(freq) / freq(c), where freq(c) = pixels of c / pixels of the images in which c occurs, and the median is over the
-    classes that occur. A class that does not occur weighs 0.
+    weight(c) = median(freq) / freq(c), where freq(c) = pixels of c / pixels of the images with c. The median is over the classes
+    that occur; a class that does not occur weighs 0.
     """
     frequency = counts.pixels / np.maximum(counts.image_pixels, 1)
     present = counts.pixels > 0
@@ -54,8 +54,10 @@ def median_frequency(counts: ClassCounts) -> np.ndarray:
 
 
 def inverse(counts: ClassCounts) -> np.ndarray:
-    """Inverse-frequency weights, float64 [C]: labelled pixels / (classes that occur * pixels of c). Their mean over the labelled
-    pixels is 1. A class that does not occur weighs 0.
+    """Inverse-frequency weights, float64 [C].
+
+    weight(c) = labelled pixels / (number of classes that occur * pixels of c), so that the mean over the labelled pixels is 1. A
+    class that does not occur weighs 0.
     """
     present = counts.pixels > 0
     return np.where(present, counts.pixels.sum() / (max(present.sum(), 1) * np.maximum(counts.pixels, 1)), 0.0)
@@ -65,17 +67,14 @@ FORMULAS = {"median_frequency": median_frequency, "inverse": inverse}
 
 
 def find_class_weights(setting: str, dataset: Dataset) -> list[float] | None:
-    """What --class_weights says, for the classes of the training split.
+    """Returns the weights of --class_weights for the classes of the training split, or None.
 
     Args:
-        setting: "none"; a name in FORMULAS, computed over `dataset`, which is read once for it; or a file, see
-            read_class_weights, "FILE#KEY" to choose other weights of an inspector's file than median_frequency.
-
-    Returns:
-        A weight for each class, or None.
+        setting: "none"; a name in FORMULAS, computed over `dataset`, which is read once; or a file, see read_class_weights.
+        dataset: the training split.
 
     Raises:
-        KsegError: if the file is not what it should be, or is of other classes.
+        KsegError: if the file is malformed or has other classes.
     """
     if setting == "none":
         return None
@@ -86,45 +85,45 @@ def find_class_weights(setting: str, dataset: Dataset) -> list[float] | None:
 
 
 def check_setting(setting: str) -> None:
-    """Raises KsegError if --class_weights names neither a formula nor a file that is there. Reads nothing."""
+    """Raises KsegError if --class_weights is neither a formula nor an existing file. Reads nothing."""
     if setting != "none" and setting not in FORMULAS and not Path(setting.partition("#")[0]).expanduser().is_file():
-        raise KsegError(f"--class_weights={setting}: is neither none, {', '.join(FORMULAS)} nor a file that exists")
+        raise KsegError(f"--class_weights={setting}: is neither none, {', '.join(FORMULAS)} nor an existing file; choose one")
 
 
 def read_class_weights(setting: str, class_names: Sequence[str]) -> list[float]:
-    """Reads weights from a JSON file: a list in the order of the classes, an object {class name: weight}, or what
-    kseg.inspect_data wrote. Raises KsegError unless it gives each class in class_names a weight, and no other.
+    """Reads weights from a JSON file: a list in the order of the classes, an object {class name: weight}, or an inspection.json.
+
+    setting: "FILE", or "FILE#KEY" for other weights of an inspection.json than median_frequency. Raises KsegError unless the
+    file has a weight for each class in class_names and for no other.
     """
     file, _, key = setting.partition("#")
     try:
         content = json.loads(Path(file).expanduser().read_bytes())
     except OSError as error:
-        raise KsegError(f"--class_weights={file}: cannot be read ({error.strerror})") from None
+        raise KsegError(f"--class_weights={file}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:
-        raise KsegError(f"--class_weights={file}: is not valid JSON ({error})") from None
+        raise KsegError(f"--class_weights={file}: is not valid JSON ({error}); fix the file") from None
     if isinstance(content, dict) and isinstance(tables := content.get("class_weights"), dict):
         key = key or "median_frequency"
         if not isinstance(tables.get(key), dict):
-            raise KsegError(f"--class_weights={setting}: the file has no weights {key!r}; it has {', '.join(sorted(tables))}")
+            raise KsegError(f"--class_weights={setting}: the file has no weights {key!r}; choose {' or '.join(sorted(tables))}")
         content = tables[key]
     elif key:
-        raise KsegError(
-            f"--class_weights={setting}: only a file of kseg.inspect_data has several kinds of weights; leave out #{key}"
-        )
+        raise KsegError(f"--class_weights={setting}: only an inspection.json has several kinds of weights; leave out #{key}")
     if isinstance(content, dict):
         missing, unknown = [n for n in class_names if n not in content], sorted(set(content) - set(class_names))
         if missing or unknown:
-            what = f"has no weight for class {missing[0]!r}" if missing else f"weighs {unknown[0]!r}, which is no class"
-            raise KsegError(f"--class_weights={file}: {what} of the training split; is it of another data set?")
+            problem = f"has no weight for class {missing[0]!r}" if missing else f"weighs {unknown[0]!r}, which is not a class"
+            raise KsegError(f"--class_weights={file}: {problem} of the training split; use the file of this data set")
         content = [content[name] for name in class_names]
     if not isinstance(content, list) or len(content) != len(class_names):
-        what = f"has {len(content)} weights" if isinstance(content, list) else "is neither a list nor an object of weights"
-        raise KsegError(f"--class_weights={file}: {what}, the training split has {len(class_names)} classes")
+        problem = f"has {len(content)} weights" if isinstance(content, list) else "is neither a list nor an object of weights"
+        raise KsegError(f"--class_weights={file}: {problem}; the training split needs {len(class_names)}")
     for name, weight in zip(class_names, content, strict=True):
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
             raise KsegError(
                 f"--class_weights={file}: the weight of {name!r} is {weight!r}; it must be a finite number, 0 or more"
             )
     if not any(content):
-        raise KsegError(f"--class_weights={file}: every weight is 0, so nothing would be learnt")
+        raise KsegError(f"--class_weights={file}: every weight is 0, so nothing would be learnt; raise one")
     return [float(weight) for weight in content]

@@ -1,4 +1,4 @@
-"""What a data set holds, and what is wrong with it: every sample of every split is read once."""
+"""Inspects a data set: reads every sample of every split once, and reports statistics, issues and class weights."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,30 +14,37 @@ from kseg.utils.errors import KsegError
 
 @dataclass(frozen=True)
 class Inspection:
-    """All of it. class_weights: {formula: {class name: weight}}, of the first split that could be opened."""
+    """The result of `inspect`.
+
+    Attributes:
+        splits: statistics of the splits that could be opened.
+        issues: errors first, then warnings, then notes.
+        class_weights: {formula: {class name: weight}}, of the first of the splits.
+    """
 
     splits: list[SplitStatistics]
-    defects: list[Issue]
+    issues: list[Issue]
     class_weights: dict[str, dict[str, float]]
 
     @property
     def usable(self) -> bool:
-        return not any(defect.level == "error" for defect in self.defects)
+        """True if no issue is an error."""
+        return not any(issue.level == "error" for issue in self.issues)
 
     def to_json(self) -> str:
-        """The JSON file: facts of each split, class weights for --class_weights, defects."""
+        """Returns the text of inspection.json: statistics of each split, class weights for --class_weights, issues."""
         content: dict[str, Any] = {
             "class_names": list(self.splits[0].dataset.class_names),
             "class_weights": self.class_weights,
             "class_weights_split": self.splits[0].split,
-            "splits": {facts.split: _describe(facts) for facts in self.splits},
-            "defects": [asdict(defect) for defect in self.defects],
+            "splits": {stats.split: _describe(stats) for stats in self.splits},
+            "issues": [asdict(issue) for issue in self.issues],
         }
         return json.dumps(content, indent=1) + "\n"
 
 
 def inspect(config: InspectConfig) -> Inspection:
-    """Reads the splits. Raises KsegError if none of them can be opened; everything less is a Issue."""
+    """Inspects the splits. A split that cannot be opened is an Issue; raises KsegError if none can."""
     splits: list[SplitStatistics] = []
     unopened: list[tuple[str, KsegError]] = []
     for split in config.splits:
@@ -49,28 +56,28 @@ def inspect(config: InspectConfig) -> Inspection:
             splits.append(read_split(split, dataset))
     if not splits:
         raise unopened[0][1]
-    defects = [
-        Issue("error", "split", split, str(error), "Mend it, or name other splits with --splits.") for split, error in unopened
+    issues = [
+        Issue("error", "split", split, str(error), "Fix it, or choose other splits with --splits.") for split, error in unopened
     ]
-    defects += find_issues(splits, config)
+    issues += find_issues(splits, config)
     order = ("error", "warning", "note")
     counts, names = splits[0].counts, splits[0].dataset.class_names
     weights = {name: dict(zip(names, formula(counts).tolist(), strict=True)) for name, formula in FORMULAS.items()}
-    return Inspection(splits, sorted(defects, key=lambda defect: order.index(defect.level)), weights)
+    return Inspection(splits, sorted(issues, key=lambda issue: order.index(issue.level)), weights)
 
 
-def _describe(facts: SplitStatistics) -> dict[str, Any]:
-    counts = facts.counts
+def _describe(stats: SplitStatistics) -> dict[str, Any]:
+    counts = stats.counts
     labelled = max(int(counts.pixels.sum()), 1)
     return {
-        "images": len(facts.samples),
-        "bad_images": len(facts.bad),
-        "pixels": facts.pixels,
-        "ignored_share": facts.ignored / max(facts.pixels, 1),
-        "overlap_share": sum(sample.overlap for sample in facts.samples.values()) / max(facts.pixels, 1),
+        "images": len(stats.samples),
+        "bad_images": len(stats.bad),
+        "pixels": stats.pixels,
+        "ignored_share": stats.ignored / max(stats.pixels, 1),
+        "overlap_share": sum(sample.overlap for sample in stats.samples.values()) / max(stats.pixels, 1),
         "classes": [
             {"name": name, "pixels": int(pixels), "share": int(pixels) / labelled, "images": int(images)}
-            for name, pixels, images in zip(facts.dataset.class_names, counts.pixels, counts.images, strict=True)
+            for name, pixels, images in zip(stats.dataset.class_names, counts.pixels, counts.images, strict=True)
         ],
-        "sizes": [{"height": h, "width": w, "images": count} for (h, w), count in facts.sizes.most_common()],
+        "sizes": [{"height": h, "width": w, "images": count} for (h, w), count in stats.sizes.most_common()],
     }

@@ -1,4 +1,4 @@
-"""What the samples of a split show: gathered by reading each of them once."""
+"""Statistics of the samples of a split, from reading each sample once."""
 
 import hashlib
 from collections import Counter
@@ -12,17 +12,18 @@ from kseg.data.dataset import BadSample, Dataset
 from kseg.data.inspection.class_weights import ClassCounts, pixel_counts, sum_counts
 
 TINY = 10
-"""Regions of fewer pixels are called tiny."""
+"""Regions with fewer pixels are tiny."""
 THUMB = 16
-"""Side of the grey thumbnails by which pictures are compared."""
+"""Side of the grey thumbnails that are compared to find near duplicates."""
 
 
 @dataclass(frozen=True)
 class SampleStatistics:
-    """What one sample shows.
+    """Statistics of one sample.
 
-    counts: int64 [256] pixels of each label. digest: of the picture's pixels. deviation: standard deviation of its grey levels.
-    thumbnail: uint8 [THUMB * THUMB]. tiny: regions of fewer than TINY pixels. overlap: pixels under several annotations.
+    counts: int64 [256], pixels of each label value. digest: SHA-256 of the image's pixels. deviation: standard deviation of its
+    grey levels. thumbnail: uint8 [THUMB * THUMB]. tiny: number of regions with fewer than TINY pixels. overlap: pixels under
+    several annotations.
     """
 
     name: str
@@ -37,7 +38,7 @@ class SampleStatistics:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """A split: its data set, the facts of its usable samples by index, and (name, line) of each of the others."""
+    """Statistics of a split. samples: of usable samples, by index. bad: (name, message) of the others."""
 
     split: str
     dataset: Dataset
@@ -46,49 +47,52 @@ class SplitStatistics:
 
     @property
     def counts(self) -> ClassCounts:
+        """Pixels and images of each class."""
         return sum_counts((sample.counts for sample in self.samples.values()), len(self.dataset.class_names))
 
     @property
     def pixels(self) -> int:
+        """Number of pixels, ignored ones included."""
         return int(sum(sample.counts.sum() for sample in self.samples.values()))
 
     @property
     def ignored(self) -> int:
+        """Number of ignored pixels."""
         return int(sum(sample.counts[self.dataset.ignore_index] for sample in self.samples.values()))
 
     @property
     def sizes(self) -> Counter[tuple[int, int]]:
-        """How many images there are of each (height, width)."""
+        """Number of images of each (height, width)."""
         return Counter(sample.size for sample in self.samples.values())
 
 
 def read_split(split: str, dataset: Dataset) -> SplitStatistics:
-    """Reads every sample once, with a thread for each CPU and a progress bar."""
+    """Reads every sample once, in one thread per CPU, and shows a progress bar."""
 
-    def look(index):
+    def read(index):
         try:
-            return _look(dataset, index)
+            return _read_sample(dataset, index)
         except BadSample as error:
             return str(error)
 
-    facts = SplitStatistics(split, dataset, {}, [])
-    for index, seen in enumerate(map_samples(dataset, look, description=f"inspect {split}")):
-        if isinstance(seen, str):
-            facts.bad.append((dataset.name(index), seen))
+    stats = SplitStatistics(split, dataset, {}, [])
+    for index, result in enumerate(map_samples(dataset, read, description=f"inspect {split}")):
+        if isinstance(result, str):
+            stats.bad.append((dataset.name(index), result))
         else:
-            facts.samples[index] = seen
-    return facts
+            stats.samples[index] = result
+    return stats
 
 
-def _look(dataset: Dataset, index: int) -> SampleStatistics:
+def _read_sample(dataset: Dataset, index: int) -> SampleStatistics:
     sample = dataset.load(index)
     counts = pixel_counts(sample.label)
     grey = cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY)
     tiny = 0
     for value in np.flatnonzero(counts):
         if value != dataset.ignore_index:
-            _, _, stats, _ = cv2.connectedComponentsWithStats((sample.label == value).astype("uint8"), connectivity=8)
-            tiny += int((stats[1:, cv2.CC_STAT_AREA] < TINY).sum())
+            _, _, regions, _ = cv2.connectedComponentsWithStats((sample.label == value).astype("uint8"), connectivity=8)
+            tiny += int((regions[1:, cv2.CC_STAT_AREA] < TINY).sum())
     digest = hashlib.sha256(repr(sample.image.shape).encode())
     digest.update(sample.image.tobytes())
     return SampleStatistics(

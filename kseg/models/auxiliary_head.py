@@ -1,4 +1,4 @@
-"""Deep supervision: training a model that has an auxiliary head, and using it without."""
+"""Deep supervision: trains a model with an auxiliary head, and drops the head for inference."""
 
 import keras
 
@@ -8,11 +8,10 @@ from kseg.models.training_model import TrainingModel
 
 @keras.saving.register_keras_serializable("kseg")
 class DeeplySupervised(TrainingModel):
-    """A model of {"logits": ..., "auxiliary": ...} that trains on the loss of both heads, and is judged by its logits alone.
+    """A model of {"logits": ..., "auxiliary": ...} that trains on the losses of both heads and is evaluated on its logits.
 
-    fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), loss being the one that compile was given; that
-    sum is the "loss" of its logs. Metrics and val_loss are of the logits, under the names that they have for a model of one head.
-    Made by deeply_supervised.
+    fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), with the loss given to compile, and logs this
+    sum as "loss". Metrics and val_loss are of the logits, under the names they have in a model with one head. Made by deeply_supervised.
     """
 
     SETTINGS = {"auxiliary_weight": "auxiliary_weight"}
@@ -29,15 +28,16 @@ class DeeplySupervised(TrainingModel):
 
 
 def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupervised:
-    """Returns the model, of the same layers, that trains on both of its heads. model: build_model's with auxiliary=True."""
+    """Returns a model with the same layers that trains on both heads. model: build_model's with auxiliary=True."""
     supervised = DeeplySupervised(model.input, model.output, name=model.name)
     supervised.auxiliary_weight = auxiliary_weight
     return supervised
 
 
 def inference_model(model: keras.Model) -> keras.Model:
-    """Returns a trained model to use, of the same layers: without an auxiliary head, with the resize that a banded one lacks. Any
-    other model is returned as it is.
+    """Returns the model from images to logits, with the same layers.
+
+    Drops an auxiliary head, and adds the last resize to a ChunkedLoss. Any other model is returned unchanged.
     """
     if isinstance(model, ChunkedLoss):
         return model.full_model()

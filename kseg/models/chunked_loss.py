@@ -1,7 +1,8 @@
-"""Loss and scores over bands of rows, so that logits of the image's size never exist as a whole.
+"""Computes loss and metrics in chunks of rows, so that full-size logits never exist as a whole.
 
-They take num_classes * 4 bytes a pixel, cross entropy and its gradient two or three times that: of 150 classes more than the rest
-of a network. Here a band of rows is resized, judged and forgotten, and resized again for its gradient.
+Full-size logits take num_classes * 4 bytes per pixel; cross entropy and its gradient take two to three times that. With 150
+classes this is more than the rest of the network. Here each chunk of rows is resized, reduced to sums and discarded. The backward
+pass resizes it again.
 """
 
 from collections.abc import Callable
@@ -16,20 +17,20 @@ from kseg.models.training_model import TrainingModel
 from kseg.utils.errors import KsegError
 
 
-@keras.saving.register_keras_serializable("kseg", name="Banded")  # the name that files of earlier versions have
+@keras.saving.register_keras_serializable("kseg", name="Banded")  # the name in files of earlier versions
 class ChunkedLoss(TrainingModel):
-    """A model whose output is logits at the decoder's own size, before the last resize. It trains and is judged on those of the
-    labels' size, a band of rows at a time; loss, gradients and metrics are the whole model's to float32 rounding.
+    """A model that outputs the decoder's small logits [B, h, w, C] and computes loss and metrics from full-size ones in chunks.
 
-    The loss that compile is given must have `terms` (kseg.CrossEntropy). JAX only. Made by `banded`; `whole` is the way back.
+    Loss, gradients and metrics equal those of the full model to float32 rounding. The loss given to compile needs the method
+    `terms` (kseg.CrossEntropy). JAX only. with_chunked_loss makes such a model; full_model makes the full model of it.
     """
 
-    SETTINGS = {"bands": "chunks", "align_corners": "align_corners"}  # "bands": its name in files of earlier versions
+    SETTINGS = {"bands": "chunks", "align_corners": "align_corners"}  # "bands" in files of earlier versions
     chunks = 1
     align_corners = True
 
     def full_model(self) -> keras.Model:
-        """The model to use: the same layers, and the resize to the image's size."""
+        """Returns the model for inference: the same layers, then the resize to the image's size."""
         resize = Resize(self.align_corners, dtype="float32", name="logits")
         return keras.Model(self.input, resize([self.output, self.input]), name=self.name)
 
@@ -38,7 +39,7 @@ class ChunkedLoss(TrainingModel):
             terms, weights = self.loss.terms(label, logits)
             return ops.sum(weights * terms), ops.sum(weights)
 
-        total, weight = self._over_bands(sums, y, y_pred)
+        total, weight = self._map_chunks(sums, y, y_pred)
         total, weight = ops.sum(total), ops.sum(weight)
         return total / ops.where(weight > 0, weight, 1.0)
 
@@ -46,14 +47,14 @@ class ChunkedLoss(TrainingModel):
         def classes(logits, label):
             return ops.argmax(logits, axis=-1)
 
-        rows = ops.moveaxis(self._over_bands(classes, y, y_pred), 0, 1)  # [B, bands, rows of a band, W]
+        rows = ops.moveaxis(self._map_chunks(classes, y, y_pred), 0, 1)  # [B, chunks, rows of a chunk, W]
         predicted = ops.reshape(rows, (y.shape[0], -1, y.shape[2]))[:, : y.shape[1]]
         return super().compute_metrics(x, y, predicted, sample_weight)
 
-    def _over_bands(self, function: Callable[[Any, Any], Any], label: Any, small: Any) -> Any:
-        """Returns function(logits, label) of every band, stacked: logits [B, R, W, C], label [B, R, W], ignored below the image.
+    def _map_chunks(self, function: Callable[[Any, Any], Any], label: Any, small: Any) -> Any:
+        """Returns function(logits, label) of every chunk, stacked. label: [B, H, W]. small: the decoder's logits [B, h, w, C].
 
-        label: [B, H, W]. small: [B, h, w, C].
+        function gets logits [B, R, W, C] and label [B, R, W]. Rows of the last chunk below the image are ignored pixels.
         """
         import jax
 
@@ -67,25 +68,25 @@ class ChunkedLoss(TrainingModel):
         rows = ops.reshape(ops.pad(rows, ((0, beyond), (0, 0))), (self.chunks, size, -1))
         columns = interpolation(small.shape[2], width, self.align_corners, None, "float32")
 
-        @jax.checkpoint  # what is kept of a band for its gradient is what it is made of
-        def band(small, some_rows, some_labels):
+        @jax.checkpoint  # the backward pass keeps a chunk's inputs only
+        def chunk(small, some_rows, some_labels):
             return function(resize_by(some_rows, columns, small), some_labels)
 
-        return jax.lax.map(lambda item: band(small, *item), (rows, label))
+        return jax.lax.map(lambda item: chunk(small, *item), (rows, label))
 
 
-def with_chunked_loss(model: keras.Model, bands: int) -> ChunkedLoss:
-    """Returns the model, of the same layers but for its last resize, that computes its loss and its scores in so many bands.
+def with_chunked_loss(model: keras.Model, chunks: int) -> ChunkedLoss:
+    """Returns a model with the same layers, except the last resize, that computes loss and metrics in `chunks` chunks.
 
-    model: build_model's, of one head. Raises KsegError on another backend than JAX, and for a decoder that ends at the image's
-    size itself, of which nothing would be saved.
+    model: build_model's, without auxiliary head. Raises KsegError on another backend than JAX, and for a decoder whose logits
+    have the image's size already, where chunks would save nothing.
     """
     if keras.backend.backend() != "jax":
-        raise KsegError(f"--loss_chunks={bands}: needs the JAX backend, and this is {keras.backend.backend()}; leave it out")
-    resize = model.output._keras_history.operation
+        raise KsegError(f"--loss_chunks={chunks}: needs the JAX backend, and this is {keras.backend.backend()}; leave it out")
+    resize = model.operations[-1]
     small, images = resize.input
     result = ChunkedLoss(images, small, name=model.name)
     if result.compute_output_shape((1, 64, 64, images.shape[-1]))[1:3] == (64, 64):
-        raise KsegError(f"--loss_chunks={bands}: the decoder of {model.name} ends at the image's size itself; leave it out")
-    result.chunks, result.align_corners = bands, resize.align_corners
+        raise KsegError(f"--loss_chunks={chunks}: the decoder of {model.name} ends at the image's size itself; leave it out")
+    result.chunks, result.align_corners = chunks, resize.align_corners
     return result

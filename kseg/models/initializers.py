@@ -1,8 +1,9 @@
-"""Initial values of weights, without a program for each of their shapes.
+"""Initializers that keep compile time low: the values of Keras's initializers without a compiled program for every shape.
 
-JAX compiles what makes an array, be it a random generator or zeros, for every shape, and a network has dozens of shapes: up to a
-quarter of a second and some MB of memory each. Here constants are NumPy's, and random numbers are drawn in rows of a few lengths,
-of which a kernel takes the beginning. They are the same as without: JAX's generator gives each by its place in the row.
+JAX compiles a program for each shape of an array that it creates, random or constant. A network has dozens of shapes, and each
+program costs up to a quarter of a second and some MB of memory. Here constants come from NumPy. Random numbers are drawn in rows
+of a few fixed lengths, and a kernel takes the first numbers of a row. The values stay the same, because JAX's generator computes
+each number from its position in the row.
 """
 
 import contextlib
@@ -15,9 +16,9 @@ import keras
 import numpy as np
 
 LENGTHS = tuple(4**power for power in range(6, 12))
-"""Of the rows: 4096 to 4 million numbers. What needs more is drawn in its own shape."""
+"""Lengths of the rows: 4096 to 4 million numbers. Larger arrays are drawn in their own shape."""
 TRUNCATED_STDDEV = 0.87962566103423978
-"""The standard deviation of a standard normal distribution without what is beyond 2."""
+"""Standard deviation of a standard normal distribution truncated at +-2."""
 _CONSTANTS = {keras.initializers.Zeros: np.zeros, keras.initializers.Ones: np.ones}
 _SHAPELESS = (keras.initializers.RandomUniform, keras.initializers.RandomNormal, keras.initializers.TruncatedNormal)
 
@@ -26,7 +27,10 @@ _draws = contextvars.ContextVar("draws", default=True)
 
 @contextlib.contextmanager
 def skip_random_init() -> Iterator[None]:
-    """Within, what would be drawn is zeros: for weights that are then read from a file."""
+    """Makes random initial values zeros inside the `with` block: use it where weights are read from a file next.
+
+    Skips drawing the numbers and compiling the programs that draw them.
+    """
     token = _draws.set(False)
     try:
         yield
@@ -35,7 +39,10 @@ def skip_random_init() -> Iterator[None]:
 
 
 class FewCompilations:
-    """An initializer with the values of another, which is Keras's or its name."""
+    """Wraps an initializer: the same values from a few compiled programs, shared by all shapes.
+
+    initializer: a Keras initializer or its name.
+    """
 
     def __init__(self, initializer: Any):
         self.initializer = keras.initializers.get(initializer)
@@ -60,8 +67,9 @@ class FewCompilations:
 
 
 def _without_shape(initializer: Any, shape: tuple[int, ...]) -> Any:
-    """Returns an initializer whose numbers' distribution does not depend on the shape, and is the given one's for `shape`; None
-    if it draws no numbers, or in a way that is not known.
+    """Returns an initializer with the given one's distribution for `shape`, whatever shape it is called with.
+
+    Returns None for an initializer that draws no numbers, or draws them in an unknown way.
     """
     if type(initializer) in _SHAPELESS:
         return initializer
@@ -81,7 +89,7 @@ def _without_shape(initializer: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _on_device(values: np.ndarray) -> Any:
-    """values as a tensor. On JAX without the program that keras.ops.convert_to_tensor would compile for their shape."""
+    """Returns values as a tensor. On JAX it avoids keras.ops.convert_to_tensor, which compiles a program for every shape."""
     if keras.backend.backend() != "jax":
         return keras.ops.convert_to_tensor(values)
     import jax

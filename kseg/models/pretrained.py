@@ -222,7 +222,8 @@ def _load_h5(model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     except Exception as error:  # h5py's and Keras's, by what is wrong with the file
         raise KsegError(
-            f"{path}: not the weights of this backbone ({root_cause(error)}); save them with backbone.save_weights('NAME.weights.h5')"
+            f"{path}: not the weights of this backbone ({root_cause(error)}); "
+            "save them with backbone.save_weights('NAME.weights.h5')"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Decoders, one file each; every file of this folder registers what it defines."""
+"""Decoders, one file per architecture. Every file of this folder is imported and registers its models."""
 
 from kseg.utils.registry import import_modules
 

@@ -1,1 +1,1 @@
-"""Operations: convolutions and resizing, exact on every backend and fast on each device."""
+"""Operations on maps: convolutions, pooling and resizing, exact on every backend and fast on each device."""

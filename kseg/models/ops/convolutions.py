@@ -1,12 +1,13 @@
-"""How a convolution, and the gradient of a max pool, are computed on each platform.
+"""Convolutions and max pooling that are fast on CPUs under JAX. Results differ from XLA's by float32 rounding only.
 
-XLA's own convolution is 30 to 100 times slower than need be on a CPU when it is grouped or depthwise, 2 to 7 times when it is
-1x1, and 2 to 30 times where much of the kernel lies beyond a small map (ASPP's dilations, FCN's 7x7); the gradient of its max
-pool, 7 times. On JAX these functions compute them as sums of shifted products, as ordinary convolutions of blocks of groups, as
-matrix products, or as a choice among shifted windows, when the program is lowered for a CPU, and leave GPU and TPU to the
-library (`jax.lax.platform_dependent` chooses while lowering, so one jitted function serves every platform); but for depthwise
-convolutions with a dilation, which cuDNN computes 4 to 10 times slower than shifted products. On the other Keras backends the
-library's operation is used everywhere. Results differ from the library's by float32 rounding only.
+On a CPU, XLA's own operations are slow: 30 to 100 times for grouped and depthwise convolutions, 2 to 7 times for 1x1, 2 to 30
+times where much of the kernel lies beyond a small map (ASPP's dilations, FCN's 7x7), 7 times for the gradient of a max pool. Here
+they become, in this order, convolutions of blocks of groups, sums of shifted products, matrix products, a matrix product for each
+tap of the kernel, and choices between shifted windows.
+
+GPUs and TPUs use XLA's operations, except dilated depthwise convolutions on CUDA: cuDNN takes 4 to 10 times as long as shifted
+products. `jax.lax.platform_dependent` chooses while a program is lowered, so one jitted function serves every platform. The other
+Keras backends always use their own operations.
 """
 
 import functools
@@ -24,8 +25,8 @@ from kseg.models.ops.geometry import Geometry, pads_of
 def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
     """Depthwise convolution, channels last.
 
-    inputs: [B, H, W, C]. kernel: [kh, kw, C, M]. strides, dilation_rate: (rows, columns). padding: "valid" or "same" (the
-    far side is padded more, as Keras does). Returns [B, H', W', C * M] of inputs' dtype.
+    inputs: [B, H, W, C]. kernel: [kh, kw, C, M]. strides, dilation_rate: (rows, columns). padding: "valid" or "same" (as in
+    Keras, the far side gets more). Returns [B, H', W', C * M] of inputs' dtype.
     """
     strides, dilation_rate = tuple(strides), tuple(dilation_rate)
     if keras.backend.backend() != "jax" or kernel.shape[-1] != 1:
@@ -84,7 +85,7 @@ def conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilatio
 
 
 def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]) -> Any:
-    """Max pool without padding. inputs: [B, H, W, C]. Returns [B, H', W', C]. Of equal values the first is given the gradient."""
+    """Max pool without padding. inputs: [B, H, W, C]. Returns [B, H', W', C]. The first of equal maxima gets the gradient."""
     if keras.backend.backend() != "jax":
         return keras.ops.max_pool(inputs, pool_size, strides, padding="valid")
     return _jax_max_pool(tuple(pool_size), tuple(strides))(keras.ops.convert_to_tensor(inputs))
@@ -95,7 +96,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 @cache
 def _jax_max_pool(pool_size, strides):
-    """Returns f(x [B, H, W, C]); one object for each geometry, so that jit's caches hit."""
+    """Returns f(x [B, H, W, C]); cached, so that jit's caches hit."""
     import jax
     import jax.numpy as jnp
 
@@ -105,42 +106,41 @@ def _jax_max_pool(pool_size, strides):
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *pool_size, 1), (1, *strides, 1), "VALID")
 
     def choose(best, window):
-        return jnp.where((window > best) | (window != window), window, best)  # a nan is the largest, as in the library
+        return jnp.where((window > best) | (window != window), window, best)  # nan counts as the largest, as in XLA
 
     def shifts(x):
-        return functools.reduce(choose, (window for _, window in geometry.met(x, pool_size)))
+        return functools.reduce(choose, (window for _, window in geometry.gather_inputs(x, pool_size)))
 
-    on_cpu = jax.custom_vjp(library)  # forward the library is the faster one
+    on_cpu = jax.custom_vjp(library)  # XLA's forward pass is the faster one
     on_cpu.defvjp(lambda x: (library(x), x), lambda x, dy: jax.vjp(shifts, x)[1](dy))
     return lambda x: jax.lax.platform_dependent(x, cpu=on_cpu, default=library)
 
 
 @cache
 def _jax_depthwise(strides, pads, dilation_rate):
-    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]); one object for each geometry, so that jit's caches hit."""
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C, 1]); cached, so that jit's caches hit."""
     import jax.numpy as jnp
 
     geometry = Geometry(strides, pads, dilation_rate)
 
     def convolve(x, kernel):
-        taps = geometry.met(x, kernel.shape[:2])
+        taps = geometry.gather_inputs(x, kernel.shape[:2])
         return _total(window.astype("float32") * kernel[i, j, :, 0] for (i, j), window in taps).astype(x.dtype)
 
     def backward(saved, dy):
         x, kernel = saved
         dy, size = dy.astype("float32"), kernel.shape[:2]
-        met = geometry.met_by(dy, size, x.shape[1:3])
-        dx = _total(window * kernel[i, j, :, 0] for (i, j), window in met)
-        taps = {tap: jnp.sum(window.astype("float32") * dy, axis=(0, 1, 2)) for tap, window in geometry.met(x, size)}
+        outputs = geometry.gather_outputs(dy, size, x.shape[1:3])
+        dx = _total(window * kernel[i, j, :, 0] for (i, j), window in outputs)
+        inputs = geometry.gather_inputs(x, size)
+        taps = {tap: jnp.sum(window.astype("float32") * dy, axis=(0, 1, 2)) for tap, window in inputs}
         return dx.astype(x.dtype), _kernel_of(taps, kernel)
 
     return _on_each_platform(geometry, convolve, backward, groups=None, on_cuda=max(dilation_rate) > 1)
 
 
 def _by_taps_is_faster(geometry, size, kernel_shape) -> bool:
-    """Whether a CPU computes a convolution faster tap by tap, as measured (docs/performance.md): with many channels, where a
-    quarter of the products would be with padding, and where the kernel is large.
-    """
+    """Returns True if a CPU is faster tap by tap, as measured: with many channels, and a large kernel or a quarter of padding."""
     *kernel_size, channels, filters = kernel_shape
     rows, columns = geometry.output_size(size, kernel_size)
     if min(kernel_size) == 1 or min(channels, filters) < 128 or min(rows, columns) < 1:
@@ -153,25 +153,25 @@ def _by_taps_is_faster(geometry, size, kernel_shape) -> bool:
 
 @cache
 def _jax_by_taps(strides, pads, dilation_rate):
-    """Returns f(x [B, H, W, C], kernel [kh, kw, C, D]); one object for each geometry, so that jit's caches hit.
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C, D]); cached, so that jit's caches hit.
 
-    On CPUs it is the sum over the kernel's taps of a matrix product of the pixels that meet the tap, and of no others.
+    On CPUs it is a sum of matrix products: for each tap, its kernel with the pixels that it multiplies, without padding.
     """
     from jax import lax
 
     geometry = Geometry(strides, pads, dilation_rate)
 
-    def product(a, b, axes):  # summed over the axes of a and of b that are named, in float32
+    def product(a, b, axes):  # in float32, summed over `axes` of a and b
         return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type="float32")
 
-    def place(part, where, size):  # zeros of `size` but for `part`
+    def place(part, where, size):  # zeros of `size`, with `part` at `where`
         spread = [(line.start, length - line.stop, line.step - 1) for line, length in zip(where, size, strict=True)]
         return lax.pad(part, part.dtype.type(0), [(0, 0, 0), *spread, (0, 0, 0)])
 
     def convolve(x, kernel):
         size = geometry.output_size(x.shape[1:3], kernel.shape[:2])
-        met = geometry.overlaps(x.shape[1:3], kernel.shape[:2])
-        terms = (place(product(x[:, a, b], kernel[tap], ([3], [0])), where, size) for tap, (a, b), where in met)
+        overlaps = geometry.overlaps(x.shape[1:3], kernel.shape[:2])
+        terms = (place(product(x[:, a, b], kernel[tap], ([3], [0])), where, size) for tap, (a, b), where in overlaps)
         return _total(terms).astype(x.dtype)
 
     def backward(saved, dy):
@@ -187,10 +187,10 @@ def _jax_by_taps(strides, pads, dilation_rate):
 
 @cache
 def _jax_grouped(groups, strides, pads, dilation_rate):
-    """Returns f(x [B, H, W, C], kernel [kh, kw, C / groups, D]); one object for each geometry, so that jit's caches hit.
+    """Returns f(x [B, H, W, C], kernel [kh, kw, C / groups, D]); cached, so that jit's caches hit.
 
-    On CPUs groups are put together to blocks of some channels, each an ordinary convolution whose kernel has zeros between the
-    groups: several times the products, each many times as fast. (What is not finite in one group reaches its block's others.)
+    On CPUs groups form blocks. Each block is an ordinary convolution, its kernel zero between groups: several times the products,
+    each many times as fast. A value that is not finite spreads to the other groups of its block.
     """
     import jax
     import jax.numpy as jnp
@@ -198,7 +198,7 @@ def _jax_grouped(groups, strides, pads, dilation_rate):
     geometry = Geometry(strides, pads, dilation_rate)
 
     def convolve(x, kernel):
-        together = _groups_in_a_block(groups, kernel.shape[2])
+        together = _groups_per_block(groups, kernel.shape[2])
         kernels = _blocks(kernel.astype("float32"), groups, together)
         parts = jnp.split(x.astype("float32"), groups // together, axis=3)
         results = [_library(geometry, part, kernels[:, :, :, block], 1) for block, part in enumerate(parts)]
@@ -210,18 +210,14 @@ def _jax_grouped(groups, strides, pads, dilation_rate):
     return _on_each_platform(geometry, convolve, backward, groups)
 
 
-def _groups_in_a_block(groups: int, channels: int) -> int:
-    """How many groups of so many channels are computed together: as few as make blocks of 32 channels, and no more than 16
-    blocks, each of which XLA compiles.
-    """
+def _groups_per_block(groups: int, channels: int) -> int:
+    """Returns how many groups form a block: the fewest with 32 channels or more, in at most 16 blocks, as XLA compiles each."""
     divisors = (count for count in range(1, groups) if groups % count == 0)
     return next((count for count in divisors if count * channels >= 32 and groups // count <= 16), groups)
 
 
 def _blocks(kernel: Any, groups: int, together: int) -> Any:
-    """Returns [kh, kw, together * c, groups / together, together * d] of a kernel [kh, kw, c, groups * d]: zeros from a group's
-    inputs to another's outputs.
-    """
+    """Makes [kh, kw, together * c, groups / together, together * d], zero between groups, of a kernel [kh, kw, c, groups * d]."""
     import jax.numpy as jnp
 
     height, width, channels, _ = kernel.shape
@@ -231,10 +227,9 @@ def _blocks(kernel: Any, groups: int, together: int) -> Any:
 
 
 def _on_each_platform(geometry, convolve, backward, groups, on_cuda=False):
-    """Returns a convolution f(x, kernel): `convolve` on CPUs, and on NVIDIA's GPUs if on_cuda, the library's elsewhere.
+    """Returns a convolution f(x, kernel): `convolve` on CPUs, on NVIDIA GPUs too if on_cuda, and XLA's own elsewhere.
 
-    backward((x, kernel), dy): the gradients of both there, where x and kernel alone are kept for it. groups: the library's;
-    None: one a channel.
+    backward((x, kernel), dy): the gradients of `convolve`. groups: for XLA's convolution; None for one per channel.
     """
     import jax
 
@@ -264,12 +259,12 @@ def _library(geometry, x, kernel, groups):
 
 
 def _total(terms):
-    """Their sum; there is one at least."""
+    """Returns the sum of one or more terms."""
     return functools.reduce(operator.add, terms)
 
 
 def _kernel_of(taps, kernel):
-    """A kernel like `kernel` of float32 taps by their places (i, j); zeros where there is none."""
+    """Stacks float32 taps, by place (i, j), to a kernel of the shape and dtype of `kernel`; missing taps are zeros."""
     import jax.numpy as jnp
 
     nothing = jnp.zeros_like(next(iter(taps.values())))

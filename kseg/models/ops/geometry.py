@@ -1,32 +1,35 @@
-"""Where the taps of a convolution's kernel lie on its input and its result: what kseg.models.ops.convolutions computes by."""
+"""Index arithmetic of convolutions: which input and output pixels each tap (i, j) of a kernel connects."""
 
 import itertools
 from typing import NamedTuple
 
 
 class Geometry(NamedTuple):
-    """Where a convolution's taps lie. pads: ((top, bottom), (left, right))."""
+    """Strides, padding and dilation of a convolution. pads: ((top, bottom), (left, right))."""
 
     strides: tuple[int, int]
     pads: tuple[tuple[int, int], tuple[int, int]]
     dilation_rate: tuple[int, int]
 
     def output_size(self, size, kernel_size):
-        """Rows and columns that come out of an input of `size`."""
+        """Returns the rows and columns of the output for an input of `size`."""
         spans = [(k - 1) * d + 1 for k, d in zip(kernel_size, self.dilation_rate, strict=True)]
         padded = [n + sum(pads) for n, pads in zip(size, self.pads, strict=True)]
         return [(n - span) // s + 1 for n, span, s in zip(padded, spans, self.strides, strict=True)]
 
-    def met(self, x, kernel_size):
-        """Yields ((i, j), the pixels of x [B, H, W, C] that tap (i, j) meets [B, H', W', C]), zeros where it meets padding."""
+    def gather_inputs(self, x, kernel_size):
+        """Yields ((i, j), [B, H', W', C]): the pixels of x [B, H, W, C] that tap (i, j) multiplies; padding is zeros."""
         starts = [
             [i * d - before for i in range(k)]
             for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
         ]
         return _shifted(x, starts, self.output_size(x.shape[1:3], kernel_size), self.strides)
 
-    def met_by(self, y, kernel_size, size):
-        """Yields ((i, j), the results y [B, H', W', D] that met a pixel by tap (i, j) [B, *size, D]), zeros where none did."""
+    def gather_outputs(self, y, kernel_size, size):
+        """Yields ((i, j), [B, *size, D]): for each input pixel, the pixel of y [B, H', W', D] to which tap (i, j) adds it.
+
+        Zeros where there is none. size: rows and columns of the input.
+        """
         from jax import lax
 
         spread = [(0, 0, 0), *((0, 0, stride - 1) for stride in self.strides), (0, 0, 0)]
@@ -38,8 +41,9 @@ class Geometry(NamedTuple):
         return _shifted(y, starts, size, (1, 1))
 
     def overlaps(self, size, kernel_size):
-        """Yields ((i, j), (rows, columns) of an input of `size`, (rows, columns) of the result that tap (i, j) brings together),
-        slices all; taps that only ever meet padding are left out.
+        """Yields ((i, j), (rows, columns) of the input, (rows, columns) of the output), slices, for each tap (i, j).
+
+        size: rows and columns of the input. Taps that only multiply padding are left out.
         """
         lines = zip(
             size, self.output_size(size, kernel_size), kernel_size, self.strides, self.pads, self.dilation_rate, strict=True
@@ -50,7 +54,7 @@ class Geometry(NamedTuple):
 
 
 def _overlaps_of_a_line(length, results, taps, stride, pads, dilation):
-    """Yields (tap, slice of the input, slice of the result) for one axis."""
+    """Yields (tap, slice of the input, slice of the output) for one axis."""
     for tap in range(taps):
         shift = tap * dilation - pads[0]
         first, last = max(0, -(shift // stride)), min(results - 1, (length - 1 - shift) // stride)
@@ -59,8 +63,9 @@ def _overlaps_of_a_line(length, results, taps, stride, pads, dilation):
 
 
 def _shifted(x, starts, size, strides):
-    """Yields ((i, j), rows starts[0][i] + n * strides[0] and columns starts[1][j] + n * strides[1] of x [B, H, W, C], as many as
-    size says), zeros beyond x's edges. Left out are those that would be all zeros: many of a dilation wider than x.
+    """Yields ((i, j), [B, *size, C]) with rows starts[0][i] + n * strides[0] and columns starts[1][j] + n * strides[1] of x.
+
+    x: [B, H, W, C]. Zeros beyond the edges of x. Windows of zeros only are left out; a dilation wider than x has many.
     """
     from jax import lax
 
@@ -82,7 +87,7 @@ def _shifted(x, starts, size, strides):
 
 
 def pads_of(size, kernel_size, strides, padding, dilation_rate):
-    """Returns ((top, bottom), (left, right))."""
+    """Returns the padding of a convolution as ((top, bottom), (left, right)). padding: "valid" or "same", as in Keras."""
     if padding == "valid":
         return ((0, 0), (0, 0))
     pads = []

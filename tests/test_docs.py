@@ -1,6 +1,7 @@
 """The documentation runs: its Python blocks, the flags of its commands, its links, and its tables of numbers."""
 
 import json
+import pkgutil
 import re
 import shlex
 import sys
@@ -92,6 +93,15 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.*)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_files_and_names_exist(page):
+    text, folders = page.read_text(), "kseg|tests|scripts|benchmarks|experiments|flags|examples"
+    for path in re.findall(rf"\b(?:{folders})/[\w/-]+\.(?:py|txt|md|sh|ipynb)\b", text):
+        assert (ROOT / path).exists() or Path(path).stem == "NAME", path
+    for name in set(re.findall(r"\bkseg(?:\.\w+)+", text)) - {"kseg.json", "kseg.kseg", "kseg.NAME", "kseg.COMMAND"}:
+        pkgutil.resolve_name(name)
 
 
 def test_the_index_lists_every_page():

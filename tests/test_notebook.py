@@ -1,9 +1,10 @@
-"""examples/first_model.ipynb: every cell runs, and what is committed was run.
+"""examples/first_model.ipynb: every cell runs, and the committed outputs are those of a run.
 
-As a program it runs the notebook in full and writes its outputs into it: python tests/test_notebook.py
+python tests/test_notebook.py runs the notebook in full and writes its outputs into it.
 """
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ NOTEBOOK = Path(__file__).resolve().parent.parent / "examples" / "first_model.ip
 
 
 def execute(notebook, folder: Path) -> None:
-    """Runs all cells in a kernel of their own, in a folder; raises if one does."""
+    """Runs all cells in a new kernel, in a folder. Raises if a cell raises."""
     where = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources=where).execute()
     for cell in notebook.cells:
@@ -25,7 +26,7 @@ def execute(notebook, folder: Path) -> None:
 
 
 def outputs(notebook) -> tuple[str, list[str]]:
-    """What the cells printed, and the kind of each picture."""
+    """Returns what the cells printed, and the type of each picture."""
     found = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     text = "".join(output.text for output in found if output.output_type == "stream")
     kinds = [kind for output in found for kind in output.get("data", {}) if kind.startswith("image/")]
@@ -46,7 +47,7 @@ SMALLER = {
     'backbone="resnet18"': "backbone=None",
     "import kseg\n": "import kseg\nimport tiny_model\n",
 }
-"""What the test replaces, so that it takes seconds."""
+"""Replacements that let the test take seconds."""
 
 
 def test_every_cell_runs(tmp_path, monkeypatch):
@@ -67,7 +68,7 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     assert "4 training images" in outputs(notebook)[0]
 
 
-def test_what_is_committed_was_run_and_is_small():
+def test_the_committed_notebook_was_run_and_is_small():
     notebook = nbformat.read(NOTEBOOK, 4)
     nbformat.validate(notebook)
     check(notebook)
@@ -77,6 +78,11 @@ def test_what_is_committed_was_run_and_is_small():
     here = {str(Path.home()), tempfile.gettempdir(), sys.prefix, str(NOTEBOOK.parent.parent)}
     for place in ("/home/", "/Users/", "site-packages", *here):
         assert place not in content, place
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", "".join(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells)):
+        assert (NOTEBOOK.parent / target).exists(), target
 
 
 if __name__ == "__main__":

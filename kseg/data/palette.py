@@ -1,4 +1,4 @@
-"""Colours of classes: the same in reports, predictions and overlays."""
+"""Colours of the classes in reports, predictions and overlays."""
 
 import functools
 
@@ -7,17 +7,17 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX
 
 IGNORED = (196, 196, 196)
-"""RGB of ignored pixels; no class is grey."""
+"""RGB of ignored pixels. No class is grey."""
 
-# Dark for class 0, the background where there is one; then the colours of Okabe & Ito, which colour-blind readers tell apart.
+# Class 0, often the background, is dark. Then come the colours of Okabe & Ito, which colour-blind readers can tell apart.
 _FIRST = ("262a36", "e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7")
 
 
 def palette(num_classes: int) -> np.ndarray:
     """Returns distinct colours of classes 0 .. num_classes - 1, uint8 [num_classes, 3] RGB.
 
-    A class keeps its colour whatever the number of classes. After the first eight, each colour is the one farthest (in OKLab)
-    from all before it, among those that are neither grey nor nearly black or white. Raises ValueError beyond 255 classes.
+    The colour of a class does not depend on the number of classes. After the first eight, each colour is the one farthest (in
+    OKLab) from all before it, among those that are neither grey nor nearly black or white. Raises ValueError beyond 255 classes.
     """
     if not 0 <= num_classes <= IGNORE_INDEX:
         raise ValueError(f"a palette has 0 to {IGNORE_INDEX} colours, not {num_classes}")
@@ -25,14 +25,14 @@ def palette(num_classes: int) -> np.ndarray:
 
 
 def colorize(label: np.ndarray) -> np.ndarray:
-    """Returns the picture of a label map or prediction: integers [...] (classes, or 255 for ignored) to uint8 [..., 3] RGB."""
+    """Maps a label map or prediction, integers [...] with 255 for ignored pixels, to colours, uint8 [..., 3] RGB."""
     return _colors()[label]
 
 
 def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Returns the image (uint8 [H, W, 3]) with the colours of a label map or prediction (integers [H, W]) over it.
+    """Blends the colours of a label map or prediction (integers [H, W]) over an image (uint8 [H, W, 3]); returns uint8 [H, W, 3].
 
-    Ignored pixels show the image, hatched in light grey, so that they look like no class.
+    Ignored pixels show the image, hatched in light grey, so that they do not look like a class.
     """
     mixed = np.round(image * (1 - opacity) + colorize(label) * opacity).astype("uint8")
     ignored = label == IGNORE_INDEX
@@ -42,7 +42,7 @@ def overlay(image: np.ndarray, label: np.ndarray, opacity: float = 0.5) -> np.nd
 
 
 def stripes(shape: tuple[int, ...]) -> np.ndarray:
-    """The hatching that marks ignored pixels of a picture, bool [H, W]: diagonal lines, a quarter of the pixels."""
+    """Returns the hatching of ignored pixels, bool [H, W]: diagonal lines that cover a quarter of the pixels."""
     height, width = shape
     period = max(4, max(height, width) // 48)
     return np.add.outer(np.arange(height), np.arange(width)) % period < max(1, period // 4)
@@ -50,7 +50,7 @@ def stripes(shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.cache
 def _colors():
-    """uint8 [256, 3]: the classes' colours, and that of ignored pixels at 255."""
+    """uint8 [256, 3]: the classes' colours, and at 255 the colour of ignored pixels."""
     levels = np.arange(0, 256, 17, dtype="uint8")
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = _oklab(candidates)
@@ -69,7 +69,7 @@ def _distance(lab, color):
 
 
 def _oklab(color):
-    """sRGB uint8 [..., 3] to OKLab (Ottosson 2020), float64; distances in it are roughly what the eye sees."""
+    """sRGB uint8 [..., 3] to OKLab (Ottosson 2020), float64, where distances are roughly what the eye sees."""
     value = np.asarray(color) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     to_lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 
 from kseg.config import ShardsConfig
+from kseg.data.check import open_split
 from kseg.data.dataset import Dataset
 from kseg.data.subset import Subset
 from kseg.utils.errors import KsegError
@@ -14,13 +15,11 @@ from kseg.utils.progress import progress_bar
 
 
 def write_shards(config: ShardsConfig) -> Path:
-    """Writes the shards and returns their folder, which appears complete or not at all. Raises KsegError."""
-    from kseg.data.check import open_split
-
+    """Writes the shards and returns their folder. The folder appears complete or not at all. Raises KsegError."""
     assert config.output is not None  # ShardsConfig requires it
     output = Path(config.output).expanduser()
     if (output / config.name).exists():
-        raise KsegError(f"{output / config.name}: is there already; pass another --name or --output, or remove it.")
+        raise KsegError(f"{output / config.name}: already exists; pass another --name or --output, or remove it.")
     datasets: dict[str, Dataset] = {}
     for split in config.splits:
         datasets[split], skipped = open_split(config.data, split)
@@ -28,7 +27,7 @@ def write_shards(config: ShardsConfig) -> Path:
             print(f"skipped: {split}: {line}")
     names = {dataset.class_names for dataset in datasets.values()}
     if len(names) > 1:
-        raise KsegError(f"the splits {', '.join(datasets)} define different classes; make them agree.")
+        raise KsegError(f"the splits {', '.join(datasets)} have different classes; use the same in all of them.")
     return _write(datasets, list(names.pop()), output, config.name)
 
 
@@ -75,7 +74,7 @@ def _examples(dataset: Dataset, bar: Any) -> Iterator[tuple[int, dict[str, Any]]
 
 
 def _image_bytes(dataset: Any, index: int) -> bytes | None:
-    """The image's file as it is, if the source has files."""
+    """Returns the content of the image's file, or None if the source has no files."""
     while isinstance(dataset, Subset):
         dataset, index = dataset.dataset, dataset.indices[index]
     return dataset.image_bytes(index) if hasattr(dataset, "image_bytes") else None

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -83,3 +86,23 @@ def test_unknown_preset_offers_the_nearest():
 def test_sample_seeds_differ():
     seeds = {sample_seed(s, e, i) for s in range(4) for e in range(10) for i in range(50)}
     assert len(seeds) > 1990  # of 2000
+
+
+NO_LOOKUP = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "albumentations":
+            print(os.environ.get("NO_ALBUMENTATIONS_UPDATE"))
+
+sys.meta_path.insert(0, Finder())
+import kseg.data.augmentation.presets
+"""
+
+
+def test_albumentations_does_not_look_for_newer_versions():
+    """Its import would do so on the network unless the variable is set before."""
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", NO_LOOKUP], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]

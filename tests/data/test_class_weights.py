@@ -44,7 +44,7 @@ def test_median_frequencies_of_camvid(shared_data):
         ([1, 2.5, 0], ""),
         ({"car": 0, "road": 1, "tree": 2.5}, ""),
         ({"class_weights": {"median_frequency": {"tree": 2.5, "road": 1, "car": 0}, "split": "train"}}, ""),
-        ({"class_weights": {"inverse": {"tree": 2.5, "road": 1, "car": 0}}}, "#inverse"),
+        ({"class_weights": {"inverse": {"tree": 2.5, "road": 1, "car": 0}}, "defects": []}, "#inverse"),
     ],
 )
 def test_files(tmp_path, content, key):

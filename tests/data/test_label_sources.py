@@ -201,8 +201,8 @@ def test_the_bound_of_pixels_holds_before_decoding(folder, monkeypatch):
     ("text", "message"),
     [
         ("- a\n", "is not a mapping"), ("{", "cannot be read"), ("x: a", "'x' is not a label value"),
-        ("1: no", "put it in quotes"), ("70000: a", "is not between 0 and 65535"), ("1: ignore", "names no class"), ("", "is not a mapping"),
-        ("true: a", "True is not a label value"),
+        ("1: no", "put it in quotes"), ("70000: a", "is not between 0 and 65535"), ("1: ignore", "names no class"),
+        ("", "is not a mapping"), ("true: a", "True is not a label value"),
     ],
 )  # fmt: skip
 def test_label_map_mistakes(folder, text, message):

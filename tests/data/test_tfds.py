@@ -116,7 +116,7 @@ def test_mistakes(pets, options, message):
 
 def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
     data = DataConfig(dataset="coco", data_dir=str(tiny_coco))
-    with pytest.raises(KsegError, match="is there already"):
+    with pytest.raises(KsegError, match="already exists"):
         write_shards(ShardsConfig(data=data, output=str(shards), name="tiny"))
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").mkdir()

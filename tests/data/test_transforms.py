@@ -116,18 +116,18 @@ MISTAKES = [
     ("GaussianBlur(blur_limit='x')", "GaussianBlur: blur_limit.tuple.*valid"),
     ("Blur(blur_limit=-4)", "Blur: blur_limit: Invalid kernel size range"),
     ("SomeOf([Blur(), CLAHE()], n=5)", "SomeOf: `n` is greater than number of transforms"),
-    ("Blur(blur_limit=open('x').read())", "the value must be a plain literal"),
-    ("Blur(blur_limit=[x for x in (3, 5)])", "the value must be a plain literal"),
-    ("__import__('os').system('true')", "is not a transform's name with arguments"),
-    ("Blur(3)", "arguments of Blur are given by name"),
-    ("Blur(", "expected a preset, a file, or transforms such as"),
-    ("", "expected transforms such as"),
+    ("Blur(blur_limit=open('x').read())", r"Blur\(blur_limit=.*literal"),
+    ("Blur(blur_limit=[x for x in (3, 5)])", r"Blur\(blur_limit=.*literal"),
+    ("__import__('os').system('true')", "is not a transform"),
+    ("Blur(3)", "arguments of Blur by name"),
+    ("Blur(", "a preset, a file, or transforms such as"),
+    ("", "transforms such as"),
     ("OneOf()", "OneOf needs a list of transforms"),
     ("Affine(mask_interpolation=1)", "labels are resampled by nearest neighbour only"),
-    ("Normalize()", "Normalize has no place in training here: the model's first layer normalises"),
-    ("OneOf([ToFloat(), Blur()])", "ToFloat has no place in training here: the model's first layer normalises"),
+    ("Normalize()", "Normalize cannot be used: the model's first layer normalises"),
+    ("OneOf([ToFloat(), Blur()])", "ToFloat cannot be used: the model's first layer normalises"),
     ("ToTensorV2()", r"images stay uint8 \[H, W, 3\] until the model"),
-    ("Lambda()", "it cannot be made from text"),
+    ("Lambda()", "Lambda cannot be used"),
     ("no_such.json", "cannot be read .No such file"),
 ]
 
@@ -147,7 +147,7 @@ def nested(depth):
 
 
 FILES = [
-    ("a.json", json.dumps(A.to_dict(A.Compose([A.HorizontalFlip(), A.Normalize()]))), "Normalize has no place in training here"),
+    ("a.json", json.dumps(A.to_dict(A.Compose([A.HorizontalFlip(), A.Normalize()]))), "Normalize cannot be used"),
     ("a.json", '{"transform": {"__class_fullname__": "os.system", "command": "true"}}', "unknown transform 'system'"),
     ("a.json", '{"transform": {"__class_fullname__": "Blur", "blur_limit": {"a": 1}}}', "Blur: blur_limit"),
     ("a.json", '{"transform": [1]}', 'has no "transform"; write it with albumentations.save'),

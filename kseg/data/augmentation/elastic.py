@@ -1,33 +1,30 @@
-"""albumentations' ElasticTransform, at a tenth of its cost for wide blurs.
+"""A faster ElasticTransform for albumentations: a tenth of the cost for wide blurs.
 
-At 512x512 with the default sigma of 50, 50 of its 58 ms go into a Gaussian blur of two random fields with a kernel of 401 taps,
-and 6 ms into integer coordinate grids. A blur that wide leaves so little detail that its matrix has a rank of about n / sigma: as
-two thin matrix products it takes 2 ms. The random numbers, and what is done to image and label with the result, stay the same.
+At 512x512 with the default sigma of 50, albumentations spends 50 of its 58 ms on a Gaussian blur of two random fields with a
+kernel of 401 taps, and 6 ms on integer coordinate grids. The matrix of such a wide blur has a rank of only about n / sigma, so
+that two thin matrix products do it in 2 ms. The random numbers and the remapping of image and label stay the same.
 """
 
 import functools
-import os
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look-up of newer versions at import
-import albumentations as A
-
 MIN_SIGMA = 16.0
-"""Below, OpenCV's own blur is as fast."""
+"""Smaller sigmas use OpenCV's blur, which is as fast."""
 
 
 class ElasticTransform(A.ElasticTransform):
-    """albumentations.ElasticTransform, with the same arguments, random numbers and results.
+    """albumentations.ElasticTransform with the same arguments and random numbers, and nearly the same results.
 
-    Displacements differ by less than 0.0001 * alpha pixels at alpha up to 100 (OpenCV looks pixels up in steps of 1/32), which
-    moves a uint8 image by at most a grey level except where its neighbours differ by their whole range.
+    Displacements differ by less than 0.0001 * alpha pixels at alpha up to 100 (OpenCV looks pixels up in steps of 1/32). That
+    changes a uint8 image by at most one grey level, except where neighbours differ by the whole range.
     """
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """map_x, map_y: float32 [H, W], where each pixel comes from."""
+        """Returns map_x and map_y, float32 [H, W]: the source coordinates of each pixel."""
         height, width = params["shape"][:2]
         if self.approximate or self.sigma < MIN_SIGMA:
             return super().get_params_dependent_on_data(params, data)
@@ -37,7 +34,7 @@ class ElasticTransform(A.ElasticTransform):
             noise /= max(np.abs(noise).max(), 1e-6)
         else:
             noise = self.random_generator.uniform(-1, 1, shape).astype(np.float32)
-        # One blur over both fields, one below the other, as albumentations does it.
+        # One blur over both fields, stacked vertically, as in albumentations.
         fields = blur(noise.reshape(-1, width), self.sigma).reshape(shape) * self.alpha
         return {
             "map_x": (fields[0] + np.arange(width)).astype(np.float32),
@@ -46,10 +43,10 @@ class ElasticTransform(A.ElasticTransform):
 
 
 def blur(field: np.ndarray, sigma: float) -> np.ndarray:
-    """Returns cv2.GaussianBlur(field, (0, 0), sigma, borderType=BORDER_REPLICATE) of float32 [H, W] to about 1e-4 of its range,
-    float64.
+    """Approximates cv2.GaussianBlur(field, (0, 0), sigma, borderType=BORDER_REPLICATE), to about 1e-4 of the field's range.
 
-    OpenCV multiplies, in float64: NumPy's BLAS would start threads of its own, and the last digits depend on how many.
+    field: float32 [H, W]. Returns float64 [H, W]. OpenCV multiplies the matrices, not NumPy: NumPy's BLAS starts threads, and the
+    last digits depend on their number.
     """
     (up_rows, down_rows), (up_columns, down_columns) = (_factors(side, sigma) for side in field.shape)
     small = _multiply(_multiply(down_rows, field.astype(np.float64)), down_columns.T.copy())
@@ -62,8 +59,10 @@ def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _factors(side: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float64 U [side, k], V [k, side] with U @ V the blur along one axis: its singular values above 3e-5 of the first,
-    from random probes of its range (Halko et al. 2011, arXiv:0909.4061, algorithms 4.1 and 5.1).
+    """Returns float64 U [side, k] and V [k, side]; U @ V is the blur along one axis.
+
+    Keeps singular values above 3e-5 of the first, found with a randomized SVD (Halko et al. 2011, arXiv:0909.4061, algorithms 4.1
+    and 5.1).
     """
     taps = round(sigma * 8 + 1) | 1  # OpenCV's kernel for float images
     kernel = np.exp(-0.5 * ((np.arange(taps) - taps // 2) / sigma) ** 2)

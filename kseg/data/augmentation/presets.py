@@ -1,4 +1,4 @@
-"""Augmentation presets: functions from the input size to a list of albumentations transforms."""
+"""Augmentation presets: functions from the model's input size to a list of albumentations transforms."""
 
 from typing import Any
 
@@ -11,23 +11,21 @@ from kseg.utils.registry import Registry
 
 PRESETS = Registry("augmentation")
 
-
-_OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": IGNORE_INDEX}
-
-
 NEAREST = {"mask_interpolation": cv2.INTER_NEAREST_EXACT}
-"""Nearest neighbour at half-pixel centres, for resizing. Warps take INTER_NEAREST: OpenCV's remap knows no other."""
+"""For resizing labels: nearest neighbour at half-pixel centres. Warps use INTER_NEAREST, the only one in OpenCV's remap."""
+
+_OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": IGNORE_INDEX}  # for pixels from outside the image
 
 
 @PRESETS.register()
 def none(height: int, width: int) -> list[Any]:
-    """Nothing but the resize."""
+    """No augmentation: the final resize only."""
     return []
 
 
 @PRESETS.register()
 def light(height: int, width: int) -> list[Any]:
-    """A crop of a quarter to all of the picture, scaled to the input size; horizontal flips; mild changes of light and colour."""
+    """Random crops of a quarter to all of the image, horizontal flips, mild colour jitter."""
     aspect = width / height
     crop = A.RandomResizedCrop(size=(height, width), scale=(0.25, 1.0), ratio=(0.8 * aspect, 1.25 * aspect), **NEAREST)
     return [crop, A.HorizontalFlip(p=0.5), A.ColorJitter(0.3, 0.3, 0.3, 0.03, p=0.8)]
@@ -35,11 +33,11 @@ def light(height: int, width: int) -> list[Any]:
 
 @PRESETS.register()
 def strong(height: int, width: int) -> list[Any]:
-    """The picture at 0.5 to 2 times the input size and a random window of the input size, as large data sets are trained;
-    horizontal flips; strong changes of light and colour; now and then grey or blurred.
+    """Scales of 0.5 to 2 with random crops, as common for large data sets; horizontal flips, strong colour jitter, some grey or
+    blurred images.
     """
     return [
-        A.Resize(2 * height, 2 * width, **NEAREST),  # enlarged first, so that zooming in still sees what the file holds
+        A.Resize(2 * height, 2 * width, **NEAREST),  # enlarged first, so that zooming in keeps the file's detail
         A.RandomScale((-0.75, 0.0), p=1.0, **NEAREST),
         A.PadIfNeeded(height, width, position="random", p=1.0, **_OUTSIDE),
         A.RandomCrop(height, width, p=1.0),
@@ -52,13 +50,13 @@ def strong(height: int, width: int) -> list[Any]:
 
 @PRESETS.register()
 def resize256(height: int, width: int) -> list[Any]:
-    """The diary's Resize(256, 256), before whatever --image_size asks for."""
+    """Resize(256, 256) of the reference experiments, before the resize to --image_size."""
     return [A.Resize(256, 256, **NEAREST)]
 
 
 @PRESETS.register()
 def aug(height: int, width: int) -> list[Any]:
-    """The diary's AUG: flips, quarter turns, motion and Gaussian blur, optical distortion, each with albumentations' own
+    """AUG of the reference experiments: flips, quarter turns, motion and Gaussian blur, optical distortion, with albumentations'
     defaults.
     """
     return [
@@ -73,20 +71,20 @@ def aug(height: int, width: int) -> list[Any]:
 
 @PRESETS.register()
 def resize256_aug(height: int, width: int) -> list[Any]:
-    """The diary's Resize(256, 256) and then AUG."""
+    """Resize(256, 256) and then AUG of the reference experiments."""
     return [*resize256(height, width), *aug(height, width)]
 
 
 @PRESETS.register()
 def aug_elastic(height: int, width: int) -> list[Any]:
-    """The diary's AUG and ElasticTransform."""
+    """AUG of the reference experiments and ElasticTransform."""
     return [*aug(height, width), ElasticTransform(**_OUTSIDE)]
 
 
 @PRESETS.register()
 def aug_affine_elastic(height: int, width: int) -> list[Any]:
-    """The diary's AUG with Transpose, ShiftScaleRotate and ElasticTransform."""
-    # As albumentations' ShiftScaleRotate has it, which warns that it is an Affine.
+    """AUG of the reference experiments with Transpose, ShiftScaleRotate and ElasticTransform."""
+    # An Affine with ShiftScaleRotate's defaults: albumentations' ShiftScaleRotate warns that it is one.
     shift_scale_rotate = A.Affine(
         scale=(0.9, 1.1), translate_percent=(-0.0625, 0.0625), rotate=(-45, 45), balanced_scale=False, p=0.5, **_OUTSIDE
     )
@@ -95,5 +93,5 @@ def aug_affine_elastic(height: int, width: int) -> list[Any]:
 
 @PRESETS.register()
 def aug_oneof(height: int, width: int) -> list[Any]:
-    """The diary's AUG and one of ElasticTransform, GridDropout (of the image; labels stay) and GridDistortion."""
+    """AUG of the reference experiments and one of ElasticTransform, GridDropout (of the image only) and GridDistortion."""
     return [*aug(height, width), A.OneOf([ElasticTransform(**_OUTSIDE), A.GridDropout(), A.GridDistortion(**_OUTSIDE)])]

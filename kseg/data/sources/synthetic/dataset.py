@@ -1,7 +1,4 @@
-"""The synthetic data set: drawn litter, no download, for tests, demonstrations and a first run. Not a benchmark.
-
-It is written to a cache folder once, as a COCO data set, and read like any other.
-"""
+"""Writes the synthetic data set to a cache folder once, as a COCO data set, and opens it like any other."""
 
 import json
 import os
@@ -22,14 +19,14 @@ from kseg.utils.files import cache_folder
 from kseg.utils.progress import progress_bar
 
 VERSION = 1
-"""Part of the folder's name: raise it with every change of what is drawn."""
+"""Part of the folder's name. Raise it with every change of the drawn files."""
 
-_PROGRESS_AFTER = 2.0  # Seconds.
-_OBJECTS = (4, 9)  # Fewest and most in an image.
+_PROGRESS_AFTER = 2.0  # seconds
+_OBJECTS = (4, 9)  # fewest and most in an image
 
 
 def load_synthetic(split: str, cache_dir: str | os.PathLike[str] | None = None) -> CocoDataset:
-    """The synthetic data set's "train" or "val", drawn first if it is not in the cache: 12 classes, class 0 is "background".
+    """Opens "train" or "val" of the synthetic data set, and draws it first if needed. It has 12 classes; 0 is "background".
 
     Raises:
         KsegError: for another split, or if the cache cannot be written.
@@ -42,16 +39,16 @@ def load_synthetic(split: str, cache_dir: str | os.PathLike[str] | None = None) 
 def synthetic_coco(
     cache_dir: str | os.PathLike[str] | None = None, *, train: int = 240, val: int = 60, size: int = 256, seed: int = 0
 ) -> Path:
-    """The folder of the synthetic data set, which is drawn if the cache does not have it.
+    """Draws the synthetic data set unless the cache has it, and returns its folder.
 
-    The files' bytes depend on the arguments alone. The folder appears complete or not at all, also where several processes draw
-    it at once.
+    The files' bytes depend on the arguments alone. The folder appears complete or not at all, even if several processes draw it
+    at once.
 
     Args:
-        cache_dir: where the folder is put; by default $KSEG_CACHE, else ~/.cache/kseg.
-        train, val: images of each split, at least 1.
+        cache_dir: parent of the folder; by default $KSEG_CACHE, else ~/.cache/kseg.
+        train, val: number of images in each split, at least 1.
         size: height and width in pixels, at least 64.
-        seed: other seeds draw other scenes.
+        seed: seed of the scenes.
 
     Returns:
         A folder with images/{train,val}/*.jpg and annotations/{train,val}.json.
@@ -60,7 +57,7 @@ def synthetic_coco(
         KsegError: if an argument is out of range or the folder cannot be written.
     """
     if min(train, val) < 1 or size < 64 or seed < 0:
-        raise KsegError(f"train={train}, val={val}, size={size}, seed={seed}: need train, val >= 1, size >= 64, seed >= 0.")
+        raise KsegError(f"train={train}, val={val}, size={size}, seed={seed}: pass train, val >= 1, size >= 64 and seed >= 0.")
     root = Path(cache_dir).expanduser() if cache_dir else cache_folder()
     folder = root / f"synthetic-v{VERSION}-{train}-{val}-{size}px-seed{seed}"
     if folder.is_dir():
@@ -73,7 +70,7 @@ def synthetic_coco(
             try:
                 drawn.rename(folder)
             except OSError:
-                if not folder.is_dir():  # Else another process was first, with the same bytes.
+                if not folder.is_dir():  # else another process was first, with the same bytes
                     raise
     except OSError as error:
         raise KsegError(
@@ -113,7 +110,7 @@ def _draw(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
 
 
 def _plan(generator: np.random.Generator, count: int) -> list[list[int]]:
-    """Which kinds each image gets: dealt from shuffled decks of all kinds, so that none is rare."""
+    """Returns the kinds of each image's objects, dealt from shuffled decks of all kinds, so that none is rare."""
     plan: list[list[int]] = []
     deck: list[int] = []
     for _ in range(count):
@@ -127,5 +124,5 @@ def _plan(generator: np.random.Generator, count: int) -> list[list[int]]:
 
 @register_dataset("synthetic")
 def open_synthetic(config: DataConfig, split: str) -> CocoDataset:
-    """Opens the synthetic data set, in config.data_dir or the cache."""
+    """Opens the synthetic data set, kept in config.data_dir or the cache."""
     return load_synthetic(split, config.data_dir)

@@ -1,6 +1,6 @@
-"""The eleven kinds of litter of the synthetic scenes: each has a shape, a range of colours and a texture of its own.
+"""Eleven kinds of litter for the synthetic scenes, each with its own shape, colours and texture.
 
-An object is given in a frame of its own, in which it fills about -1..1; u and v are a pixel's coordinates in that frame, v down.
+An object is drawn in its own coordinates u and v (downwards), where it fills about -1..1.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ import numpy as np
 
 Range = tuple[float, float]
 Texture = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
-"""(generator, u [h, w], v [h, w]) -> colours 0..255, float [h, w, 3]; may go beyond."""
+"""(generator, u [h, w], v [h, w]) -> colours, float [h, w, 3], about 0..255."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one class looks: its outline's rings (holes after the first, even-odd), its texture, its size and how opaque it is."""
+    """The appearance of one class: rings of its outline (even-odd, holes after the first), texture, size and opacity."""
 
     name: str
     rings: Callable[[np.random.Generator], list[np.ndarray]]
@@ -26,20 +26,20 @@ class Kind:
 
 
 def noise(generator: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
-    """Smooth noise 0..1, of `shape` [h, w], with `cells` bumps across."""
+    """Returns smooth noise 0..1 of `shape` [h, w], with `cells` bumps across."""
     coarse = generator.random((cells, cells), dtype=np.float32)
     return np.clip(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
 def _colour(generator: np.random.Generator, hue: Range, saturation: Range, value: Range) -> np.ndarray:
-    """A random RGB colour 0..255; hue in degrees, may pass 360, saturation and value 0..1."""
+    """Returns a random RGB colour 0..255. hue: in degrees, may exceed 360. saturation, value: 0..1."""
     h, s, v = generator.uniform(*hue) % 360, generator.uniform(*saturation), generator.uniform(*value)
     k = (np.array([5.0, 3.0, 1.0]) + h / 60) % 6
     return 255 * (v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1))
 
 
 def _patches(generator: np.random.Generator, u: np.ndarray, v: np.ndarray, count: int) -> np.ndarray:
-    """Index of the nearest of `count` random points, int [h, w]."""
+    """Returns the index of the nearest of `count` random points, int [h, w]."""
     points = generator.uniform(-1.1, 1.1, (count, 2))
     return np.argmin([(u - x) ** 2 + (v - y) ** 2 for x, y in points], axis=0)
 
@@ -56,7 +56,7 @@ def _ellipse(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray
 
 
 def _mirrored(half: list[tuple[float, float]]) -> np.ndarray:
-    """The closed outline whose right half, from top to bottom, is given."""
+    """Returns a symmetric closed outline. half: its right half, from top to bottom."""
     right = np.array(half)
     return np.concatenate([right, right[::-1] * [-1, 1]])
 
@@ -104,7 +104,7 @@ def _pack(generator: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.nd
     white, print_ = _colour(generator, (0, 360), (0, 0.06), (0.85, 1)), _colour(generator, (190, 260), (0.65, 0.95), (0.5, 0.9))
     printed = (v > 0.2 + 0.12 * np.sin(5 * u + generator.uniform(0, 6))) | ((v > -0.42) & (v < -0.25)) | (v < -0.86)
     colours = np.where(printed[..., None], print_, white)
-    return colours * np.where(u > 0.18, 0.72, 1.0)[..., None]  # Two sides of a box.
+    return colours * np.where(u > 0.18, 0.72, 1.0)[..., None]  # two sides of a box
 
 
 def _metal_rings(generator: np.random.Generator) -> list[np.ndarray]:
@@ -210,4 +210,4 @@ KINDS = (
     Kind("Battery", _battery_rings, _battery, scale=1.2),
     Kind("Clothing", _clothing_rings, _clothing, scale=1.1),
 )
-"""Category id - 1 is the index. Names: the diary's trash data set without its background."""
+"""The index is the category id - 1. Names: those of the trash data set of the reference experiments, without background."""

@@ -1,4 +1,4 @@
-"""Drawn scenes of the synthetic data set: litter on textured ground, with its COCO annotations."""
+"""Draws the scenes of the synthetic data set: litter on textured ground, with COCO annotations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ _SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """image: uint8 [S, S, 3]. kinds: int [S, S], what was drawn, 0 ground, 1 + index into KINDS. annotations: without ids."""
+    """image: uint8 [S, S, 3]. kinds: int [S, S], 0 for ground, else 1 + index into KINDS. annotations: without ids."""
 
     image: np.ndarray
     kinds: np.ndarray
@@ -22,7 +22,7 @@ class Scene:
 
 
 def draw_scene(generator: np.random.Generator, size: int, kinds: list[int]) -> Scene:
-    """Draws one object for each index into KINDS, those of larger area first, as CocoDataset paints them."""
+    """Draws one object for each index into KINDS, larger areas first, as CocoDataset paints them."""
     centres: list[np.ndarray] = []
     placed = [_place(generator, size, kind, centres) for kind in kinds]
     objects = [shape for shape in placed if shape is not None]
@@ -36,7 +36,7 @@ def draw_scene(generator: np.random.Generator, size: int, kinds: list[int]) -> S
 
 @dataclass(frozen=True)
 class _Object:
-    """u, v, alpha (share of the pixel that is covered): [h, w] in `window`, a part of the image with room for a shadow."""
+    """u, v, alpha (coverage of the pixel): [h, w] in `window`, a part of the image with room for a shadow."""
 
     kind: int
     window: tuple[slice, slice]
@@ -47,7 +47,10 @@ class _Object:
 
 
 def _place(generator: np.random.Generator, size: int, kind: int, centres: list[np.ndarray]) -> _Object | None:
-    """An object's shape, position (away from `centres`, to which it is added), size and rotation; None if it hardly shows."""
+    """Draws the shape, position, size and rotation of an object; returns None if hardly any of it is in the image.
+
+    centres: of the objects so far, to keep away from. The new one is added.
+    """
     look = KINDS[kind]
     radius = size * look.scale * generator.uniform(0.12, 0.21)
     candidates = generator.uniform(0.08 * size, 0.92 * size, (6, 2))
@@ -71,7 +74,7 @@ def _place(generator: np.random.Generator, size: int, kind: int, centres: list[n
     window = slice(low[1], high[1]), slice(low[0], high[0])
     alpha = _coverage([ring - low for ring in rings], high[1] - low[1], high[0] - low[0])
     segmentation: Any = [ring.ravel().tolist() for ring in rings]
-    if has_holes:  # Which polygons cannot say.
+    if has_holes:  # COCO's polygons cannot have holes
         mask = np.zeros((size, size), bool)
         mask[window] = alpha > 0.5
         segmentation = _rle(mask, compressed=len(centres) % 2 == 0)
@@ -104,9 +107,9 @@ def _inside(ring: np.ndarray, size: int) -> np.ndarray:
 
 
 def _coverage(rings: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Share of each pixel that the rings enclose (even-odd), float32 [height, width]."""
+    """Returns the share of each pixel inside the rings (even-odd), float32 [height, width]."""
     canvas = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), np.uint8)
-    shift = 4  # Fractional bits of OpenCV's coordinates, which are of pixel centres.
+    shift = 4  # fractional bits of OpenCV's coordinates, which refer to pixel centres
     points = [np.round((ring * _SUPERSAMPLING - 0.5) * 2**shift).astype(np.int32) for ring in rings]
     cv2.fillPoly(canvas, points, 255, shift=shift)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -124,7 +127,7 @@ def _rle(mask: np.ndarray, compressed: bool) -> dict[str, Any]:
 
 
 def _draw(generator: np.random.Generator, image: np.ndarray, shape: _Object, size: int) -> None:
-    """Lays the object and its soft shadow over `image`, its window, float32 [h, w, 3], in place."""
+    """Draws the object and its soft shadow into `image`, its window, float32 [h, w, 3], in place."""
     look = KINDS[shape.kind]
     shift = np.array([[1, 0, generator.uniform(-3, 3) * size / 256], [0, 1, generator.uniform(1, 5) * size / 256]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(shape.alpha, shift, shape.alpha.shape[::-1]), (0, 0), size / 90)
@@ -132,13 +135,13 @@ def _draw(generator: np.random.Generator, image: np.ndarray, shape: _Object, siz
     colours = look.texture(generator, shape.u, shape.v)
     slope = generator.uniform(-0.15, 0.15, 2)
     colours *= (generator.uniform(0.85, 1.1) + slope[0] * shape.u + slope[1] * shape.v)[..., None]
-    colours *= 0.82 + 0.18 * np.clip(cv2.GaussianBlur(shape.alpha, (0, 0), size / 100) * 2 - 1, 0, 1)[..., None]  # Darker rims.
+    colours *= 0.82 + 0.18 * np.clip(cv2.GaussianBlur(shape.alpha, (0, 0), size / 100) * 2 - 1, 0, 1)[..., None]  # darker rims
     alpha = (shape.alpha * generator.uniform(*look.opacity))[..., None]
     image += alpha * (np.clip(colours, 0, 255) - image)
 
 
 def _photograph(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Light from one side, a white balance, blur and noise; uint8 [S, S, 3]."""
+    """Adds light from one side, a white balance, blur and noise; returns uint8 [S, S, 3]."""
     size = len(image)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     angle, strength = generator.uniform(0, 2 * np.pi), generator.uniform(0, 0.3)
@@ -151,7 +154,7 @@ def _photograph(generator: np.random.Generator, image: np.ndarray) -> np.ndarray
 
 
 def _ground(generator: np.random.Generator, size: int) -> np.ndarray:
-    """Concrete, earth, grass or boards: a dull colour, a gradient, noise of several scales, often joints; float32 [S, S, 3]."""
+    """Draws concrete, earth, grass or boards: a dull colour, a gradient, noise, often joints; float32 [S, S, 3]."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     base = np.array([(118, 116, 112), (112, 92, 70), (86, 100, 62), (138, 112, 82), (70, 74, 82)])[generator.integers(5)]
     base = base * generator.uniform(0.8, 1.2) + generator.normal(0, 6, 3)

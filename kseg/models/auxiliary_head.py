@@ -11,7 +11,7 @@ class DeeplySupervised(TrainingModel):
     """A model of {"logits": ..., "auxiliary": ...} that trains on the losses of both heads and is evaluated on its logits.
 
     fit minimises loss(label, logits) + auxiliary_weight * loss(label, auxiliary), with the loss given to compile, and logs this
-    sum as "loss". Metrics and val_loss are of the logits, under the names they have in a model with one head. Made by deeply_supervised.
+    sum as "loss". Metrics and val_loss are of the logits, under the names of a model with one head. Made by deeply_supervised.
     """
 
     SETTINGS = {"auxiliary_weight": "auxiliary_weight"}

@@ -152,7 +152,7 @@ def test_a_pool_in_bfloat16_has_its_gradient(rng):
 def test_blocks_of_groups_equal_the_library(rng, groups, channels, results, together):
     x = rng.normal(size=(2, 6, 5, groups * channels)).astype("float32")
     k = rng.normal(size=(3, 3, channels, groups * results)).astype("float32")
-    assert convolutions._groups_in_a_block(groups, channels) == together
+    assert convolutions._groups_per_block(groups, channels) == together
 
     def ours(x, k):
         return convolutions.grouped_conv2d(x, k, groups=groups, padding="same")

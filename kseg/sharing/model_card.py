@@ -132,9 +132,7 @@ def _read_evaluation(run: RunDir, info: ModelInfo) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError, OverflowError):
         fits = False
     if not fits:
-        raise KsegError(
-            f"{run.evaluation}: is missing or does not match the model; evaluate the run with kseg.train --resume"
-        )
+        raise KsegError(f"{run.evaluation}: is missing or does not match the model; evaluate the run with kseg.train --resume")
     return evaluation
 
 

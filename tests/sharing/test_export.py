@@ -16,8 +16,11 @@ from kseg import export
 from kseg.config import TrainConfig
 from kseg.data.palette import palette
 from kseg.models.build import build_model
-from kseg.models.saving import save_model
+from kseg.models.model_folder import normalization_of
+from kseg.models.model_info import ModelInfo
+from kseg.models.saving import load_model, save_model
 from kseg.runtime.run_dir import RunDir
+from kseg.sharing.hub import save_folder
 from kseg.utils.errors import KsegError
 
 SIZE = (32, 64)
@@ -78,21 +81,37 @@ def load(format, images, folder, result="logits"):
     return np.load(folder / "result.npy")
 
 
-@pytest.mark.parametrize("format", ["stablehlo", "saved_model", "onnx"])
-def test_logits_are_the_runs_own(format, run_of, images, tmp_path, capsys):
+def source_of(run, kind, folder):
+    """A run's model as each kind of --model: (its name, flags that it needs)."""
+    file = RunDir(run).model
+    if kind == "file":
+        return file, [f"--image_size={SIZE[0]}x{SIZE[1]}"]
+    if kind == "folder":
+        model = load_model(file)
+        info = ModelInfo("deeplabv3plus", tuple(NAMES), SIZE, backbone="resnet18", normalization=normalization_of(model))
+        save_folder(model, folder / "shared", info=info)
+        return folder / "shared", []
+    return run, []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "kind"), [("stablehlo", "run"), ("saved_model", "folder"), ("onnx", "file")])
+def test_logits_are_the_models_own(format, kind, run_of, images, tmp_path_factory, tmp_path, capsys):
     run, expected = run_of("deeplabv3plus", "resnet18")
     assert expected.std((0, 1, 2)).max() > 0.1
-    about = write(run, format, tmp_path / "exported")
+    source, more = source_of(run, kind, tmp_path_factory.mktemp("sources"))
+    about = write(source, format, tmp_path / "exported", *more)
     assert f"wrote   {tmp_path}/exported/{about['file']}, " in capsys.readouterr().out
     found = load(format, images, tmp_path)
     assert found.dtype == "float32"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert about["input"]["shape"] == ["batch", 32, 64, 3]
     assert about["output"] == {"name": "logits", "shape": ["batch", 32, 64, 12], "dtype": "float32"}
-    assert (about["class_names"], about["palette"]) == (NAMES, palette(12).tolist())
+    assert (about["class_names"], about["palette"]) == (None if kind == "file" else NAMES, palette(12).tolist())
     assert {path.name for path in tmp_path.iterdir()} == {"exported", "images.npy", "result.npy"}
 
 
+@pytest.mark.slow
 def test_labels_of_a_grouped_convolution_by_onnx(run_of, images, tmp_path):
     run, expected = run_of("test_tiny", "test_tiny")
     about = write(run, "onnx", tmp_path / "exported", "--argmax")
@@ -129,6 +148,7 @@ def test_stablehlo_for_two_platforms_labels_and_bfloat16(run_of, images, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name != "exported"]
 
 
+@pytest.mark.slow
 def test_dense_layers_as_int8(run_of, images, tmp_path, capsys):
     """As a transformer has them. A model of convolutions is refused."""
     import jax
@@ -160,6 +180,9 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     save_model(build_model("test_conv", num_classes=3, input_shape=(*SIZE, 3)), run.model)
     with pytest.raises(KsegError, match=r"--image_size=64x64: .*model.keras takes images of 32x64 only"):
         write(run.path, "onnx", tmp_path / "exported", "--image_size=64")
+    save_model(build_model("test_conv", num_classes=3), run.model)
+    with pytest.raises(KsegError, match=r"--image_size is missing: .*model.keras"):
+        write(run.model, "onnx", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
 

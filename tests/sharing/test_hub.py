@@ -13,9 +13,10 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from tiny_model import random_model
 
-from kseg import hub
+from kseg import export, hub
 from kseg.config import DataConfig, TrainConfig
 from kseg.config.share import HubConfig
+from kseg.inference.source import find_source
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation
 from kseg.models.build import precision
@@ -23,6 +24,7 @@ from kseg.models.model_info import ModelInfo
 from kseg.models.saving import save_model
 from kseg.reports.figures import iou_chart
 from kseg.runtime.run_dir import RunDir
+from kseg.sharing.export.folder import model_name
 from kseg.sharing.model_card import markdown, training_command
 from kseg.utils.errors import KsegError
 
@@ -243,6 +245,10 @@ def test_there_and_back(server, run, folder, images, tmp_path, capsys):
         shared = hub.load_folder(name, revision)
         np.testing.assert_array_equal(shared.model.predict_on_batch(images), run[1])
     assert server.downloads == 2
+    assert model_name(find_source("hf://owner/name")) == f"hf://owner/name@{COMMIT}"  # for another process
+    export.main(["kseg.export", "--model=hf://owner/name", "--format=stablehlo", "--platforms=cpu", f"--output={tmp_path / 'e'}"])
+    assert "read    hf://owner/name\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "e/kseg.json").read_text())["class_names"] == list(NAMES)
     with pytest.raises(KsegError, match="--model=hf://owner/name: is on the Hub"):
         hub.main(["kseg.hub", "--model=hf://owner/name", "--push=owner/other"])
     server.status = (503, "")

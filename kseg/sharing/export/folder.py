@@ -49,7 +49,7 @@ def export(config: ExportConfig) -> str:
 
                 write_stablehlo(model, spec, config.platforms, folder / FILES["stablehlo"])
             else:
-                run_with_tensorflow({"model": _pinned(source), "format": config.format, "folder": str(folder), **asdict(spec)})
+                run_with_tensorflow({"model": model_name(source), "format": config.format, "folder": str(folder), **asdict(spec)})
             about = describe(model, spec, config, source.class_names)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -61,7 +61,7 @@ def export(config: ExportConfig) -> str:
     return f"read    {source.shown}\n{dense}wrote   {file}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
 
 
-def _pinned(source: Source) -> str:
+def model_name(source: Source) -> str:
     """Returns a name by which another process finds the same model, although a repository may change meanwhile."""
     if source.folder is not None and source.folder.repository is not None:
         return f"hf://{source.folder.repository}@{source.folder.revision}"

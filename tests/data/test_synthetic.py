@@ -209,7 +209,7 @@ def test_load_synthetic(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"train": 0}, {"val": 0}, {"size": 63}, {"seed": -1}])
 def test_arguments_out_of_range(tmp_path, change):
-    with pytest.raises(KsegError, match=r"need train, val >= 1, size >= 64, seed >= 0\.$"):
+    with pytest.raises(KsegError, match="train, val >= 1, size >= 64"):
         synthetic_coco(tmp_path, **{**SMALL, **change})
 
 

@@ -123,7 +123,7 @@ def table(result: Result) -> str:
 
 
 def chart(result: Result) -> bytes:
-    from kseg.reports.figures import losses_chart
+    from benchmarks.charts import losses_chart
 
     return losses_chart({name: [step["loss"] for step in one["train"]] for name, one in result["backends"].items()}, 1)
 

@@ -1,4 +1,4 @@
-"""Charts of the benchmarks, in the style of kseg's reports."""
+"""Charts of the benchmarks and experiments, in the style of kseg's reports."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from kseg.reports.figures import _png
+from kseg.data.palette import palette
+from kseg.reports.figures import as_png
 
 _COLORS = {"kseg": "#0072b2", "eager": "#d55e00", "compile": "#7f8ea3"}
 
 
-@_png
+@as_png
 def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draws bars of kseg's time and memory over the baseline's; error bars are the lowest and highest round.
 
@@ -39,7 +40,7 @@ def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@_png
+@as_png
 def growth_chart(
     axes: Mapping[str, Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]], labels: Mapping[str, str]
 ) -> Figure:
@@ -75,3 +76,43 @@ def _plain(value: float, _: Any) -> str:
     """Labels ticks at 1, 2, 3, 5 and 7 times a power of ten, no others."""
     digit = round(value / 10 ** np.floor(np.log10(value)), 6)
     return f"{value:g}" if digit in (1, 2, 3, 5, 7) else ""
+
+
+@as_png
+def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
+    """Draws losses of runs on the same batches, averaged over `window` steps, and below their difference from the first run."""
+    figure = Figure(figsize=(7, 5.4))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    colors, styles = ("#0072b2", "#d55e00", "#7f8ea3"), ("-", "--", ":")
+    first = np.asarray(next(iter(losses.values())))
+    for number, (name, values) in enumerate(losses.items()):
+        steps = np.arange(window, window + len(values))
+        look = {"color": colors[number % 3], "linestyle": styles[number % 3], "linewidth": 1.8}
+        above.plot(steps, values, label=name, **look)
+        if number:
+            below.plot(steps, 100 * (np.asarray(values) / first - 1), **look)
+    above.set_title("Loss" if window == 1 else f"Loss, mean of {window} steps")
+    below.set_title(f"Difference from {next(iter(losses))}, per cent")
+    above.legend()
+    for ax in (above, below):
+        ax.grid(alpha=0.25)
+    below.set_xlabel("step")
+    return figure
+
+
+@as_png
+def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Draws the validation mIoU of several runs over the epochs. curves: {name: one value for each epoch}."""
+    figure = Figure(figsize=(8, 5))
+    ax = figure.subplots()
+    colors = palette(len(curves)) / 255
+    for number, (name, values) in enumerate(curves.items()):
+        epochs = np.arange(1, len(values) + 1)
+        ax.plot(epochs, values, "-o" if number % 2 else "--s", color=colors[number], markersize=3.5, label=name)
+    ax.set_title("Validation mIoU at input size")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel("epoch")
+    ax.grid(alpha=0.25)
+    figure.legend(loc="outside right upper")
+    return figure

@@ -220,7 +220,7 @@ def table(result: Result) -> str:
 
 
 def chart(result: Result) -> bytes:
-    from kseg.reports.figures import losses_chart
+    from benchmarks.charts import losses_chart
 
     window = result["settings"]["window"]
     return losses_chart({NAMES[name]: smooth(run["losses"], window).tolist() for name, run in result["runs"].items()}, window)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.charts import runs_chart
 from benchmarks.common import markdown
-from kseg.reports.figures import runs_chart
 from kseg.utils.files import atomic_path, write_text
 
 COLUMNS = (

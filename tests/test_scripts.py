@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from benchmarks.charts import losses_chart, runs_chart
 from kseg import evaluate
 from kseg.metrics.scores import scores
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.saving import load_model
-from kseg.reports.figures import losses_chart, runs_chart
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 

@@ -24,7 +24,7 @@ _STYLE = {
 _TRAIN, _VAL, _BEST = "#7f8ea3", "#0072b2", "#d55e00"
 
 
-def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+def as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
     """Decorates a function that draws a figure: it returns the figure as PNG, independent of the user's matplotlibrc."""
 
     @functools.wraps(draw)
@@ -38,7 +38,7 @@ def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
     return drawn
 
 
-@_png
+@as_png
 def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     """Draws loss, mean IoU and learning rate over the epochs, one above the other.
 
@@ -69,7 +69,7 @@ def curves_chart(metrics: Sequence[Mapping[str, float]], best_epoch: int) -> Fig
     return figure
 
 
-@_png
+@as_png
 def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
     """Draws the IoU of each class as a bar, best first and absent ones last, with its labelled pixels and their share."""
     share = scores.pixels / max(scores.pixels.sum(), 1)
@@ -93,7 +93,7 @@ def iou_chart(class_names: Sequence[str], scores: Scores) -> Figure:
     return figure
 
 
-@_png
+@as_png
 def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
     """Draws the confusion matrix (counts [C, C]) with each row divided by its sum; rows without labelled pixels are grey."""
     count = len(class_names)
@@ -127,7 +127,7 @@ def confusion_chart(class_names: Sequence[str], matrix: np.ndarray) -> Figure:
     return figure
 
 
-@_png
+@as_png
 def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggestion: float | None) -> Figure:
     """Draws the losses of a learning-rate range test, raw and smoothed, over the rates (arrays [N], log scale)."""
     figure = Figure(figsize=(7, 4))
@@ -146,7 +146,7 @@ def rate_chart(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, sugges
     return figure
 
 
-@_png
+@as_png
 def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) -> Figure:
     """Draws each class's share of the labelled pixels (0..1, [C]) as bars, one for each split, on a log scale."""
     figure = Figure(figsize=(7, 1.2 + (0.14 + 0.16 * len(shares)) * len(class_names)))
@@ -169,7 +169,7 @@ def share_chart(class_names: Sequence[str], shares: Mapping[str, np.ndarray]) ->
     return figure
 
 
-@_png
+@as_png
 def size_chart(sizes: Mapping[str, Mapping[tuple[int, int], int]]) -> Figure:
     """Draws histograms of image widths and heights. sizes: {split: {(height, width): number of images}}."""
     figure = Figure(figsize=(7, 2.6))
@@ -226,29 +226,7 @@ def _name_ticks(axis, names, **options):
     axis.set_tick_params(length=0)
 
 
-@_png
-def losses_chart(losses: Mapping[str, Sequence[float]], window: int) -> Figure:
-    """Draws losses of runs on the same batches, averaged over `window` steps, and below their difference from the first run."""
-    figure = Figure(figsize=(7, 5.4))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    colors, styles = (_VAL, _BEST, _TRAIN), ("-", "--", ":")
-    first = np.asarray(next(iter(losses.values())))
-    for number, (name, values) in enumerate(losses.items()):
-        steps = np.arange(window, window + len(values))
-        look = {"color": colors[number % 3], "linestyle": styles[number % 3], "linewidth": 1.8}
-        above.plot(steps, values, label=name, **look)
-        if number:
-            below.plot(steps, 100 * (np.asarray(values) / first - 1), **look)
-    above.set_title("Loss" if window == 1 else f"Loss, mean of {window} steps")
-    below.set_title(f"Difference from {next(iter(losses))}, per cent")
-    above.legend()
-    for ax in (above, below):
-        ax.grid(alpha=0.25)
-    below.set_xlabel("step")
-    return figure
-
-
-@_png
+@as_png
 def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epochs: Mapping[str, int]) -> Figure:
     """Draws the validation mIoU and loss of several runs over the epochs. runs: {name: metrics as for curves_chart}."""
     figure = Figure(figsize=(7, 6 + 0.24 * len(runs)))
@@ -273,22 +251,4 @@ def compared_chart(runs: Mapping[str, Sequence[Mapping[str, float]]], best_epoch
     legend = figure.legend(*above.get_legend_handles_labels(), loc="outside lower left")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return figure
-
-
-@_png
-def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Draws the validation mIoU of several runs over the epochs. curves: {name: one value for each epoch}."""
-    figure = Figure(figsize=(8, 5))
-    ax = figure.subplots()
-    colors = palette(len(curves)) / 255
-    for number, (name, values) in enumerate(curves.items()):
-        epochs = np.arange(1, len(values) + 1)
-        ax.plot(epochs, values, "-o" if number % 2 else "--s", color=colors[number], markersize=3.5, label=name)
-    ax.set_title("Validation mIoU at input size")
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlabel("epoch")
-    ax.grid(alpha=0.25)
-    figure.legend(loc="outside right upper")
     return figure

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_classes", type=int, default=12)
     parser.add_argument("--peak_tflops", type=float, help="of the device in this precision, for its utilisation; known for some")
     parser.add_argument("--start_together", action="store_true", help="let all workers compile at the same time")
+    parser.add_argument("--label", default="", help="added to the result's name, beside results of other networks or flags")
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps: int) -> None:
@@ -65,7 +66,7 @@ def measure_speed(kind: str, arguments: argparse.Namespace, save: Save) -> Resul
 
         def save_row(measured, row=row):
             row["workers"] = measured
-            result["variant"] = variant(measured)
+            result["variant"] = "-".join(filter(None, (variant(measured), arguments.label)))
             save(result)
 
         measure(
@@ -130,12 +131,12 @@ def overview(results: Sequence[Result]) -> str:
     columns += [f"{what}, kseg / {name}" for what in ("time", "memory") for name in short.values()]
     rows = []
     for result in results:
-        for row in result["rows"]:
+        for row in result["rows"] if not result["settings"]["xla_flags"] else ():
             workers = {name: worker for name, worker in row["workers"].items() if worker["rounds"]}
             times = [f"{1e3 * seconds(workers[name]):.4g}" if name in workers else "" for name in ("kseg", *BASELINES)]
             ratios = [f"{median(time_ratios(workers, name)):.2f}" if name in workers else "" for name in BASELINES]
             shares = [memory_ratio(workers, name) if name in workers else None for name in BASELINES]
-            device = result["variant"].upper() or "CPU"
+            device = "GPU" if result["variant"].startswith("gpu") else "CPU"
             memories = ["" if share is None else f"{share:.2f}" for share in shares]
             rows.append([device, title(row["work"]["network"]), *times, *ratios, *memories])
     return markdown(columns, rows)

@@ -191,11 +191,11 @@ def test_other_platforms_keep_the_library_form(rng):
 
     x, k = rng.normal(size=(1, 8, 8, 4)).astype("float32"), rng.normal(size=(3, 3, 4, 1)).astype("float32")
 
-    def convolutions(platform, dilation):
+    def count(platform, dilation):
         conv = jax.jit(lambda x, k: convolutions.depthwise_conv2d(x, k, padding="same", dilation_rate=(dilation, dilation)))
         return jax.export.export(conv, platforms=[platform])(x, k).mlir_module().count("stablehlo.convolution")
 
-    assert (convolutions("cuda", 1), convolutions("cuda", 2), convolutions("tpu", 2)) == (1, 0, 1)
+    assert (count("cuda", 1), count("cuda", 2), count("tpu", 2)) == (1, 0, 1)
 
 
 @jax_only

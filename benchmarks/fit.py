@@ -51,7 +51,7 @@ def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
     import keras
 
     from kseg.runtime.tensorflow_import import hide_accelerators_from_tensorflow
-    from kseg.training.callbacks import Progress, TrainState
+    from kseg.training.progress import Progress, TrainState
 
     hide_accelerators_from_tensorflow()
     import tensorflow as tf

@@ -172,7 +172,7 @@ def _utilisation(result: Result) -> str:
         ]
         parts.append(f"{title(row['work']['network'])}: {', '.join(shares)}")
     counted = "three forward passes' FLOPs" if passes == 3 else "the forward pass's FLOPs"
-    return f"Utilisation of {peak:g} TFLOP/s, counting {counted} (`kseg.training.summary.count_flops`). {'; '.join(parts)}."
+    return f"Utilisation of {peak:g} TFLOP/s, counting {counted} (`kseg.training.flops.count_flops`). {'; '.join(parts)}."
 
 
 def ratio_rows(result: Result) -> dict[str, dict[str, Any]]:

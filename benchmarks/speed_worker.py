@@ -68,7 +68,7 @@ def _warm_up(name: str, work: Work) -> float:
         import kseg.models
         import kseg.models.functional
         import kseg.runtime.memory
-        import kseg.training.summary  # noqa: F401
+        import kseg.training.flops  # noqa: F401
 
         jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8))).block_until_ready()  # starts the device and the compiler
     else:  # torch and timm import more when a step runs

@@ -77,7 +77,7 @@ def kseg_step(work: Work) -> Step:
 
     import kseg
     from kseg.runtime.memory import jitted_step
-    from kseg.training.summary import count_flops
+    from kseg.training.flops import count_flops
 
     keras.config.set_dtype_policy("mixed_bfloat16" if work.precision == "bfloat16" else "float32")
     images, labels = work.batch()

@@ -31,7 +31,7 @@ def measure(run_dir: str) -> dict[str, Any]:
     """Returns the scores of a run's model, evaluated again, and figures of its metrics.csv and timing.csv."""
     from kseg.data.loading.worker_pool import worker_pool
     from kseg.inference.load import open_trained
-    from kseg.training.summary import count_flops
+    from kseg.training.flops import count_flops
 
     with worker_pool(None) as pool:
         trained = open_trained(TrainedConfig(model=run_dir), pool)

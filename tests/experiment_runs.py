@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "models"))
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
 from kseg.data.loading.pipeline import train_batches
-from kseg.training.setup import compiled_model, open_data
+from kseg.training.run_data import open_data
+from kseg.training.setup import compiled_model
 
 TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=none", "--workers=0")
 

@@ -1,1 +1,1 @@
-"""The runtime: run directories, processes, devices, memory and signals."""
+"""Run directories, processes, devices, memory and signals."""

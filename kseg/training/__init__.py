@@ -1,1 +1,1 @@
-"""Training: from a configuration to a run directory."""
+"""Training: from a config to a run directory. loop.py is the place to start."""

@@ -1,36 +1,46 @@
-"""Checkpoints: all that a run is at one step, in one .keras file.
+"""Checkpoints: the file format, and the callback that saves them.
 
-Keras's own file holds the model, its weights and the optimizer's state. What Keras leaves out, and an exact resume needs, is
-added to the same zip file: the random seeds of layers such as dropout and the metrics of the epoch under way (arrays,
-safetensors), and the position in the data, metrics.csv and the callbacks' state (JSON). So a checkpoint appears whole or not at
-all, opens anywhere as a model, and zip's checksums tell a damaged one.
+A checkpoint is a .keras file with additions. Keras stores the model, its weights and the optimizer's state. For an exact resume
+kseg adds two files to the same zip archive: JSON with the step, metrics.csv and the state of callbacks; and safetensors with
+the random seeds of layers such as dropout and the metrics of the current epoch. So a checkpoint is written whole or not at all,
+opens anywhere as a model, and the checksums of zip reveal damage.
 """
 
+import contextlib
 import json
+import os
+import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import safetensors.numpy
 
+from kseg.runtime import hosts
 from kseg.runtime.distribution import local_only
-from kseg.utils.errors import KsegError
+from kseg.runtime.run_dir import RunDir
+from kseg.runtime.signals import Interrupted, StopRequest
+from kseg.training.progress import TrainState
+from kseg.utils.errors import KsegError, suggest
 from kseg.utils.files import atomic_path
 
 _STATE, _ARRAYS = "kseg_state.json", "kseg_state.safetensors"
 _MAX_STATE = 1 << 26
-"""Bytes of either member that are read: metrics.csv of a million epochs and confusion matrices of 1000 classes fit."""
+"""The most bytes that are read of either addition: enough for a million epochs, and for confusion matrices of 1000 classes."""
+AGREE_STEPS = 10
+"""After so many steps the processes of a run ask each other whether to stop."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands.
+    """The state of a run besides its arrays.
 
-    epoch: whole epochs done; step: steps of the next one done. metrics_csv: the file's text. callbacks: what each callback's
-    get_state returned, by its class's name.
+    epoch: completed epochs. step: completed steps of the next epoch. metrics_csv: the text of metrics.csv. callbacks: the
+    result of each callback's get_state, by STATE_KEY or class name.
     """
 
     epoch: int
@@ -39,8 +49,134 @@ class RunState:
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the run before its first step, after every epoch, every `every` steps, and when a signal stops it.
+
+    It keeps the last `keep` checkpoints and the best epoch's. When a signal has come, it saves and raises Interrupted. In a run
+    of several processes each has this callback: process 0 writes, and all stop at the same step.
+
+    Args:
+        callbacks: the run's other callbacks. What their get_state returns (JSON values) is saved; a resumed run passes it to
+            their set_state.
+        monitor: the column of the logs that decides which epoch is best.
+        mode: "max" or "min".
+        every: steps between checkpoints within an epoch; 0: none.
+        resumed: the checkpoint to continue from, and its state.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        train_state: TrainState,
+        request: StopRequest,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        monitor: str = "val_mean_iou",
+        mode: str = "max",
+        every: int = 0,
+        keep: int = 2,
+        resumed: tuple[Path, RunState] | None = None,
+    ):
+        super().__init__()
+        self.run, self.train_state, self.request = run, train_state, request
+        self.monitor, self.sign, self.every, self.keep, self.resumed = monitor, 1 if mode == "max" else -1, every, keep, resumed
+        self.best_value: float | None = None
+        self.best_epoch = 0
+        self._stateful: dict[str, Any] = {
+            getattr(callback, "STATE_KEY", type(callback).__name__): callback
+            for callback in [*callbacks, self]
+            if hasattr(callback, "get_state")
+        }
+        if resumed is not None and "Checkpoint" in resumed[1].callbacks:
+            self.set_state(
+                resumed[1].callbacks["Checkpoint"]
+            )  # best_epoch is known even if the run is finished and fit not called
+
+    def get_state(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+
+    def on_train_begin(self, logs=None):
+        if self.resumed is None:
+            self._save()
+            return
+        path, state = self.resumed
+        for name, callback in self._stateful.items():
+            if name in state.callbacks:
+                callback.set_state(state.callbacks[name])
+        if self.best_epoch == state.epoch > 0 and state.step == 0:
+            self._keep_best(path)  # the run may have been killed just before it did this
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.resumed is not None:
+            path, state = self.resumed
+            if state.step:
+                restore_metrics(path, self.model)
+            self.resumed = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.train_state.step
+        if step == self.train_state.steps:  # the epoch is saved after its validation
+            return
+        if self._signalled(step):
+            self._save()
+            raise Interrupted
+        if self.every and step % self.every == 0 and np.isfinite(float((logs or {}).get("loss", 0.0))):
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor not in (logs := logs or {}):
+            raise KsegError(f"--monitor={self.monitor}: is no column of metrics.csv{suggest(self.monitor, logs)}")
+        value = float(logs[self.monitor])
+        improved = self.best_value is None or self.sign * value > self.sign * self.best_value
+        if improved and np.isfinite(value):
+            self.best_value, self.best_epoch = value, epoch + 1
+        path = self._save()
+        if self.best_epoch == epoch + 1:
+            self._keep_best(path)
+        if self._signalled() and epoch + 1 < self.params["epochs"]:
+            raise Interrupted
+
+    def _signalled(self, step: int = 0) -> bool:
+        """Returns True if any process received a signal. Asking waits for the devices, so it is done every AGREE_STEPS steps."""
+        if hosts.process_count() > 1 and step % AGREE_STEPS:
+            return False
+        signals = hosts.gather(np.int32(self.request.signal or 0))
+        if signals.any():
+            self.request.signal = int(signals.max())  # all processes exit with the same code
+        return bool(signals.any())
+
+    def _save(self) -> Path:
+        state, run = self.train_state, self.run
+        path = run.checkpoint(state.epoch * state.steps + state.step)
+        if not hosts.is_main_process():
+            return path
+        states = {name: callback.get_state() for name, callback in self._stateful.items()}
+        metrics = run.metrics.read_bytes().decode() if run.metrics.exists() else ""
+        try:
+            save_checkpoint(path, self.model, RunState(state.epoch, state.step, metrics, states))
+        except OSError as error:
+            kept = run.checkpoints()
+            known = f"the last good one is {kept[0]}; make room and pass --resume" if kept else "nothing was lost yet"
+            raise KsegError(f"{path}: cannot be written ({error.strerror or error}); {known}") from error
+        for old in run.checkpoints()[self.keep :]:
+            old.unlink()
+        return path
+
+    def _keep_best(self, path: Path) -> None:
+        if not hosts.is_main_process():
+            return
+        with atomic_path(self.run.best) as temporary:
+            try:
+                os.link(path, temporary)  # a checkpoint is never changed in place, so both names may share one file
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, temporary)
+
+
 def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
-    """Writes a compiled model and the run's state, whole or not at all. Raises OSError, for example if the disk is full."""
+    """Writes a compiled model and the run's state atomically. Raises OSError, for example if the disk is full."""
     arrays = {f"seed/{i}": variable for i, variable in enumerate(_seeds(model))}
     if state.step:
         arrays |= {f"metric/{i}": variable for i, variable in enumerate(model.metrics_variables)}
@@ -53,7 +189,7 @@ def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
 
 
 def read_state(path: Path) -> RunState:
-    """Reads a checkpoint's state, and all of the file's checksums. Raises KsegError if the file is damaged or no checkpoint."""
+    """Returns a checkpoint's state and verifies the file's checksums. Raises KsegError if it is damaged or no checkpoint."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
@@ -66,7 +202,7 @@ def read_state(path: Path) -> RunState:
 
 
 def restore_model(path: Path, model: keras.Model) -> None:
-    """Gives a model compiled as the checkpoint's was its weights, optimizer state and random seeds."""
+    """Loads weights, optimizer state and random seeds into a model that was built and compiled like the checkpoint's."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     try:
@@ -78,14 +214,15 @@ def restore_model(path: Path, model: keras.Model) -> None:
 
 
 def restore_metrics(path: Path, model: keras.Model) -> None:
-    """Gives a model's metrics the counts of the epoch that was under way, which the state's step must say. To be called within
-    fit, which makes the metrics and resets them at the start of an epoch.
+    """Loads the metrics of the current epoch from a checkpoint with step > 0.
+
+    Call it within fit, which creates the metrics and resets them at the start of an epoch.
     """
     _assign(model.metrics_variables, path, "metric")
 
 
 def newest_checkpoint(paths: Sequence[Path]) -> tuple[Path, RunState] | None:
-    """Returns the first of the paths that is not damaged, with its state; warns of each that is. None if there is none at all.
+    """Returns the first undamaged path and its state, and warns of damaged ones. None if there are no paths.
 
     paths: newest first. Raises KsegError if all are damaged.
     """
@@ -99,8 +236,19 @@ def newest_checkpoint(paths: Sequence[Path]) -> tuple[Path, RunState] | None:
     return None
 
 
+@contextlib.contextmanager
+def shared_checkpoint(run: RunDir) -> Iterator[tuple[Path, RunState] | None]:
+    """Yields the newest checkpoint of process 0's run directory and its state, in every process; None if there is none."""
+    newest = None
+    with hosts.raise_together():
+        if hosts.is_main_process():
+            newest = newest_checkpoint(run.checkpoints())
+    with hosts.shared_file(newest and newest[0]) as path:
+        yield newest if newest or path is None else (path, read_state(path))
+
+
 def _seeds(model: keras.Model) -> list[Any]:
-    """The state of the layers' random generators, which neither model.weights nor a .keras file hold."""
+    """Returns the state of the layers' random generators, which neither model.weights nor a .keras file hold."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 

@@ -1,7 +1,4 @@
-"""What notices that a run makes no sense: labels that teach nothing, a loss that is no number or does not move.
-
-What can be known before a run is an error or a warning then; the rest is said by callbacks while it trains, on stderr.
-"""
+"""Callbacks that notice a useless run: labels that teach nothing, a loss that is not finite or does not move."""
 
 import json
 from collections import deque
@@ -15,15 +12,13 @@ from keras import ops
 
 from kseg.runtime import hosts
 from kseg.runtime.hosts import warn
-from kseg.training.callbacks import TrainState
+from kseg.training.progress import TrainState
 from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
 
 
 class WarnOnUnlabelledBatches(keras.callbacks.Callback):
-    """Says after an epoch how many of its batches taught nothing, and takes the metric UnlabelledBatches out of the logs. Put it
-    before what writes them.
-    """
+    """Warns about batches without a labelled pixel after each epoch. It removes the metric UnlabelledBatches from the logs."""
 
     def __init__(self, steps: int):
         super().__init__()
@@ -40,21 +35,20 @@ class WarnOnUnlabelledBatches(keras.callbacks.Callback):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops a run whose loss is no finite number, before a checkpoint is written over a good one. Put it before Checkpoint.
+    """Ends the run with an error if the loss is not finite.
 
-    The losses of the last `every` steps are kept where they are, on the device, and read together, so that no step waits
-    for its own. A running mean that is not finite stays so until the epoch ends: none is missed.
+    The losses stay on the device and are read every `every` steps together, so that no step waits for its loss. The loss in
+    Keras's logs is a running mean: once it is not finite, it stays so until the epoch ends, and none is missed.
 
     Args:
-        position: tells the step.
-        file: where to write, as JSON, the step, its images and those of the step before.
-        names: (epoch, step), both from 0 -> the names of its images.
-        every: steps between two looks.
+        file: the JSON file to write: the step, its images, and the images of the step before.
+        names: a function of (epoch, step), both from 0, that returns the names of the step's images.
+        every: steps between two checks.
     """
 
-    def __init__(self, position: TrainState, file: Path, names: Callable[[int, int], list[str]], every: int = 10):
+    def __init__(self, state: TrainState, file: Path, names: Callable[[int, int], list[str]], every: int = 10):
         super().__init__()
-        self.position, self.file, self.names, self.every = position, file, names, every
+        self.state, self.file, self.names, self.every = state, file, names, every
         self._losses: deque[tuple[int, Any]] = deque()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -62,17 +56,17 @@ class StopOnNonFinite(keras.callbacks.Callback):
         self._losses.clear()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._losses.append((self.position.step - 1, (logs or {}).get("loss", 0.0)))
+        self._losses.append((self.state.step - 1, (logs or {}).get("loss", 0.0)))
         if len(self._losses) >= self.every:
-            self._look()
+            self._check()
 
     def on_test_begin(self, logs=None):
-        self._look()  # validating a broken model would only take time
+        self._check()  # validating a broken model would only waste time
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look()
+        self._check()
 
-    def _look(self):
+    def _check(self):
         if self._losses and not np.isfinite(_number(self._losses[-1][1])):
             self._stop(*next((step, loss) for step, value in self._losses if not np.isfinite(loss := _number(value))))
         self._losses.clear()
@@ -95,12 +89,12 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 
 class WarnOnPlateau(keras.callbacks.Callback):
-    """Says once, after the first `epochs`, if the training loss is where it was: no epoch's differs from the first's by 1 %.
+    """Warns once, after `epochs` epochs, if the training loss never differed from the first epoch's by 1 %.
 
-    A run that starts with a good model may have little to gain: above a mIoU of 0.9 on its training images nothing is said.
+    Above a mIoU of 0.9 on the training images it is silent: a run that starts with a good model may have little to gain.
     """
 
-    STATE_KEY = "WarnOfStillLoss"  # its name in checkpoints of earlier versions
+    STATE_KEY = "WarnOfStillLoss"  # its former class name, which checkpoints use
 
     def __init__(self, epochs: int = 3, change: float = 0.01):
         super().__init__()
@@ -122,11 +116,11 @@ class WarnOnPlateau(keras.callbacks.Callback):
             )
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed run needs, as JSON values."""
+        """Returns what a resumed run needs, as JSON values."""
         return {"losses": self._losses}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what get_state gave."""
+        """Restores the result of get_state."""
         self._losses = list(state["losses"])
 
 

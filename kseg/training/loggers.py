@@ -1,4 +1,7 @@
-"""What is told of a run beside its own directory: TensorBoard, Weights & Biases, MLflow."""
+"""Loggers: TensorBoard, Weights & Biases, MLflow.
+
+To add a service, define a subclass of _Service, and name it in SERVICES, logger_callbacks and kseg.config.TrackingConfig.
+"""
 
 import importlib.util
 from typing import Any
@@ -13,34 +16,34 @@ from kseg.data.augmentation.augmenter import Augmenter
 from kseg.models.auxiliary_head import inference_model
 from kseg.reports.examples import panels, side_by_side
 from kseg.runtime.run_dir import RunDir
-from kseg.training.callbacks import Progress
+from kseg.training.progress import Progress
 from kseg.utils.errors import KsegError
 
-PICTURES = 4
-"""Validation images that TensorBoard shows."""
-TRACKERS = ("wandb", "mlflow")
+IMAGES = 4
+"""The number of validation images that TensorBoard shows."""
+SERVICES = ("wandb", "mlflow")
 
 
-def check_trackers(config: TrainConfig) -> None:
-    """Raises KsegError if a service is asked for whose package is not installed. Starts nothing."""
-    for name in TRACKERS:
+def check_loggers(config: TrainConfig) -> None:
+    """Raises KsegError if the config names a service but its package is not installed. Starts nothing."""
+    for name in SERVICES:
         project = getattr(config.tracking, name)
         if project is not None and not _installed(name):
             raise KsegError(f"--{name}={project}: {name} is not installed; install it (pip install {name}) or leave the flag out")
 
 
 def _installed(name: str) -> bool:
-    """A mere folder of that name, such as wandb leaves behind, is no package."""
+    """Returns True for an installed package, but not for a mere folder of its name, such as wandb leaves behind."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
 
 
-def tracking_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progress: Progress) -> list[keras.callbacks.Callback]:
-    """Returns a callback for each flag that asks for one. Put them after whatever adds to the logs."""
+def logger_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progress: Progress) -> list[keras.callbacks.Callback]:
+    """Returns a callback for each logger in the config."""
     callbacks: list[keras.callbacks.Callback] = []
     if config.tracking.tensorboard:
         callbacks.append(TensorBoard(run, val_set, config.image_size, progress))
-    if config.debug.dry_run:  # which leaves nothing behind, with nobody
+    if config.debug.dry_run:  # leaves nothing behind, on servers neither
         return callbacks
     if config.tracking.wandb is not None:
         callbacks.append(WandB(config.tracking.wandb, config, run, progress))
@@ -50,18 +53,18 @@ def tracking_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progr
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras's TensorBoard, scalars of every epoch under train/ and validation/, with pictures: image, label and prediction of
-    PICTURES validation images, the same ones each epoch, at the network's input size.
+    """Keras's TensorBoard with pictures: image, label and prediction of IMAGES validation images, after every epoch.
 
-    Keras's own reads the loss and the metrics from the device after every step, to write them nowhere; this one does not, nor
-    does it draw the validation's scores a second time, over iterations.
+    The images are the same in each epoch, at the network's input size. Scalars of every epoch are under train/ and validation/.
+    Two methods of Keras's do nothing here: one reads loss and metrics from the device after every step without writing them,
+    the other writes the validation scores a second time.
     """
 
     def __init__(self, run: RunDir, dataset: Dataset, image_size: tuple[int, int], progress: Progress):
         super().__init__(run.tensorboard, write_graph=False)
         self._progress = progress
         resize = Augmenter("none", image_size)
-        chosen = np.linspace(0, len(dataset) - 1, min(PICTURES, len(dataset))).round().astype(int).tolist()
+        chosen = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).round().astype(int).tolist()
         samples = [dataset.load(index) for index in chosen]
         self._samples = [Sample(*resize(sample.image, sample.label), sample.name) for sample in samples]
         self._ignore_index = dataset.ignore_index
@@ -69,7 +72,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         model = inference_model(self.model)
-        # The classes are chosen on the device: logits of many classes would be hundreds of megabytes to fetch.
+        # argmax on the device: logits of many classes would be hundreds of megabytes to fetch.
         self._predictor = keras.Model(model.input, ops.argmax(model.output, axis=-1))
 
     def on_train_batch_end(self, batch, logs=None):
@@ -89,8 +92,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
             writer.flush()
 
 
-class _Tracker(keras.callbacks.Callback):
-    """A service that gets the flags when the run starts, and the logs after every epoch. Subclasses say how."""
+class _Service(keras.callbacks.Callback):
+    """Base of callbacks that send the flags to a service when the run starts, and the logs after every epoch."""
 
     flag = ""
 
@@ -104,26 +107,28 @@ class _Tracker(keras.callbacks.Callback):
         if not self._started:
             try:
                 self.start()
-            except Exception as error:  # each service has its own kinds: no login, no network, no such store
+            except Exception as error:  # each service has its own errors: no login, no network, no such store
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise KsegError(f"--{self.flag}={self.project}: cannot start ({reason})") from error
             self._started = True
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on under the same id."""
+        """Returns what a resumed run needs to continue under the same id."""
         return {"id": self.id}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what get_state gave, before the first epoch begins."""
+        """Restores the result of get_state, before the first epoch begins."""
         self.id = state["id"]
 
     def start(self) -> None:
+        """Connects to the service, sends the flags, and sets self.id."""
         raise NotImplementedError
 
 
-class WandB(_Tracker):
-    """Logs to Weights & Biases, whose files go below the run's folder. Its own Keras callback fails on JAX: it asks the learning
-    rate for .numpy().
+class WandB(_Service):
+    """Logs to Weights & Biases, with its files below the run directory.
+
+    Its own Keras callback fails on JAX: it calls .numpy() of the learning rate.
     """
 
     flag = "wandb"
@@ -143,8 +148,8 @@ class WandB(_Tracker):
             self._run.finish()
 
 
-class MLflow(_Tracker):
-    """Logs to MLflow, where MLFLOW_TRACKING_URI or its own default says."""
+class MLflow(_Service):
+    """Logs to MLflow, at MLFLOW_TRACKING_URI or MLflow's default."""
 
     flag = "mlflow"
 
@@ -155,7 +160,7 @@ class MLflow(_Tracker):
         resumed = self.id is not None
         self.id = mlflow.start_run(run_id=self.id, run_name=self.run.path.name).info.run_id
         flags = [] if resumed else list(flatten(self.config).items())
-        for start in range(0, len(flags), 100):  # a request takes no more
+        for start in range(0, len(flags), 100):  # the most that a request may have
             mlflow.log_params(dict(flags[start : start + 100]))
 
     def on_epoch_end(self, epoch, logs=None):

@@ -16,39 +16,41 @@ from kseg.models.registry import MODELS
 from kseg.reports.figures import rate_chart
 from kseg.runtime.distribution import check_batch, data_parallel
 from kseg.runtime.out_of_memory import explain_out_of_memory
-from kseg.training.setup import compiled_model, open_data
+from kseg.training.run_data import open_data
+from kseg.training.setup import compiled_model
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 from kseg.utils.progress import progress_bar
 
-_DIVERGED = 4.0  # times the lowest smoothed loss
-_SMOOTHING = 0.9  # of the exponential moving average, whose start is corrected for
-_LEARNT = 0.98  # a lowest smoothed loss above this share of the first says that nothing was learnt
+_DIVERGED = 4.0  # times the lowest smoothed loss: the run has diverged
+_SMOOTHING = 0.9  # of the exponential moving average, with bias correction
+_LEARNT = 0.98  # times the first smoothed loss: nothing was learnt if the lowest is above
 
 
 @dataclass(frozen=True)
 class LrFinderResult:
-    """Rates and their losses, float64 [N], a step each."""
+    """The learning rate and the loss of each step, float64 [N]."""
 
     rates: np.ndarray
     losses: np.ndarray
 
     @property
     def smooth(self) -> np.ndarray:
-        """The mean of the losses' moving averages from the left and from the right, which does not lag behind. What diverges is
-        cut at twice the first loss, so as not to hide what came before.
+        """The mean of the moving averages from the left and from the right, which has no lag.
+
+        Losses are clipped at twice the first, so that divergence does not hide what came before.
         """
         losses = np.minimum(self.losses, 2 * self.losses[0])
         return (moving_average(losses) + moving_average(losses[::-1])[::-1]) / 2
 
     @property
     def lowest(self) -> int:
-        """The step at which the smoothed loss is lowest."""
+        """The step with the lowest smoothed loss."""
         return int(np.argmin(self.smooth))
 
     @property
     def suggestion(self) -> float | None:
-        """The rate at which the smoothed loss falls fastest; None if it did not fall before it diverged."""
+        """The learning rate at which the smoothed loss falls fastest; None if it did not fall."""
         smooth = self.smooth
         if self.lowest < 2 or smooth[self.lowest] > _LEARNT * smooth[0]:
             return None
@@ -63,7 +65,7 @@ class LrFinderResult:
 
 
 def moving_average(losses: np.ndarray) -> np.ndarray:
-    """Exponential moving average from the left, float64 [N], each value divided by the sum of its weights."""
+    """Returns the exponential moving average from the left, float64 [N], with bias correction."""
     averages, average = [], 0.0
     for step, loss in enumerate(losses, 1):
         average = _SMOOTHING * average + (1 - _SMOOTHING) * float(loss)
@@ -72,7 +74,7 @@ def moving_average(losses: np.ndarray) -> np.ndarray:
 
 
 class LrRangeTest(keras.callbacks.Callback):
-    """Collects the loss of every step, and ends the run where it is no number or diverges from its lowest."""
+    """Collects the loss of every step. Ends the run if the loss is not finite or diverges."""
 
     def __init__(self, steps: int, batch_size: int):
         super().__init__()
@@ -83,7 +85,7 @@ class LrRangeTest(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._bar.update(self.batch_size)
-        total = float(ops.convert_to_numpy((logs or {})["loss"])) * (batch + 1)  # Keras gives the mean so far
+        total = float(ops.convert_to_numpy((logs or {})["loss"])) * (batch + 1)  # the logs have the mean so far
         loss, self._sum = total - self._sum, total
         if not math.isfinite(loss):
             self.model.stop_training = True
@@ -98,9 +100,9 @@ class LrRangeTest(keras.callbacks.Callback):
 
 
 def run_lr_finder(config: LrFinderConfig) -> LrFinderResult:
-    """Trains the config's run while its learning rate rises from lr_min to lr_max in lr_steps steps.
+    """Trains while the learning rate rises from lr_min to lr_max, by the same factor in each of lr_steps steps.
 
-    Raises KsegError for whatever the user can mend.
+    Raises KsegError for errors that the user can fix.
     """
     if not (folder := Path(config.output).absolute().parent).is_dir():
         raise KsegError(f"--output={config.output}: the folder {folder} does not exist")
@@ -138,10 +140,10 @@ def run_lr_finder(config: LrFinderConfig) -> LrFinderResult:
     return LrFinderResult(rates, losses)
 
 
-def write_picture(path: str, found: LrFinderResult) -> None:
-    """Draws the losses over the rates as PNG. Raises KsegError if it cannot be written."""
+def write_picture(path: str, result: LrFinderResult) -> None:
+    """Draws the loss over the learning rate as a PNG file. Raises KsegError if it cannot be written."""
     try:
         with atomic_path(Path(path)) as temporary:
-            temporary.write_bytes(rate_chart(found.rates, found.losses, found.smooth, found.suggestion))
+            temporary.write_bytes(rate_chart(result.rates, result.losses, result.smooth, result.suggestion))
     except OSError as error:
         raise KsegError(f"--output={path}: cannot be written ({error.strerror or error})") from None

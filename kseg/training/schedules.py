@@ -1,4 +1,7 @@
-"""The learning rate as a function of the update: Keras's schedules, and what they lack."""
+"""Learning rate schedules: Keras's, and those that Keras lacks.
+
+To add a schedule, name it in build_schedule and in the flag --schedule (kseg/config/train.py).
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +21,18 @@ def build_schedule(
     gamma: float = 0.1,
     accumulate_steps: int = 1,
 ) -> Any:
-    """Returns a number, or a keras LearningRateSchedule from the step to the learning rate.
+    """Returns the learning rate for an optimizer: a number, or a Keras LearningRateSchedule.
 
-    name: "poly" falls from learning_rate to 0 at `steps` with power 0.9 (DeepLab's), "cosine" likewise along half a cosine;
-    "step" is multiplied by gamma at each of the milestones (steps of the run, warm-up included); "one_cycle" is OneCycle, which
-    rises over warmup_steps or, if they are 0, over 30% of the run; "constant".
-    warmup_steps: the first steps, over which the rate rises linearly from 0.
-    accumulate_steps: steps an update takes. All numbers count steps, and the rate changes from update to update.
+    All arguments count steps; the rate changes with every update.
+
+    Args:
+        name: "poly" falls from learning_rate to 0 with power 0.9, as in DeepLab; "cosine" falls along half a cosine; "step"
+            multiplies by gamma at each milestone; "one_cycle" is OneCycle; "constant".
+        steps: of the run.
+        warmup_steps: the rate rises linearly from 0 over the first so many steps. With one_cycle, the rise of the cycle; 0 is 30%
+            of the run.
+        milestones: steps of the run, warm-up included.
+        accumulate_steps: steps of an update.
     """
     updates, warmup, drops = (
         math.ceil(steps / accumulate_steps),
@@ -46,7 +54,7 @@ def _by_update(name: str, learning_rate: float, updates: int, warmup: int, drops
     elif name == "cosine":
         after = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
     elif name == "step":
-        # Keras's boundary is the last step of the old value. A drop within the warm-up lowers what it leads to at its end.
+        # Keras's boundary is the last step of the old value. A milestone within the warm-up lowers the rate after it.
         boundaries = [drop - warmup - 1 for drop in drops]
         values = [learning_rate * gamma**i for i in range(len(drops) + 1)]
         after = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
@@ -59,8 +67,9 @@ def _by_update(name: str, learning_rate: float, updates: int, warmup: int, drops
 
 @keras.saving.register_keras_serializable("kseg")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from 0 to `learning_rate` over `steps`, then follows `after` (a schedule that starts at 0, or None:
-    constant).
+    """Rises linearly from 0 to `learning_rate` over `steps`, then follows `after`.
+
+    after: a schedule, called with the steps since the warm-up; None: the rate stays constant.
     """
 
     def __init__(self, after, learning_rate, steps):
@@ -84,10 +93,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("kseg")
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
-    """One cycle (Smith and Topin 2018, arXiv:1708.07120) as torch.optim.lr_scheduler.OneCycleLR has it by default.
+    """One cycle (Smith and Topin 2018, arXiv:1708.07120), as torch.optim.lr_scheduler.OneCycleLR by default.
 
-    The rate rises along half a cosine from learning_rate / 25 to learning_rate over `rising`, a share of the `steps`, and falls
-    along another to learning_rate / 250000 at the last. Momentum does not cycle.
+    The rate rises along half a cosine from learning_rate / 25 to learning_rate over the share `rising` of the `steps`, and falls
+    along another to learning_rate / 250000 at the last step. Momentum does not cycle.
     """
 
     def __init__(self, learning_rate, steps, rising=0.3):
@@ -111,7 +120,7 @@ def _half_cosine(start, end, share):
 
 @keras.saving.register_keras_serializable("kseg")
 class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    """`schedule` of the number of updates, where an update takes `every` steps: Keras calls a schedule with the steps."""
+    """Calls `schedule` with the number of updates, of `every` steps each. Keras calls schedules with the number of steps."""
 
     def __init__(self, schedule, every):
         self.schedule, self.every = schedule, every
@@ -128,5 +137,5 @@ class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def steps_in(epochs: float, steps_per_epoch: int) -> int:
-    """Returns the number of steps that a number of epochs, not necessarily whole, takes."""
+    """Returns the number of steps in `epochs`, which may be a fraction."""
     return math.ceil(epochs * steps_per_epoch)

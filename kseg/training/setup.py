@@ -1,69 +1,96 @@
-"""What a run trains and on what: the checked splits and the compiled model, from its config."""
+"""Prepares a run: settles and checks its config, reserves its directory, builds its model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import contextlib
+import dataclasses
+import json
+import tempfile
+from collections.abc import Collection, Iterator
 
 import keras
-import numpy as np
 
-from kseg.config import TrainConfig
-from kseg.data.check import open_split
-from kseg.data.dataset import Dataset
-from kseg.data.inspection.class_weights import find_class_weights
-from kseg.data.loading.samples import epoch_order
-from kseg.data.subset import Subset
+from kseg.config import TrainConfig, flatten
+from kseg.config.resume import resumed_config
+from kseg.data.augmentation.augmenter import describe_transforms
+from kseg.data.inspection.class_weights import check_setting
 from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix, UnlabelledBatches
 from kseg.models.auxiliary_head import deeply_supervised
+from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.runtime.hosts import warn
+from kseg.models.registry import MODELS
+from kseg.runtime import hosts
+from kseg.runtime.distribution import check_batch
+from kseg.runtime.run_dir import RunDir
+from kseg.training.checkpoints import RunState
+from kseg.training.loggers import check_loggers
 from kseg.training.optimizer_config import configure
-from kseg.utils.errors import KsegError
+from kseg.training.run_data import RunData
+from kseg.utils.files import write_text
 
 
-@dataclass(frozen=True)
-class RunData:
-    """The splits, a line for every sample that was left out of them, and the weights of the classes in the loss."""
+def settle_config(config: TrainConfig, given: Collection[str] | None, run: RunDir) -> tuple[TrainConfig, bool]:
+    """Returns the config with all defaults filled in, and True if the run is resumed.
 
-    train: Dataset
-    val: Dataset
-    skipped: list[str]
-    class_weights: list[float] | None
-
-    def summary(self) -> str:
-        """What differs if two hosts do not have the same data, as far as can be told without reading them."""
-        return f"{self.train.class_names} {len(self.train)} {len(self.val)} {self.class_weights}"
-
-    def first_batch(self, batch_size: int) -> "RunData":
-        """The same with one batch of either split."""
-        return replace(self, train=first_batch(self.train, batch_size), val=first_batch(self.val, batch_size))
-
-
-def open_data(config: TrainConfig) -> RunData:
-    """Opens both splits and checks every sample; warns of labels that teach nothing.
-
-    Raises KsegError for whatever the user can mend.
+    given: names of the flags that were given; a resumed run takes the others from its config.json. None: all were given.
+    Process 0's config.json counts for all processes.
     """
-    splits: list[Dataset] = []
-    skipped: list[str] = []
-    occurring: list[bytes] = []
-    for split in (config.train_split, config.val_split):
-        dataset, bad = open_split(config.data, split, occurring=None if splits else occurring)
-        splits.append(dataset)
-        skipped += [f"{split}: {line}" for line in bad]
-    train_set, val_set = splits
-    if train_set.class_names != val_set.class_names:
-        raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
-    check_labels(train_set, occurring, config.train_split)
-    if config.debug.overfit_batches:
-        train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
-    return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
+    with hosts.raise_together():
+        is_stored = hosts.is_main_process() and config.resume and run.config.exists()
+        stored = run.read_config().to_json() if is_stored else ""
+    stored = hosts.broadcast_bytes(stored.encode()).decode()
+    if stored:
+        config = resumed_config(config, given, TrainConfig.from_json(stored))
+    backbone = config.backbone or MODELS[config.model].info["backbone"]
+    augment = "none" if config.debug.overfit_batches else config.augment
+    return dataclasses.replace(config, backbone=backbone, augment=augment, resume=False), bool(stored)
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises KsegError for flags that cannot work. The data are checked later, by open_data."""
+    defaults = MODELS[config.model].info
+    check_backbone(config.backbone or defaults["backbone"], config.output_stride or defaults["output_stride"])
+    describe_transforms(config.augment, config.image_size)
+    check_setting(config.objective.class_weights)
+    build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
+    check_loggers(config)
+    check_batch(config.devices.distribution, config.batch_size)
+
+
+def shared_flags(config: TrainConfig) -> str:
+    """Returns the flags that all processes of a run must have in common: not paths and devices, which belong to a host."""
+    own = {"data_dir", "run_dir", *flatten(config.devices)}
+    return repr({name: value for name, value in flatten(config).items() if name not in own})
+
+
+@contextlib.contextmanager
+def reserved_run_dir(run: RunDir, config: TrainConfig, *, resuming: bool) -> Iterator[RunDir]:
+    """Yields the run directory, locked if it exists, and unlocks it at the end. A dry run gets a temporary one.
+
+    Raises KsegError if another run uses it, or if it cannot be created.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(run.unlock)
+        with hosts.raise_together():
+            if hosts.is_main_process():
+                run.lock() if resuming else run.check_free()
+        if config.debug.dry_run:
+            run = RunDir(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.callback(run.unlock)
+        yield run
+
+
+def write_run_dir(run: RunDir, config: TrainConfig, data: RunData, state: RunState, *, resuming: bool) -> None:
+    """Creates or reopens the run directory, in process 0, and writes what is known before training."""
+    with hosts.raise_together():
+        if hosts.is_main_process():
+            run.reopen(config, state.metrics_csv) if resuming else run.create(config, data.skipped)
+            write_text(run.transforms, json.dumps(describe_transforms(config.augment, config.image_size), indent=1) + "\n")
 
 
 def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Model:
-    """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit. steps: an epoch's."""
+    """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit. steps: of an epoch."""
     keras.utils.set_random_seed(config.seed)
     num_classes, ignore_index = len(data.train.class_names), data.train.ignore_index
     objective = config.objective
@@ -92,48 +119,3 @@ def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Mode
         metrics=[ConfusionMatrix(num_classes, ignore_index), UnlabelledBatches(ignore_index)],
     )
     return model
-
-
-_NAMES = 5  # classes or images that a warning names
-
-
-def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
-    """Looks at the label maps of a training split: warns of images without a labelled pixel, and of classes that never occur.
-
-    occurring: the values that occur in the label map of each sample. Raises KsegError if no pixel of the split is labelled.
-    """
-    empty = [index for index, values in enumerate(occurring) if not {*values} - {dataset.ignore_index}]
-    if len(empty) == len(occurring):
-        raise KsegError(
-            f"split {split}: every pixel of all {len(occurring)} images is ignored, so there is nothing to learn; check the "
-            "annotations, --background, --ignore_categories or --label_map"
-        )
-    if empty:
-        names = _listed([dataset.name(index) for index in empty[: _NAMES + 1]], len(empty))
-        warn(f"split {split}: {len(empty)} of {len(occurring)} images have not one labelled pixel and teach nothing: {names}")
-    known = set().union(*occurring)
-    if absent := [name for value, name in enumerate(dataset.class_names) if value not in known]:
-        some = "a class that never occurs" if len(absent) == 1 else f"{len(absent)} classes that never occur"
-        warn(f"split {split}: {some} in its labels and cannot be learnt: {_listed(absent, len(absent))}")
-
-
-def _listed(names: Sequence[str], count: int) -> str:
-    return ", ".join(map(repr, names[:_NAMES])) + (f" and {count - _NAMES} more" if count > _NAMES else "")
-
-
-def overfit_sets(dataset: Dataset, batches: int, batch_size: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Returns (training set, validation set), both of the images of the first `batches` batches that the run would see.
-
-    The training set repeats them to the length of `dataset`: epochs, and with them the rate's schedule, stay what they are.
-    A data set smaller than a batch is returned as it is.
-    """
-    order = epoch_order(len(dataset), batch_size, seed=seed, epoch=0)
-    if not len(order):
-        return dataset, dataset
-    chosen = order[: batches * batch_size]
-    return Subset(dataset, np.resize(chosen, len(order)).tolist()), Subset(dataset, chosen.tolist())
-
-
-def first_batch(dataset: Dataset, batch_size: int) -> Dataset:
-    """Returns the first `batch_size` samples, or all if there are fewer."""
-    return Subset(dataset, range(min(batch_size, len(dataset))))

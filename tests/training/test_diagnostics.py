@@ -16,8 +16,8 @@ from kseg.data.loading.pipeline import train_batches
 from kseg.data.loading.samples import batch_names
 from kseg.metrics.confusion_matrix import UnlabelledBatches
 from kseg.runtime.run_dir import RunDir
-from kseg.training.callbacks import TrainState
 from kseg.training.diagnostics import StopOnNonFinite, WarnOnPlateau
+from kseg.training.progress import TrainState
 from kseg.utils.errors import KsegError
 
 

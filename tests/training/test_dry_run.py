@@ -13,7 +13,7 @@ from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.loading.samples import batch_names
 from kseg.runtime.run_dir import RunDir
-from kseg.training.setup import overfit_sets
+from kseg.training.run_data import overfit_sets
 
 
 def test_overfitting_uses_the_images_of_the_first_batches(tiny_coco):
@@ -60,7 +60,7 @@ def test_a_dry_run(tiny_coco, tmp_path, monkeypatch, capsys):
     if keras.backend.backend() == "jax":
         assert sizes["activations"] > 3 * 24 * 32 * (16 + 24) * 4  # the outputs of both convolutions
     else:
-        assert memory.endswith(", without activations, which only JAX tells")
+        assert memory.endswith(", without activations, which only JAX reports")
     np.testing.assert_allclose(_bytes(total), sum(sizes.values()), rtol=0.01)
     assert re.search(f"^host    this process {SIZE}, 1 loading processes {SIZE}$", out, re.M)
 

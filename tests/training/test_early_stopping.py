@@ -14,7 +14,9 @@ from kseg.config import SelectionConfig, better
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.runtime.signals import StopRequest
-from kseg.training.callbacks import Checkpoint, EarlyStopping, TrainState
+from kseg.training.callbacks import EarlyStopping
+from kseg.training.checkpoints import Checkpoint
+from kseg.training.progress import TrainState
 from kseg.utils.errors import KsegError
 
 
@@ -65,7 +67,7 @@ def test_the_checkpoint_follows_the_mode(tmp_path, mode, best):
     checkpoint.set_params({"epochs": 4})
     for epoch, score in enumerate((float("nan"), 1.0, 3.0, 2.0)):
         model.set_weights([np.full((1, 1), epoch, "float32"), np.zeros(1, "float32")])
-        checkpoint.position.on_epoch_end(epoch)
+        checkpoint.train_state.on_epoch_end(epoch)
         checkpoint.on_epoch_end(epoch, {"score": score})
     assert checkpoint.best_epoch == best
     assert load_model(checkpoint.run.best).get_weights()[0] == best - 1

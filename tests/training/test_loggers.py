@@ -18,7 +18,7 @@ from kseg import train
 from kseg.config import TrackingConfig, TrainConfig
 from kseg.runtime.run_dir import RunDir
 from kseg.training import loggers
-from kseg.training.callbacks import Progress, TrainState
+from kseg.training.progress import Progress, TrainState
 from kseg.utils.errors import KsegError
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_no_package(tmp_path, monkeypatch):
 
 
 def test_a_service_that_cannot_start(tmp_path):
-    class Broken(loggers._Tracker):
+    class Broken(loggers._Service):
         flag = "wandb"
 
         def start(self):

@@ -283,7 +283,7 @@ def test_the_flags_reach_a_run(tiny_coco, tmp_path, compiled):
     assert [config[name] for name in settings] == [0.9, "weights", 1e-4, 0.5, 5.0, 0.5, True]
     assert values([model.optimizer.learning_rate])[0] == pytest.approx(0.05 * 0.01)
     # The averages are in the model's place: of the two updates' weights, one half each. The weights wait in the optimizer.
-    last = model.trainable_variables[-1], model.optimizer._model_variables_moving_average[-1]
+    last = model.trainable_variables[-1], model.optimizer.slots["average"][-1]
     assert moved(*([value] for value in values(last)))
     evaluate.main(["kseg.evaluate", f"--model={run.path}", f"--output={tmp_path / 'again.json'}"])
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(run.evaluation.read_text())

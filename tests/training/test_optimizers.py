@@ -42,7 +42,7 @@ def jitted(optimizer):
         return optimizer.stateless_apply(state, gradients, values)
 
     def apply(gradients):
-        groups = optimizer._trainable_variables, optimizer.variables
+        groups = optimizer.model_variables, optimizer.variables
         values, state = ([variable.value for variable in group] for group in groups)
         for group, new in zip(groups, step(optimizer.backbone_frozen, state, gradients, values), strict=True):
             for variable, value in zip(group, new, strict=True):
@@ -175,7 +175,7 @@ def test_accumulated_gradients_are_one_update(name, rng):
     expected, path = walk(one, start, means), walk(three, start, gradients)
     assert_same(path[2::3], expected)
     assert_same([path[0], path[1], path[3]], [start, start, path[2]], rtol=0)
-    for a, b in zip(one._model_variables_moving_average, three._model_variables_moving_average, strict=True):
+    for a, b in zip(one.slots["average"], three.slots["average"], strict=True):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), rtol=2e-5, atol=2e-6)
     assert int(three.iterations) == int(one.iterations) == 4
 
@@ -188,7 +188,7 @@ def test_averages_and_their_swap(rng):
     averages = path[0]
     for weights in path[1:]:
         averages = [0.9 * average + 0.1 * weight for average, weight in zip(averages, weights, strict=True)]
-    variables, followed = optimizer._trainable_variables, optimizer._model_variables_moving_average
+    variables, followed = optimizer.model_variables, optimizer.slots["average"]
     before = [keras.ops.convert_to_numpy(x).copy() for x in (*variables, *followed)]
     optimizer.swap_averages()
     assert_same([[keras.ops.convert_to_numpy(x) for x in variables]], [averages])

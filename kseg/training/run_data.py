@@ -1,0 +1,100 @@
+"""Opens and checks the data of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kseg.config import TrainConfig
+from kseg.data.check import open_split
+from kseg.data.dataset import Dataset
+from kseg.data.inspection.class_weights import find_class_weights
+from kseg.data.loading.samples import epoch_order
+from kseg.data.subset import Subset
+from kseg.runtime.hosts import warn
+from kseg.utils.errors import KsegError
+
+_NAMES = 5  # classes or images that a warning lists
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The training and the validation split.
+
+    skipped: a line for each sample that was left out. class_weights: the weights of the classes in the loss, if any.
+    """
+
+    train: Dataset
+    val: Dataset
+    skipped: list[str]
+    class_weights: list[float] | None
+
+    def summary(self) -> str:
+        """Returns a text that differs between hosts with different data, as far as can be told without reading images."""
+        return f"{self.train.class_names} {len(self.train)} {len(self.val)} {self.class_weights}"
+
+    def first_batch(self, batch_size: int) -> "RunData":
+        """Returns the same with the first `batch_size` samples of each split only."""
+        return replace(self, train=_first(self.train, batch_size), val=_first(self.val, batch_size))
+
+
+def open_data(config: TrainConfig) -> RunData:
+    """Opens both splits and checks every sample. Warns about labels that teach nothing.
+
+    Raises KsegError for errors that the user can fix.
+    """
+    splits: list[Dataset] = []
+    skipped: list[str] = []
+    occurring: list[bytes] = []
+    for split in (config.train_split, config.val_split):
+        dataset, bad = open_split(config.data, split, occurring=None if splits else occurring)
+        splits.append(dataset)
+        skipped += [f"{split}: {line}" for line in bad]
+    train_set, val_set = splits
+    if train_set.class_names != val_set.class_names:
+        raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
+    check_labels(train_set, occurring, config.train_split)
+    if config.debug.overfit_batches:
+        train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
+    return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
+
+
+def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
+    """Warns about images of a training split without a labelled pixel, and about classes that never occur.
+
+    occurring: the label values in each sample. Raises KsegError if the split has no labelled pixel at all.
+    """
+    empty = [index for index, values in enumerate(occurring) if not {*values} - {dataset.ignore_index}]
+    if len(empty) == len(occurring):
+        raise KsegError(
+            f"split {split}: every pixel of all {len(occurring)} images is ignored, so there is nothing to learn; check the "
+            "annotations, --background, --ignore_categories or --label_map"
+        )
+    if empty:
+        names = _listed([dataset.name(index) for index in empty[: _NAMES + 1]], len(empty))
+        warn(f"split {split}: {len(empty)} of {len(occurring)} images have not one labelled pixel and teach nothing: {names}")
+    known = set().union(*occurring)
+    if absent := [name for value, name in enumerate(dataset.class_names) if value not in known]:
+        some = "a class that never occurs" if len(absent) == 1 else f"{len(absent)} classes that never occur"
+        warn(f"split {split}: {some} in its labels and cannot be learnt: {_listed(absent, len(absent))}")
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    return ", ".join(map(repr, names[:_NAMES])) + (f" and {count - _NAMES} more" if count > _NAMES else "")
+
+
+def overfit_sets(dataset: Dataset, batches: int, batch_size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Returns a training and a validation set for --overfit_batches: the images of the run's first `batches` batches.
+
+    The training set repeats them to the length of `dataset`, so that epochs and the learning rate's schedule stay the same.
+    A data set smaller than a batch is returned unchanged.
+    """
+    order = epoch_order(len(dataset), batch_size, seed=seed, epoch=0)
+    if not len(order):
+        return dataset, dataset
+    chosen = order[: batches * batch_size]
+    return Subset(dataset, np.resize(chosen, len(order)).tolist()), Subset(dataset, chosen.tolist())
+
+
+def _first(dataset: Dataset, count: int) -> Dataset:
+    return Subset(dataset, range(min(count, len(dataset))))

@@ -1,4 +1,4 @@
-"""Models: a backbone and a decoder, put together by `build_model`."""
+"""Models: build_model joins a backbone (backbones/) and a decoder (decoders/)."""
 
 from kseg.models.backbones.registry import list_backbones
 from kseg.models.build import build_backbone, build_model

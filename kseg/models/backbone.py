@@ -1,4 +1,4 @@
-"""What a backbone does beyond its graph while a model trains: stay as it is, or save memory."""
+"""The class of backbones: a functional model that can be frozen or rematerialised while a model trains."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from kseg.utils.errors import KsegError
 
 @register
 class Backbone(keras.Model):
-    """A functional model from images to features by level, with two settings for a run (files do not hold them). Set them before
-    the step is traced.
+    """A functional model from images to features by level, with two settings for training.
 
-    frozen: its layers act as in inference although the model around them trains.
-    remat: the backward pass computes activations anew from those at a few places, which alone are kept (Chen et al. 2016,
-    arXiv:1604.06174). Gradients and batch norm's statistics stay the same to rounding. JAX only: elsewhere KsegError.
+    Set them before the train step is traced. Files do not keep them.
+
+    frozen: the layers run in inference mode while the model around them trains.
+    remat: the backward pass recomputes activations from a few kept ones (Chen et al. 2016, arXiv:1604.06174). Gradients and
+    batch norm's statistics stay the same to rounding. Raises KsegError on another backend than JAX.
     """
 
     frozen = False
@@ -29,7 +30,7 @@ class Backbone(keras.Model):
 
     @remat.setter
     def remat(self, value: bool) -> None:
-        # Keras's RematScope does not serve: it wraps single layers, which saves nothing, and batch norm's assignments fail in it.
+        # Keras's RematScope does not help: it wraps single layers, which saves nothing, and batch norm's assignments fail in it.
         if value and keras.backend.backend() != "jax":
             raise KsegError(f"--remat needs the JAX backend, and this is {keras.backend.backend()}; leave it out")
         self._plan = _Plan(_segments(self)) if value else None
@@ -40,16 +41,17 @@ class Backbone(keras.Model):
             return super().call(inputs, training=training, mask=mask)
         values = {id(self.inputs[0]): inputs}
         for segment in self._plan.segments:
-            outputs = _recomputed(segment, values[id(segment.source)])
+            outputs = _run_rematerialised(segment, values[id(segment.source)])
             values |= zip(map(id, segment.targets), outputs, strict=True)
         return {level: values[id(tensor)] for level, tensor in self.output.items()}
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """A part of a backbone's graph through whose ends everything goes, but for the features that it makes.
+    """A part of a backbone's graph between two tensors through which all data flows.
 
-    source, targets: symbolic tensors of the graph. model: from the one to the others; it shares the backbone's layers.
+    source: its input. targets: its outputs, features among them. Both are symbolic tensors of the graph. model: computes targets
+    from source with the backbone's layers.
     """
 
     source: Any
@@ -59,13 +61,13 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Holds the segments where Keras does not look for layers: it would save their variables once more."""
+    """Hides the segments from Keras, which would track their models and save their variables a second time."""
 
     segments: list[_Segment]
 
 
 def _segments(backbone: Backbone) -> list[_Segment]:
-    """Cuts the graph where one tensor alone is alive, as between residual blocks, into about the square root of its length."""
+    """Cuts a graph of n operations into about sqrt(n) segments, where a single tensor is alive, as between residual blocks."""
     features = {id(tensor): tensor for tensor in backbone.output.values()}
     operations = [operation for operation in backbone.operations if not isinstance(operation, keras.layers.InputLayer)]
     last_use = {id(x): i for i, operation in enumerate(operations) for x in keras.tree.flatten(operation.input)}
@@ -89,8 +91,8 @@ def _segments(backbone: Backbone) -> list[_Segment]:
     return segments
 
 
-def _recomputed(segment: _Segment, inputs: Any) -> list[Any]:
-    """Returns the values of the segment's targets; only the inputs are kept for the backward pass."""
+def _run_rematerialised(segment: _Segment, inputs: Any) -> list[Any]:
+    """Returns the values of the segment's targets. Only the inputs are kept for the backward pass."""
     import jax
 
     trainable, state = segment.model.trainable_variables, segment.model.non_trainable_variables

@@ -1,4 +1,4 @@
-"""Builds models: normalisation, a backbone, a decoder, and the resize to the input's size."""
+"""Builds a model: normalisation, backbone, decoder, and the resize to the input's size."""
 
 import contextlib
 import os
@@ -33,17 +33,20 @@ def build_model(
 ) -> keras.Model:
     """Builds a segmentation model.
 
-    name: one of list_models(). num_classes: at least 1. backbone, output_stride: default to the model's own.
-    backbone_weights: None, a tag the backbone's family knows ("imagenet"), hf://owner/repo[@revision], or a file.
-    normalization: "auto", the mean and std that backbone_weights need (ImageNet's, mostly); "imagenet"; a (mean, std) pair for
-    channels in 0..1; or None if the caller's images are normalised already. For images that are not RGB, a mean and std of RGB
-    are averaged (one channel) or repeated (R, G, B, R, ...).
-    auxiliary: torchvision's auxiliary head (layers aux_classifier_...) on c4, too, for training: see kseg.models.auxiliary_head.
-    options: the decoder's own, e.g. dilation_rates.
+    name: one of list_models(). num_classes: at least 1. backbone: one of list_backbones(), by default the model's own.
+    output_stride: 8, 16 or 32, by default the model's own.
+    backbone_weights: None for random weights, a tag such as "imagenet", hf://owner/repo[@revision], or a file; see
+    kseg.models.pretrained.find_weights.
+    input_shape: (height, width, channels) of the images; None for any height or width of at least 32.
+    normalization: "auto" for the mean and std that backbone_weights need (mostly ImageNet's), "imagenet", a (mean, std) pair for
+    channels in 0..1, or None for images that are normalised already. For images that are not RGB, a mean and std of RGB are
+    averaged (one channel) or repeated (R, G, B, R, ...).
+    auxiliary: adds torchvision's auxiliary head on c4 (layers aux_classifier_...) for training; see kseg.models.auxiliary_head.
+    options: the decoder's own parameters, such as dilation_rates.
 
-    Returns a keras.Model from [B, H, W, 3] RGB (or what input_shape says), uint8 or float in 0..255, to float32 logits
-    [B, H, W, num_classes] (no softmax), for any H and W of at least 32; with an auxiliary head, to {"logits": ..., "auxiliary":
-    ...}, each of that shape. Raises KsegError for an unknown name, or a combination that cannot work.
+    Returns a keras.Model from images [B, H, W, C] in 0..255, uint8 or float, to float32 logits [B, H, W, num_classes] without
+    softmax. With an auxiliary head it returns {"logits": ..., "auxiliary": ...}, both of this shape.
+    Raises KsegError for an unknown name, and for options that do not go together.
     """
     entry = MODELS[name]
     backbone = backbone or entry.info["backbone"]
@@ -97,12 +100,14 @@ def build_backbone(
 ) -> Any:
     """Builds a backbone.
 
-    name: `keras_cv/<name>` for keras-cv's.
-    output_stride: 8, 16 or 32, the stride of `c5`; below 32 the last stages trade their stride for dilation.
-    weights: None for random weights; a tag that the family knows, such as "imagenet"; hf://owner/repo[@revision]; or a file (see
-    kseg.models.pretrained). With another number of channels than three, the first convolution is adapted (adapt_kernel).
-    Returns a Backbone (a keras.Model) named "backbone", from [B, H, W, C] normalised images to {"c1": ..., "c5": ...}.
-    Raises KsegError for an unknown name, a stride that the family cannot be built with, or weights that cannot be had.
+    name: one of list_backbones(); keras-cv's are `keras_cv/<name>`.
+    output_stride: 8, 16 or 32, the stride of `c5`. Below 32, dilation replaces the stride of the last stages.
+    weights: None for random weights, a tag such as "imagenet", hf://owner/repo[@revision], or a file; see
+    kseg.models.pretrained.find_weights. The first convolution is adapted to other than three channels (adapt_kernel).
+    input_shape: (height, width, channels) of the images; None for any size.
+
+    Returns a Backbone (a keras.Model) named "backbone", from normalised images [B, H, W, C] to {"c1": ..., "c5": ...}.
+    Raises KsegError for an unknown name, an unsupported stride, and weights that are missing or do not fit.
     """
     check_backbone(name, output_stride)
     if weights is None:

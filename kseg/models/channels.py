@@ -1,4 +1,4 @@
-"""Images that do not have three channels: what pretrained weights, a mean and a std of RGB become."""
+"""Adapts pretrained kernels, means and stds of RGB to images with another number of channels."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from kseg.utils.errors import KsegError
 
 
 def adapt_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Makes the first convolution's kernel fit another number of channels, as smp's patch_first_conv does.
+    """Adapts the kernel of a first convolution to another number of channels, as smp's patch_first_conv does.
 
-    kernel: [height, width, 3, filters], or with 3n inputs where the layer sees n pixels' RGB one after the other. One channel
-    gets the sum over RGB; more are R, G, B, R, ... times 3 / channels, so that the response keeps its size. Returns [height,
-    width, channels or n * channels, filters], float32.
+    kernel: [height, width, 3, filters], or 3n inputs for a layer that sees the RGB of n pixels one after the other. One channel
+    gets the sum over RGB. More channels get R, G, B, R, ... times 3 / channels, which keeps the size of the response. Returns
+    float32 [height, width, channels or n * channels, filters].
     """
     if channels == 3:
         return kernel
@@ -28,8 +28,8 @@ def channel_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns (mean, std) for images of `channels` channels from those of RGB.
 
-    One channel gets the average of the three; more get R, G, B, R, ..., as the weights do in adapt_kernel. Raises KsegError if
-    mean and std are neither three values nor `channels`.
+    One channel gets the average of the three. More channels get R, G, B, R, ..., as in adapt_kernel. Raises KsegError unless mean
+    and std have three values or `channels` values.
     """
     if len(mean) == len(std) == channels:
         return tuple(mean), tuple(std)

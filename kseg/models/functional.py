@@ -1,7 +1,7 @@
-"""A Keras model as a pure function of its variables, for JAX code: jit, grad, vmap, checkpoint, shard_map and optax apply.
+"""Turns a Keras model into a pure function for JAX code: jit, grad, vmap, checkpoint, shard_map and optax work with it.
 
-The trees are flat dicts of arrays by variable path ("encoder_layer1_0_conv1/kernel"), the same in every process; `nested` makes
-the two-level dicts of Flax of them. docs/embedding.md shows them at work.
+Variables are flat dicts of arrays by variable path ("encoder_layer1_0_conv1/kernel"), the same in every process. `nested` turns
+them into Flax's nested dicts.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,24 +14,24 @@ from kseg.utils.errors import KsegError
 
 Tree = dict[str, Any]
 _SEED = "seed_generator_state"
-"""The name that keras.random.SeedGenerator gives its variable. Its path has a number that differs from process to process."""
+"""Name of the variable of a keras.random.SeedGenerator. Its path has a number that differs between processes."""
 
 
 def functionalize(model: keras.Model) -> tuple[Callable[..., tuple[Any, Tree]], Tree, Tree]:
     """Returns (apply, params, state) of a built model: `logits, state = apply(params, state, images, training=False, rng=None)`.
 
-    params: the trainable variables; state: the others, which are batch norm's moving mean and variance and whatever is frozen.
-    Both are copies, so that they can be donated.
+    params: the trainable variables. state: the others, such as batch norm's moving mean and variance, and frozen variables.
+    Both are copies, so they can be donated.
 
-    apply is pure: it neither reads nor changes the values that the model holds, and works under any transformation of JAX.
-    images: [B, H, W, 3] RGB in 0..255, uint8 or float. logits: float32 [B, H, W, num_classes], or a dict of them where the model
-    has an auxiliary head. The state it returns is new in training, and the given one's values otherwise.
-    training: a Python bool (static under jit): batch norm by the batch's statistics, dropout on.
-    rng: a JAX key, for training only. The model's random layers draw from it alone, each by its own number, so that the same key
-    gives the same logits; seeds that Keras keeps as variables are no part of the state.
+    apply is pure: it neither reads nor changes the model's values, and works under all transformations of JAX.
+    images: [B, H, W, 3] RGB in 0..255, uint8 or float. logits: float32 [B, H, W, num_classes], or a dict of them for a model with
+    an auxiliary head. The returned state is updated if training, else unchanged.
+    training: a Python bool, static under jit. True uses the batch's statistics in batch norm and turns dropout on.
+    rng: a JAX key, for training only. All random layers draw from it, each from its own fold, so the same key gives the same
+    logits. Keras's own seed variables are not part of the state.
 
-    Raises KsegError on another backend than JAX, and for a model that is not built or has two variables of one path; from apply,
-    for params or state that lack a variable, have one too many or one of another shape, and if random layers train without rng.
+    Raises KsegError on another backend than JAX, for a model that is not built, and for two variables with the same path. apply
+    raises KsegError if params or state have missing, unknown or misshapen variables, and if random layers train without rng.
     """
     if keras.backend.backend() != "jax":
         raise KsegError(f"functionalize needs Keras on JAX, not on {keras.backend.backend()}; set KERAS_BACKEND=jax")
@@ -64,10 +64,10 @@ def functionalize(model: keras.Model) -> tuple[Callable[..., tuple[Any, Tree]], 
 
 
 def assign(model: keras.Model, params: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> None:
-    """Writes params, and state if given, into a model that functionalize took, or one built alike; copies are made.
+    """Copies params, and state if given, into the model that functionalize took, or one of the same architecture.
 
-    The values may be anything that numpy can read. Raises KsegError, before anything is written, for a variable that is missing,
-    unknown or of another shape.
+    The values may be anything that numpy can read. Raises KsegError, before anything is written, for missing, unknown or
+    misshapen variables.
     """
     trainable, others, _ = _variables(model)
     _check("params", params, trainable)
@@ -75,14 +75,14 @@ def assign(model: keras.Model, params: Mapping[str, Any], state: Mapping[str, An
         _check("state", state, others)
     for variables, values in ((trainable, params), (others, state or {})):
         for path, value in values.items():
-            variables[path].assign(np.array(value))  # on the model's device, wherever the value was sharded
+            variables[path].assign(np.array(value))  # to the model's device, even if the value is sharded
 
 
 def nested(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns {"encoder_layer1_0_conv1": {"kernel": ...}} of {"encoder_layer1_0_conv1/kernel": ...}: the shape of Flax's trees.
+    """Turns {"encoder_layer1_0_conv1/kernel": ...} into {"encoder_layer1_0_conv1": {"kernel": ...}}, the form of Flax's trees.
 
-    A layer's name is its torch module path with "_" for ".". A convolution's kernel is [kh, kw, in, out], as Flax's;
-    batch norm has gamma and beta where Flax has scale and bias.
+    A layer's name is its torch module path with "_" for ".". A convolution's kernel is [kh, kw, in, out], as in Flax. Batch norm
+    has gamma and beta where Flax has scale and bias.
     """
     result: dict[str, Any] = {}
     for path, value in tree.items():
@@ -95,7 +95,7 @@ def nested(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def flat(tree: Mapping[str, Any]) -> Tree:
-    """The inverse of nested: {"a/b": value} of {"a": {"b": value}}, to any depth."""
+    """Inverts nested: turns {"a": {"b": value}} into {"a/b": value}, at any depth."""
     result: Tree = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -106,14 +106,14 @@ def flat(tree: Mapping[str, Any]) -> Tree:
 
 
 def _variables(model: keras.Model) -> tuple[Tree, Tree, list[Any]]:
-    """Returns the model's trainable and its other variables by path, and the seeds of its random layers."""
+    """Returns the trainable variables and the others, by path, and the seed variables of random layers."""
     if not model.built:
         raise KsegError(f"model {model.name} is not built; call it on a batch first, or build it from keras.Input")
     seeds = [variable for variable in model.non_trainable_variables if variable.name == _SEED]
     paths = [variable.path for variable in model.variables if variable.name != _SEED]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise KsegError(f"model {model.name} has two variables {twice}; give their layers names that differ")
+        raise KsegError(f"model {model.name} has two variables {twice}; give their layers different names")
     trainable = {variable.path: variable for variable in model.trainable_variables}
     others = {variable.path: variable for variable in model.non_trainable_variables if variable.name != _SEED}
     return trainable, others, seeds

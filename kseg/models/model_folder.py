@@ -15,9 +15,9 @@ import numpy as np
 
 from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.hub_files import download
 from kseg.models.layers import Normalize
 from kseg.models.model_info import CONFIG, FORMAT, MAX_CONFIG, ModelInfo, Numbers, member, parse_info, read_info
-from kseg.models.pretrained import download
 from kseg.utils.errors import KsegError, root_cause
 from kseg.utils.files import atomic_folder
 

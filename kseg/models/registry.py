@@ -1,4 +1,4 @@
-"""The registry of models."""
+"""The registry of models: a decoder with its default backbone and output stride."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,16 @@ MODELS = Registry("model")
 def register_model(
     *, backbone: str, output_stride: int, levels: tuple[str, ...], align_corners: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a decoder under its function's name.
+    """Registers a decoder as a model named like its function.
 
-    The function takes (features, *, num_classes, **options) and returns logits at the decoder's own stride. Beside the levels,
-    features["images"] is the model's input, for decoders that end at its size.
-    backbone, output_stride: what build_model uses where the caller says nothing. levels: the features that the decoder reads.
-    align_corners: how its logits are resized to the input's size.
+    The function takes (features, *, num_classes, **options) and returns logits [B, h, w, num_classes] at its own stride.
+    features holds the levels, and the model's input as "images" for decoders that end at the input's size.
+    backbone, output_stride: the defaults of build_model. levels: the features that the decoder reads.
+    align_corners: of the bilinear resize of the logits to the input's size.
     """
     return MODELS.register(backbone=backbone, output_stride=output_stride, levels=levels, align_corners=align_corners)
 
 
 def list_models() -> list[str]:
-    """Returns the names that build_model takes, sorted."""
+    """Returns the model names that build_model accepts, sorted."""
     return list(MODELS)

@@ -1,4 +1,4 @@
-"""Model files, .keras: written whole or not at all, and read as files from outside, which are not to be trusted."""
+"""Saves .keras files atomically, and loads them as untrusted files."""
 
 import os
 import zipfile
@@ -14,20 +14,20 @@ from kseg.runtime.distribution import local_only
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path
 
-_INFLATED, _SMALL = 50, 2**28  # A .keras file may unpack to so many times its size, or to so many bytes.
+_MAX_RATIO, _ALWAYS_ALLOWED = 50, 2**28  # a .keras file may unpack to 50 times its size, or to 256 MiB
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Writes a .keras file (with the optimizer's state if the model is compiled) whole or not at all."""
+    """Writes a .keras file, completely or not at all. Includes the optimizer's state if the model is compiled."""
     with local_only(), atomic_path(path) as temporary:
         model.save(temporary)
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
-    """Loads a .keras file, with Keras's safe mode on; not its optimizer and loss.
+    """Loads the model of a .keras file in Keras's safe mode, without optimizer and loss.
 
-    Raises KsegError if the file is missing, no Keras model, cannot be
-    loaded, or holds paths that lead out of it or more than it can have room for.
+    Raises KsegError for a file that is missing, is not a Keras model, cannot be loaded, has paths that lead out of it, or
+    unpacks to far more than its size.
     """
     path = Path(path)
     try:
@@ -40,14 +40,14 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     except (OSError, KeyError, zipfile.BadZipFile):
         raise KsegError(f"{path}: not a .keras model file, or a damaged one") from None
     if leaving := [member.filename for member in members if Path(member.filename).is_absolute() or ".." in member.filename]:
-        raise KsegError(f"{path}: holds a file {leaving[0][:80]!r}, which leads out of it; do not trust where it is from")
-    if unpacked > max(_INFLATED * packed, _SMALL):  # Keras does not compress, and weights hardly can be
-        raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust where it is from")
+        raise KsegError(f"{path}: holds a file {leaving[0][:80]!r}, which leads out of it; do not trust its source")
+    if unpacked > max(_MAX_RATIO * packed, _ALWAYS_ALLOWED):  # Keras does not compress, and weights hardly compress
+        raise KsegError(f"{path}: would unpack to {unpacked} bytes from {packed}; do not trust its source")
     try:
         with skip_random_init():
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
         raise
-    except Exception as error:  # a layer of other code than Keras and kseg, one that safe mode refuses, weights that do not fit
+    except Exception as error:  # unknown layers, layers that safe mode refuses, weights that do not fit
         reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
         raise KsegError(f"{path}: Keras cannot load it ({reason})") from error

@@ -165,7 +165,7 @@ def test_what_is_frozen_is_state_and_twins_are_refused():
     assert (logits == 2).all() and (state["dense/kernel"] == np.eye(3)).all()
     x = keras.Input((3,))
     both = keras.Model(x, dense("two")(one(x)), name="both")
-    with pytest.raises(KsegError, match=r"^model both has two variables dense/kernel; give their layers names that differ$"):
+    with pytest.raises(KsegError, match=r"^model both has two variables dense/kernel; give their layers different names$"):
         functionalize(both)
 
 

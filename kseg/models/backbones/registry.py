@@ -1,27 +1,20 @@
 """The registry of backbones."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kseg.models.layers import NORMALIZATIONS
 from kseg.utils.errors import KsegError
 from kseg.utils.registry import Registry
 
-if TYPE_CHECKING:
-    pass
-
-
 BACKBONES = Registry("backbone")
-
-
-LEVELS = ("c0", "c1", "c2", "c3", "c4", "c5")
 
 
 @dataclass(frozen=True)
 class HubWeights:
-    """Pretrained weights on the Hub: a file of a repository, and the mean and std of RGB in 0..1 that they need.
+    """Pretrained weights on the Hugging Face Hub: a file of a repository, and the mean and std of RGB in 0..1 that they need.
 
-    revision: a commit, so that the file can never change; None is the newest.
+    revision: a commit, so that the file never changes; None for the newest.
     """
 
     repo: str
@@ -41,16 +34,17 @@ def register_backbone(
 ) -> None:
     """Registers `build(output_stride=, input_shape=)` under `name`.
 
-    output_strides: what the family can be built with, e.g. (8, 16, 32). weights: pretrained ones by tag, such as "imagenet".
-    info: `unused_keys`, the torch module paths that checkpoints of the family hold and its features do not use, such as
-    ("classifier",), together with `first_layer`, the path of the first convolution, which tells the family's models from others.
-    Or `presets`: for tags whose weights the family loads in its own way, what to call in place of build.
+    output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
+    info for backbones in a torch layout: `first_layer`, the torch module path of the first convolution, by which checkpoints of
+    the family are recognised; and `unused_keys`, the module paths in its checkpoints that features do not need, such as
+    ("classifier",).
+    info for a family that loads weights itself: `presets`, functions by tag that replace `build`.
     """
     BACKBONES.add(name, build, output_strides=output_strides, weights=weights or {}, **info)
 
 
 def check_backbone(name: str, output_stride: int) -> None:
-    """Raises KsegError, as build_backbone does but at once, for an unknown name or a stride the family cannot be built with."""
+    """Raises KsegError for an unknown name or an unsupported stride, before anything is built."""
     strides = BACKBONES[name].info["output_strides"]
     if output_stride not in strides:
         reason = "its layers cannot be dilated" if strides == (32,) else "no such dilation is defined"
@@ -59,5 +53,5 @@ def check_backbone(name: str, output_stride: int) -> None:
 
 
 def list_backbones() -> list[str]:
-    """Returns the names that build_backbone takes, sorted."""
+    """Returns the backbone names that build_backbone accepts, sorted."""
     return list(BACKBONES)

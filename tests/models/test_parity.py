@@ -2,7 +2,7 @@
 decoder and each kind of block.
 
 On the torch backend, where nothing is compiled, all of them run (test_parity_torch.py runs this file there); on JAX those of
-ON_JAX. scripts/parity_table.py runs all of them on JAX, too, at 256x256 as well, and in training mode.
+ON_JAX. `python -m benchmarks parity` runs all of them on JAX, too, also at 256x256 and in training mode.
 """
 
 import re

@@ -1,7 +1,6 @@
 """Reads runs to compare: scores, settings that differ, and confidence intervals of score differences."""
 
 import csv
-import json
 import math
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from kseg.metrics.evaluation_files import read_matrices
 from kseg.runtime.metrics_csv import best_epoch
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
+from kseg.utils.files import read_json
 
 _NO_SETTING = ("run_dir", "resume", "report", "compilation_cache")  # flags that do not affect the model
 
@@ -87,7 +87,7 @@ def _read_scores(run: RunDir) -> dict[str, Any]:
     """Reads evaluation.json; returns empty values if it is missing or malformed."""
     nothing = {"split": None, "class_names": (), "iou": np.zeros(0), "pixels": np.zeros(0), "mean_iou": None, "interval": None}
     try:
-        content = json.loads(run.evaluation.read_text(encoding="utf-8"))
+        content = read_json(run.evaluation)
         names, matrix = tuple(map(str, content["class_names"])), np.array(content["confusion_matrix"], "int64")
         iou = np.array([math.nan if value is None else value for value in content["iou"]], "float64")
         mean, interval = content["mean_iou"], content.get("mean_iou_interval") or {}
@@ -102,7 +102,7 @@ def _read_scores(run: RunDir) -> dict[str, Any]:
             "mean_iou": float(mean),
             "interval": None if low is None or high is None else (float(low), float(high)),
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return nothing
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from kseg.config.fields import as_typed
-from kseg.data.palette import IGNORED
 from kseg.metrics.bootstrap import LEVEL
 from kseg.reports.comparison import ComparedRun, difference, differing_settings, not_comparable
 from kseg.reports.figures import compared_chart
-from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page
+from kseg.reports.html import chart_image, hex_colors, template, write_page
 
 
 def write_comparison(path: Path, runs: Sequence[ComparedRun]) -> list[str]:
@@ -41,8 +40,7 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun]) -> list[str]:
         classes=_classes(comparable) if len(comparable) > 1 else [],
         compared=comparable,
         settings={name: [_typed(value) for value in values] for name, values in differing_settings(runs).items()},
-        chart=chart and {"src": data_uri(chart, "PNG"), "width": css_width(chart)},
-        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
+        chart=chart and chart_image(chart),
     )
     write_page(path, page)
     return notes

@@ -5,13 +5,15 @@ A page is one file. It needs no network, and only the page of kseg.demo has scri
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
-from kseg.data.palette import palette
+from kseg.data.palette import IGNORED, palette
 from kseg.reports.figures import DPI
 from kseg.utils.files import write_text
 
@@ -29,6 +31,7 @@ def template(name: str, folder: Path | None = None) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["ignored"] = hex_color(IGNORED)
     environment.filters["number"] = lambda value: f"{value:.4f}" if np.isfinite(value) else "n/a"
     environment.filters["percent"] = lambda value: "<0.01%" if 0 < value < 5e-5 else f"{value:.2%}"
     environment.filters["whole"] = lambda value: f"{value:.0%}"
@@ -64,11 +67,16 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
-def css_width(chart: bytes) -> int:
-    """Returns the width in CSS pixels at which a chart of kseg.reports.figures is sharp."""
-    return round(Image.open(io.BytesIO(chart)).width * 96 / DPI)
+def chart_image(png: bytes) -> dict[str, Any]:
+    """Returns the img attributes of a chart from kseg.reports.figures: src, and the width in CSS pixels at which it is sharp."""
+    return {"src": data_uri(png, "PNG"), "width": round(Image.open(io.BytesIO(png)).width * 96 / DPI)}
 
 
 def hex_colors(count: int) -> list[str]:
     """Returns the class colours for CSS."""
-    return ["#{:02x}{:02x}{:02x}".format(*color) for color in palette(count)]
+    return [hex_color(color) for color in palette(count)]
+
+
+def hex_color(rgb: Iterable[int]) -> str:
+    """Returns an RGB colour for CSS."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)

@@ -8,9 +8,9 @@ import numpy as np
 from kseg.config import InspectConfig
 from kseg.data.augmentation.augmenter import Augmenter, sample_seed
 from kseg.data.inspection.inspect import Inspection
-from kseg.data.palette import IGNORED, overlay
+from kseg.data.palette import overlay
 from kseg.reports.figures import share_chart, size_chart
-from kseg.reports.html import css_width, data_uri, encode, hex_colors, shrink, template, write_page
+from kseg.reports.html import chart_image, data_uri, encode, hex_colors, shrink, template, write_page
 
 _NAMED = 12  # images listed for an issue; inspection.json lists all
 
@@ -43,10 +43,9 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
         formulas=list(inspection.class_weights),
         levels={level: [issue for issue in inspection.issues if issue.level == level] for level in ("error", "warning", "note")},
         named=_NAMED,
-        charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
+        charts={name: chart_image(png) for name, png in charts.items()},
         examples=examples,
         legend=[(names[value], colors[value]) for value in sorted(values) if value < len(names)],
-        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
     )
     write_page(path, page)
 

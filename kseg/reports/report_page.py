@@ -9,16 +9,15 @@ import numpy as np
 
 from kseg.config import TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
-from kseg.data.palette import IGNORED
 from kseg.inference.predictor import Predictor
 from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
 from kseg.reports.examples import examples
 from kseg.reports.figures import confusion_chart, curves_chart, iou_chart
-from kseg.reports.html import css_width, data_uri, hex_colors, template, write_page
+from kseg.reports.html import chart_image, hex_colors, template, write_page
 from kseg.runtime.run_dir import RunDir
-from kseg.utils.files import atomic_path
+from kseg.utils.files import atomic_path, read_json
 
 _SKIPPED_SHOWN = 10
 _HARDEST = 5  # hardest classes on the page, at most
@@ -73,9 +72,8 @@ def write_report(
         epochs=len(metrics),
         skipped=_read_skipped(run),
         skipped_shown=_SKIPPED_SHOWN,
-        charts={name: {"src": data_uri(png, "PNG"), "width": css_width(png)} for name, png in charts.items()},
+        charts={name: chart_image(png) for name, png in charts.items()},
         groups=groups,
-        ignored="#{:02x}{:02x}{:02x}".format(*IGNORED),
     )
     write_page(run.report, page)
 
@@ -122,12 +120,7 @@ def hardest_classes(class_names: Sequence[str], matrix: np.ndarray, most: int = 
 
 
 def _read_environment(run: RunDir) -> dict[str, str]:
-    try:
-        content = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
+    content = read_json(run.environment)
     if isinstance(versions := content.pop("versions", None), dict):
         content |= versions
     if isinstance(command := content.get("command"), list):

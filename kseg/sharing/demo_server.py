@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         demo, nonce = self.server.demo, secrets.token_urlsafe(16)
         example = None if demo.example is None else data_uri(encode(demo.example, "PNG"), "PNG")
-        page = self.server.page.render(demo=demo, example=example, nonce=nonce, ignored="#c4c4c4", megabytes=MAX_UPLOAD >> 20)
+        page = self.server.page.render(demo=demo, example=example, nonce=nonce, megabytes=MAX_UPLOAD >> 20)
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; connect-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

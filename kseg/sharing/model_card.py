@@ -1,6 +1,5 @@
 """Writes the model card, README.md of a model folder: metadata for the Hub, scores, figures and the training command."""
 
-import json
 import math
 import re
 import shlex
@@ -17,6 +16,7 @@ from kseg.models.model_info import ModelInfo
 from kseg.reports.html import template
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
+from kseg.utils.files import read_json
 
 _FIGURES = {
     "median_1": "The validation image of median mIoU: image, label, prediction and errors",
@@ -26,7 +26,7 @@ _FIGURES = {
 _MAX_FIGURE = 2**23  # bytes
 _LOCAL_FLAGS = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
         "num_processes", "process_id", "cache")  # flags that do not affect the model  # fmt: skip
-_SHOWN_VERSIONS = ("keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "numpy", "albumentations")
+_SHOWN_VERSIONS = ("kseg", "keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "numpy", "albumentations")
 
 
 def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubConfig) -> dict[str, bytes]:
@@ -37,15 +37,15 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
     """
     evaluation = _read_evaluation(run, info)
     total = scores(np.array(evaluation["confusion_matrix"]))
-    environment = _read_object(run.environment)
+    environment = read_json(run.environment)
     files = _figures(run) if options.pictures else {}
     data_name = options.data_name or _data_name(config)
     share = total.pixels / max(total.pixels.sum(), 1)
     columns = (info.class_names, total.iou, total.dice, total.precision, total.recall, share, np.isnan(total.iou))
     keys = ("name", "iou", "dice", "precision", "recall", "share", "absent")
     command = training_command(config)
-    versions = {"kseg": str(_versions(environment).pop("kseg", "(unknown version)"))}
-    versions |= {name: str(value) for name, value in _versions(environment).items() if name in _SHOWN_VERSIONS}
+    versions = environment.get("versions")
+    versions = {"kseg": "(unknown version)"} | (versions if isinstance(versions, dict) else {})
     title = f"{info.model} on {info.backbone}"
     card = template("model_card.md.jinja", Path(__file__).parent).render(
         md=markdown,
@@ -67,7 +67,7 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
         license=options.license,
         command=command,
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0)),
-        versions=versions,
+        versions={name: str(version) for name, version in versions.items() if name in _SHOWN_VERSIONS},
         commit=environment.get("commit"),
     )
     return {"README.md": card.encode("utf-8", "replace"), **files}
@@ -125,7 +125,7 @@ def _metadata(
 
 
 def _read_evaluation(run: RunDir, info: ModelInfo) -> dict[str, Any]:
-    evaluation = _read_object(run.evaluation)
+    evaluation = read_json(run.evaluation)
     try:
         counts = np.array(evaluation["confusion_matrix"], dtype="int64")
         fits = counts.shape == (len(info.class_names),) * 2 and isinstance(evaluation["images"], int) and evaluation["split"]
@@ -134,18 +134,6 @@ def _read_evaluation(run: RunDir, info: ModelInfo) -> dict[str, Any]:
     if not fits:
         raise KsegError(f"{run.evaluation}: is missing or does not match the model; evaluate the run with kseg.train --resume")
     return evaluation
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(environment["versions"]) if isinstance(environment.get("versions"), dict) else {}
 
 
 def _interval(evaluation: Mapping[str, Any]) -> dict[str, float] | None:
@@ -164,7 +152,7 @@ def _figures(run: RunDir) -> dict[str, bytes]:
 def _data_name(config: TrainConfig) -> str:
     data = config.data
     if data.dataset == "synthetic":
-        return "kseg's synthetic data set"
+        return "kseg synthetic"
     if data.dataset == "tfds":
         return str(data.tfds_name)
     return Path(str(data.data_dir)).absolute().name or data.dataset

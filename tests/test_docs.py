@@ -151,6 +151,13 @@ def speed_row(device, row):
     return f"| {' | '.join([device, name, milliseconds(rounds['kseg']), *cells(milliseconds), *times, *memory])} |"
 
 
+def test_the_readme_quotes_measured_scores():
+    models = (ROOT / "README.md").read_text().partition("## Models")[2].partition("\n## ")[0]
+    pages = ("docs/reference/results.md", "docs/guides/export.md", "experiments/README.md")
+    measured = set(re.findall(r"0\.\d{4}", "".join((ROOT / page).read_text() for page in pages)))
+    assert set(re.findall(r"0\.\d{4}", models)) <= measured
+
+
 def test_public_names_exist():
     for name in kseg.__all__:
         assert getattr(kseg, name).__doc__

@@ -1,12 +1,10 @@
-"""The documentation runs: its Python blocks, the flags of its commands, its links, and its tables of numbers."""
+"""The documentation runs: its Python blocks, the flags of its commands, its links, and its numbers."""
 
-import json
 import pkgutil
 import re
 import shlex
 import sys
 from pathlib import Path
-from statistics import median
 
 import pytest
 from conftest import ROOT
@@ -122,33 +120,6 @@ def test_pages_are_short(page):
 def test_the_page_of_flags_is_up_to_date():
     assert tuple(flags_page.COMMANDS) == NAMES
     assert flags_page.PAGE.read_text() == flags_page.page(), "run: python scripts/flags_page.py"
-
-
-@pytest.mark.parametrize("kind", ["step", "infer"])
-def test_the_page_on_speed_has_the_measured_numbers(kind):
-    text = (ROOT / "docs" / "guides" / "speed.md").read_text()
-    for device, name in (("CPU", kind), ("GPU", f"{kind}-gpu")):
-        for row in json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]:
-            assert speed_row(device, row) in text
-
-
-def speed_row(device, row):
-    """A line of the tables in docs/guides/speed.md, from the numbers of benchmarks."""
-    rounds = {name: worker["rounds"] for name, worker in row["workers"].items()}
-    baselines = [rounds.get("eager"), rounds.get("compile")]
-
-    def cells(value):
-        return ["" if baseline is None else value(baseline) for baseline in baselines]
-
-    def milliseconds(rounds):
-        return f"{1e3 * median(one['seconds'] for one in rounds):.4g}"
-
-    times = cells(
-        lambda baseline: f"{median(a['seconds'] / b['seconds'] for a, b in zip(rounds['kseg'], baseline, strict=True)):.2f}"
-    )
-    memory = cells(lambda baseline: f"{rounds['kseg'][-1]['memory_mb'] / baseline[-1]['memory_mb']:.2f}")
-    name = row["work"]["network"].replace("/", " on ", 1)
-    return f"| {' | '.join([device, name, milliseconds(rounds['kseg']), *cells(milliseconds), *times, *memory])} |"
 
 
 def test_the_readme_quotes_measured_scores():

@@ -92,6 +92,7 @@ def resumed(tiny_coco, tmp_path_factory):
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "checkpoint"), STOPPED)
 def test_a_run_resumes_to_what_it_became(resumed, name, checkpoint):
     run, recorded = resumed[name, checkpoint], RunDir(FILES / name)

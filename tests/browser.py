@@ -1,4 +1,4 @@
-"""A real browser for tests: the system's Chromium, without a window and without network, driven by playwright.
+"""Drives the system's Chromium with playwright, headless and without network.
 
 with browser() as chromium, visit(chromium, path.as_uri(), phone=True) as seen:
     assert seen.problems == [] and seen.overflow() == 0
@@ -19,35 +19,35 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 300_000
-"""Milliseconds that anything may take: a busy machine is no failure."""
+"""Timeout of every action in milliseconds, long enough for a busy machine."""
 
 
 @dataclass
 class Visit:
-    """A page that is open. page: playwright's, to click, type and evaluate. problems: what went wrong so far, a line each: errors
-    and warnings of its console, exceptions of its scripts, requests that failed or went to anywhere but the page's own host.
+    """An open page. page: playwright's page object. problems: one line each for console errors and warnings, script exceptions,
+    failed requests, and requests to other hosts.
     """
 
     page: Page
     problems: list[str] = field(default_factory=list)
 
     def overflow(self) -> int:
-        """CSS pixels that the page is wider than the screen: 0 if it does not scroll sideways."""
+        """Returns how many CSS pixels the page is wider than the screen; 0 if it does not scroll sideways."""
         return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
     def screenshot(self, whole: bool = True) -> np.ndarray:
-        """What it looks like, uint8 [H, W, 3]; whole: all of its height, else what the screen shows."""
+        """Returns a screenshot, uint8 [H, W, 3]. whole: the full page, otherwise the visible part."""
         return np.asarray(Image.open(io.BytesIO(self.page.screenshot(full_page=whole))).convert("RGB"))
 
 
 def executable() -> str | None:
-    """Chromium's file: $KSEG_BROWSER, or what PATH has."""
+    """Returns Chromium's path: $KSEG_BROWSER, or one found on PATH."""
     return os.environ.get("KSEG_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """The browser, which reaches this machine only. Skips the test where there is none."""
+    """Opens a browser that reaches only this machine. Skips the test if none is installed."""
     if (path := executable()) is None:
         pytest.skip("no browser on PATH; install one (Debian: apt install chromium), or name it in KSEG_BROWSER")
     rules = "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
@@ -62,7 +62,7 @@ def browser() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def visit(browser: Browser, url: str, *, phone: bool = False, dark: bool = False) -> Iterator[Visit]:
-    """Opens a page, on a screen of 1280 x 900 or on a phone's of 390 x 844 CSS pixels, and waits until it is loaded."""
+    """Opens a page on a screen of 1280 x 900 CSS pixels, or a phone of 390 x 844, and waits until it is loaded."""
     size = {"width": 390, "height": 844} if phone else {"width": 1280, "height": 900}
     touch = {"is_mobile": True, "has_touch": True, "device_scale_factor": 2} if phone else {}
     context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", **touch)

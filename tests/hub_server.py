@@ -1,4 +1,4 @@
-"""A server on this machine that speaks what huggingface_hub asks of the Hub: downloads, listings, and uploads by git-LFS."""
+"""A local server with the part of the Hub's API that huggingface_hub uses here: downloads, listings, uploads by git-LFS."""
 
 import base64
 import contextlib
@@ -14,10 +14,11 @@ TOKEN = "hf_a-token-of-the-tests"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """files: content by (repo, name). lie: what is sent in place of a file's content. status: what all requests get instead.
+    """A server for tests to control.
 
-    private: of the repositories that were made, whether they are. commits: the summary of each commit, and which of its files
-    came inside it. refusal: what creating a repository is answered. invalid: what is wrong with every README.md.
+    files: content by (repo, name). lie: content sent instead of any file's. status: answer to all GET requests. private: by
+    repository. commits: for each commit its summary and the files inside it (not by LFS). refusal: answer to creating a
+    repository. invalid: error message for every README.md.
     """
 
     def __init__(self):
@@ -150,7 +151,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def use_hub(monkeypatch, url, cache):
-    """What the variables HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_DISABLE_XET do, which huggingface_hub reads when it is imported."""
+    """Does what HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_DISABLE_XET do, which huggingface_hub reads at import only."""
 
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "ENDPOINT", url)
@@ -160,7 +161,7 @@ def use_hub(monkeypatch, url, cache):
 
 @contextlib.contextmanager
 def serve(monkeypatch, cache):
-    """A running Hub that huggingface_hub takes for the real one."""
+    """Runs a Hub and makes huggingface_hub use it."""
     server = Hub()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

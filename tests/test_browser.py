@@ -1,8 +1,9 @@
-"""The browser of the tests sees what is wrong with a page."""
+"""The tests' browser reports problems of a page."""
 
 import pytest
 from browser import browser, visit
 
+pytestmark = pytest.mark.browser
 HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
 
 

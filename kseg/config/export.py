@@ -15,24 +15,26 @@ class ExportConfig:
     """A trained model to export, and in which form."""
 
     model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
-    format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
-    output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output", value="DIR")
-    overwrite: bool = field(False, "Replace an earlier export in --output.", "output")
     image_size: tuple[int, int] | None = field(
         None, "Size of the images: 256, or 192x256 (height x width); default: the size of training.", "model"
     )
-    argmax: bool = field(False, "Output label maps, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].", "model")
+    format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
+    output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output", value="DIR")
+    overwrite: bool = field(False, "Replace an earlier export in --output.", "output")
+    argmax: bool = field(
+        False, "Output label maps, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].", "output"
+    )
     dtype: str = field(
-        "float32", "Type that layers compute in; bfloat16: with --format=stablehlo only.", "model", ("float32", "bfloat16")
+        "float32", "Type that layers compute in; bfloat16: with --format=stablehlo only.", "output", ("float32", "bfloat16")
     )
     quantize: str = field(
         "none",
         "int8: quantise dense layers, as transformers have them; with --format=stablehlo only. Keras quantises no convolutions.",
-        "model",
+        "output",
         ("none", "int8"),
     )
     platforms: tuple[str, ...] = field(
-        ("cpu", "cuda"), f"stablehlo: platforms that can run the program, of {', '.join(EXPORT_PLATFORMS)}.", "model"
+        ("cpu", "cuda"), f"stablehlo: platforms that can run the program, of {', '.join(EXPORT_PLATFORMS)}.", "output"
     )
 
     def __post_init__(self):

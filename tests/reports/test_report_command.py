@@ -44,7 +44,7 @@ def trained(tiny_coco, tmp_path_factory):
 
 
 def looks_right(chromium, page, phone, least_colours=10):
-    """Opens a page: no problem, nothing beyond the screen's width, something drawn at its top."""
+    """Asserts that a page opens without problems, fits the screen's width and draws something at its top."""
     with visit(chromium, page.as_uri(), phone=phone) as seen:
         assert seen.problems == []
         assert seen.overflow() == 0
@@ -58,6 +58,7 @@ def looks_right(chromium, page, phone, least_colours=10):
         return seen.page.inner_text("body")
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("phone", [False, True])
 def test_a_report_in_a_browser(chromium, tmp_path, phone):
     names = [f"class {index} with a name as long as some are" for index in range(24)]
@@ -73,6 +74,7 @@ def test_a_report_in_a_browser(chromium, tmp_path, phone):
         assert seen.overflow() == 0
 
 
+@pytest.mark.slow
 def test_a_run_s_page_is_made_again_byte_for_byte(trained, capsys):
     run = RunDir(trained / "one")
     files = [run.report, run.matrices, *sorted(run.figures.iterdir())]
@@ -85,6 +87,8 @@ def test_a_run_s_page_is_made_again_byte_for_byte(trained, capsys):
     assert capsys.readouterr().out.strip().endswith(f", {run.report}")
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize("phone", [False, True])
 def test_runs_side_by_side(chromium, trained, tmp_path, phone, capsys):
     shutil.copytree(trained / "two", tmp_path / "stopped")

@@ -1,4 +1,4 @@
-"""kseg.demo: the server as the command line starts it, asked over HTTP and by a real browser, and every way to ask wrongly."""
+"""kseg.demo: the server as the command starts it, over HTTP and in a browser, with valid and invalid requests."""
 
 import base64
 import http.client
@@ -55,14 +55,14 @@ def run(scene, tmp_path_factory):
 
 WITH_CTRL_C = """
 import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, start without it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts without it
 runpy.run_module("kseg.demo", run_name="__main__")
 """
 
 
 @pytest.fixture(scope="module")
 def url(run):
-    """Of the server as a user starts it; Ctrl-C ends it in good order."""
+    """The address of the server as a user starts it. Checks that Ctrl-C stops it cleanly."""
     process = subprocess.Popen(
         [sys.executable, "-c", WITH_CTRL_C, f"--model={run.path}", "--port=0"],
         stdout=subprocess.PIPE,
@@ -238,7 +238,7 @@ def legend(page):
 
 
 def drop(page, file):
-    """As a person who drags a file from a folder's window."""
+    """Drops a file on the page, as dragged from a file manager."""
     box = page.locator("#drop").bounding_box()
     session = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
@@ -246,6 +246,7 @@ def drop(page, file):
         session.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 20, "y": box["y"] + 20, "data": data})
 
 
+@pytest.mark.browser
 def test_a_person_tries_the_example_and_a_picture_of_their_own(url, chromium, tmp_path):
     with visit(chromium, url) as seen:
         page = seen.page
@@ -279,6 +280,7 @@ def test_a_person_tries_the_example_and_a_picture_of_their_own(url, chromium, tm
         assert not seen.problems
 
 
+@pytest.mark.browser
 def test_what_goes_wrong_is_said_on_the_page(url, chromium, tmp_path):
     (tmp_path / "notes.txt").write_text("<b>not a picture</b>")
     with visit(chromium, f"{url}#example") as seen:
@@ -294,6 +296,7 @@ def test_what_goes_wrong_is_said_on_the_page(url, chromium, tmp_path):
         assert len(seen.problems) == 1
 
 
+@pytest.mark.browser
 def test_the_page_fits_a_phone(url, chromium):
     with visit(chromium, f"{url}#example", phone=True) as seen:
         seen.page.wait_for_selector(DONE)
@@ -311,6 +314,9 @@ def test_the_page_fits_a_phone(url, chromium):
     [
         ([], "--model is missing"),
         (["--model=none"], "--model=none: no such file or folder"),
+        (["--run_dir=r"], "--run_dir=r is now --model=r"),
+        (["--model_file=f"], "--model_file=f is now --model=f"),
+        (["--folder=f"], "--folder=f is now --model=f"),
         (["--model=hf://none"], "hf://none: no such folder, and not the name of a repository"),
         (["--model=unet"], "--model=unet: is an architecture"),
         (["--model={run}", "--port=70000"], "--port=70000: must be between 0 and 65535"),

@@ -190,6 +190,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     ("flags", "says"),
     [
         (["--format=onnx", "--output=new"], "--model is missing"),
+        (["--run_dir=r"], "--run_dir=r is now --model=r"),
         (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
         (["--model=none", "--format=onnx"], "--output is missing"),
         (["--model=none", "--format=onnx", "--output=new"], "--model=none: no such file or folder"),

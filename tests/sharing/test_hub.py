@@ -1,4 +1,4 @@
-"""kseg.hub: a folder gives the same model again to the bit, on this machine or by way of the Hub."""
+"""kseg.hub: a model folder gives the same logits to the bit, from disk or from the Hub."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from kseg.sharing.export.folder import model_name
 from kseg.sharing.model_card import markdown, training_command
 from kseg.utils.errors import KsegError
 
-# huggingface_hub uploads in a way that httpx2 no longer wants.
+# huggingface_hub passes bytes to httpx2 in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 NAMES = ("back|ground", "<script>alert(1)</script>", "[a](b) *c* `d` _e_ & ~~f~~")
 ATTACK = "pretty --- name: 'x' \"y\" <img src=x onerror=alert(1)>"
@@ -308,6 +308,8 @@ def test_what_cannot_be_had_from_the_hub(server, folder):
         ([], "--model is missing"),
         (["--output=f"], "--model is missing: name a run directory, or a model folder to upload with --push=owner/name"),
         (["--model=f"], "--output is missing"),
+        (["--run_dir=r"], "--run_dir=r is now --model=r"),
+        (["--folder=f"], "--folder=f is now --output=f"),
         (["--model=f", "--push=name"], "--push=name: expected owner/name"),
         (["--model=f", "--push=../name"], "expected owner/name"),
         (["--model=f", "--push=owner/name"], "--model=f: no such file or folder"),

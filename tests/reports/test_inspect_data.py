@@ -1,4 +1,4 @@
-"""The inspector on a data set with one of every issue, and on real data with known peculiarities."""
+"""kseg.inspect_data on a data set with one issue of every kind, and on real data with known issues."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def square(left, top, side):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A data set with one of every issue; again, leaked and (a little brighter) almost are the picture good."""
+    """A data set with one issue of every kind; again, leaked and (a little brighter) almost are the image good."""
     folder = tmp_path_factory.mktemp("broken")
     rng = np.random.default_rng(1)
     names = {
@@ -158,6 +158,7 @@ def test_mistakes(tiny_coco, tmp_path):
             inspect_data.main(flags(tiny_coco, tmp_path / "out", *more))
 
 
+@pytest.mark.slow
 def test_peculiarities_of_camvid(shared_data):
     config = DataConfig(dataset="coco", data_dir=str(shared_data / "camvid"), background=False, ignore_categories=("unlabelled",))
     inspection = inspect(InspectConfig(data=config, splits=("val",)))
@@ -167,6 +168,7 @@ def test_peculiarities_of_camvid(shared_data):
     assert len(by_kind["near duplicates"].samples) > 90  # one clip
 
 
+@pytest.mark.slow
 def test_peculiarities_of_the_facades(shared_data):
     config = DataConfig(dataset="coco", data_dir=str(shared_data / "facade"))
     inspection = inspect(InspectConfig(data=config, splits=("val",)))

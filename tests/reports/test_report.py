@@ -147,7 +147,7 @@ def test_same_inputs_give_the_same_bytes_whatever_the_matplotlibrc(tmp_path):
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("count", [1, 16, 50])
+@pytest.mark.parametrize("count", [1, 16, pytest.param(50, marks=pytest.mark.slow)])
 def test_any_number_of_classes(tmp_path, count):
     pictures = Pictures(
         [0.3, 0.4], [f"class number {index} of the data set" for index in range(count)], sizes=[(40, 60), (8, 3000)]

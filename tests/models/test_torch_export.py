@@ -101,5 +101,5 @@ def test_every_decoder_layer_has_smps_module_path(smp, architecture, model):
 
 def test_keras_cvs_backbones_cannot_go():
     model = _without_values(lambda: build_model("fpn", num_classes=2, backbone="keras_cv/resnet18"))
-    with pytest.raises(KsegError, match="stands for no PyTorch module; only models on torch-layout backbones"):
+    with pytest.raises(KsegError, match="has no PyTorch module; only models on torch-layout backbones"):
         export_torch_weights(model)

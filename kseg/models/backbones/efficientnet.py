@@ -1,10 +1,10 @@
 """EfficientNet b0 to b7 (Tan and Le 2019, arXiv:1905.11946) in timm's layout, in two forms that load the same weights.
 
-`tf_efficientnet_b4` is timm's: padding as TensorFlow's "SAME", which depends on the input's size, and batch norm with epsilon
-1e-3. It computes what the weights were trained to compute.
-`timm-efficientnet-b4` is segmentation_models.pytorch's encoder of that name: padding alike on both sides and epsilon 1e-5.
-Take it to continue from smp's checkpoints, or to reproduce results that were made with smp.
-They also differ in c1 (see `build`), in dilation (see `_stage_plan`), and in stochastic depth, which only smp turns on.
+`tf_efficientnet_b4` is timm's form, with TensorFlow's "SAME" padding and batch norm with epsilon 1e-3. The weights were trained
+in this form.
+`timm-efficientnet-b4` is segmentation_models.pytorch's encoder, with equal padding on both sides and epsilon 1e-5. Use it to
+continue from smp's checkpoints, or to reproduce results of smp.
+The forms also differ in c1 (see `build`), in dilation (see `_stage_plan`), and in stochastic depth, which only smp uses.
 """
 
 import math
@@ -28,7 +28,7 @@ SCALING = {
     "b6": (1.8, 2.6),
     "b7": (2.0, 3.1),
 }
-"""Multipliers of b0's channels and of its blocks a stage."""
+"""Multipliers of b0's channels and of its blocks per stage."""
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
 """b0: blocks, kernel size, stride and channels of each stage."""
 STEM, EXPANSION, SQUEEZE = 32, 6, 4
@@ -77,12 +77,12 @@ REVISIONS = {
 }
 """Commits of smp-hub/timm-efficientnet-<size>.<tag>, as segmentation_models.pytorch 0.6.0 names them, for both forms."""
 ADVPROP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and std that the weights of adversarial propagation need."""
+"""Mean and std for the weights trained with adversarial propagation."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """Where timm's network and smp's encoder part. drop_path: the probability that training drops the last block's residual."""
+    """Differences between timm's network and smp's encoder. drop_path: stochastic depth, the drop rate of the last block."""
 
     timm: bool
     epsilon: float
@@ -90,14 +90,14 @@ class Form:
 
 
 FORMS = {"tf_efficientnet_": Form(True, 1e-3, 0.0), "timm-efficientnet-": Form(False, 1e-5, 0.2)}
-"""The forms by the beginning of their backbones' names."""
+"""The forms, by the prefix of the backbones' names."""
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Sizes are rounded up.
 
-    Features c2 to c5 are the last stages of their stride. c1 is the first stage (16 channels in b0) in timm's form, and the stem
-    (32) in smp's.
+    Features c2 to c5 are the last stages of their stride. c1 is the first stage in timm's form (16 channels in b0), and the stem
+    in smp's (32).
     """
     form, (width, depth) = FORMS[name[:-2]], SCALING[name[-2:]]
     images = keras.Input(input_shape, name="images")
@@ -128,17 +128,16 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
 
 
 def _channels(channels: int, width: float) -> int:
-    """Scaled, then rounded to a multiple of 8, upwards where that would lose more than a tenth."""
+    """Scales the channels, and rounds to a multiple of 8 without losing more than a tenth."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _stage_plan(form: Form, output_stride: int) -> list[tuple[int, int, int]]:
-    """Returns each stage's (stride, dilation of its first block, dilation of the others).
+    """Returns (stride, dilation of the first block, dilation of the others) of each stage.
 
-    A stage whose stride is traded dilates all of its blocks in smp, and all but the first, whose input has not lost anything
-    yet, in timm.
+    If dilation replaces a stage's stride, smp dilates all blocks of the stage, and timm all but the first.
     """
     reached, dilation, plan = 2, 1, []
     for _, _, stride, _ in STAGES:
@@ -162,7 +161,7 @@ def _block(
     drop_path: float,
     name: str,
 ) -> Any:
-    """Mobile inverted bottleneck with squeeze and excitation; without expansion, timm's depthwise separable convolution."""
+    """Inverted residual with squeeze-and-excitation. Without expansion it is timm's depthwise separable convolution."""
     expanded = expansion > 1
     y = x
     if expanded:
@@ -189,7 +188,7 @@ def _norm_silu(x: Any, form: Form, name: str) -> Any:
 
 
 def _weights(size: str) -> dict[str, HubWeights]:
-    """The pretrained weights by tag, which is smp's with "_" for "-"."""
+    """Returns the pretrained weights by tag: smp's tags with "_" for "-"."""
     found = {}
     for tag, revision in REVISIONS[size].items():
         mean, std = ADVPROP if tag == "advprop" else NORMALIZATIONS["imagenet"]

@@ -1,20 +1,20 @@
-"""keras-cv's backbones under keras_cv/<name>, built without a network, dilated on request, for images of any size.
+"""keras-cv's backbones as keras_cv/<name>, built without a network, with dilation, for images of any size.
 
-A name is built from keras-cv's base class and the published configuration (keras_cv_tables), then made anew as a graph of plain
-Keras layers (keras_cv_graph), which differs from keras-cv's model in this:
+keras-cv's base class and the published configuration (keras_cv_tables) give a model, which is rebuilt as a graph of plain Keras
+layers (keras_cv_graph). It differs from keras-cv's model:
 
-- The input is normalised with the ImageNet mean and std, not 0..255.
-- output_stride 16 or 8 trades the last strides for dilation: at 16 the convolutions of stride 32 get dilation 2; at 8 those of
-  stride 16 get 2 and those of stride 32 get 4; the convolution that gives up its stride counts with those after it, as in smp.
-  keras-cv's ResNet V2 strides in the last block of a stage: the blocks before it work at, and are dilated for, the stride before.
-- Batch norm has momentum 0.9, PyTorch's default. keras-cv leaves 0.99, and 0.999 in MobileNet: in a run of a few hundred steps
-  the moving statistics would then stay near their initial values, and inference would be wrong while training looks right.
-- Odd sizes: every strided convolution is padded as "same" for the true size, MiT keeps maps of true height and width, and
-  CSPDarkNet's Focus pads a row or column. DenseNet's and VGG's 2x2 pooling still rounds down.
-- Depthwise and 1x1 convolutions are kseg's (kseg.models.layers).
+- Images are normalised with the ImageNet mean and std, not in 0..255.
+- output_stride 16 or 8: dilation replaces the last strides. At 16 the convolutions of stride 32 get dilation 2. At 8 those of
+  stride 16 get 2, and those of stride 32 get 4. The convolution that loses its stride is dilated too, as in smp. keras-cv's
+  ResNet V2 strides in the last block of a stage, so the blocks before it have the stride and dilation of the stage before.
+- Batch norm has momentum 0.9, PyTorch's default. keras-cv has 0.99, and 0.999 in MobileNet. After a few hundred steps the moving
+  statistics would still be near their initial values, and inference wrong while training looks right.
+- Odd sizes: strided convolutions pad "same" for the true size, MiT keeps maps of the true height and width, and CSPDarkNet's
+  Focus pads a row or column. DenseNet's and VGG's 2x2 pooling still rounds down.
+- Depthwise and 1x1 convolutions are those of kseg.models.layers.
 
-keras-cv imports TensorFlow. It is imported when a backbone is built, not before, and a saved model loads without it:
-`keras.saving.load_model` needs kseg.models.backbones.keras_cv_layers imported, nothing more.
+keras-cv imports TensorFlow. It is imported only when a backbone is built. A saved model loads without it; `keras.saving.load_model`
+only needs kseg.models.backbones.keras_cv_layers to be imported.
 """
 
 import os
@@ -31,9 +31,9 @@ from kseg.utils.errors import KsegError
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int], pretrained: bool = False) -> Any:
     """Builds the backbone `name` (without "keras_cv/"). See kseg.models.build.build_backbone.
 
-    pretrained: keras-cv's ImageNet preset, which Kaggle serves, not random weights. The presets were trained on images in 0..1,
-    so the backbone then undoes the normalisation in its first layer.
-    Raises KsegError for a name that has no preset, or a preset that cannot be fetched.
+    pretrained: load keras-cv's ImageNet preset from Kaggle. The presets were trained on images in 0..1, so the first layer of the
+    backbone then undoes the normalisation.
+    Raises KsegError for a name without a preset, and for a preset that cannot be downloaded.
     """
     make = partial(_pretrained if pretrained else keras_cv_model, name)
     family, _ = BACKBONES[name]
@@ -48,9 +48,9 @@ def convert(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     copy_weights: bool,
 ) -> Any:
-    """Returns the backbone made of make(), a model of the family's keras-cv class.
+    """Converts make(), a model of the family's keras-cv class, to a backbone.
 
-    copy_weights: take over the model's weights, which see images in 0..1; otherwise the backbone's own are new.
+    copy_weights: copy the model's weights, trained on images in 0..1. Otherwise the weights are random.
     """
     from kseg.models.backbones.keras_cv_graph import Names, rebuild, take_apart
 
@@ -79,7 +79,7 @@ def _keras_cv_class(name: str) -> Any:
 
 
 def _features(family: Family, model: Any) -> Any:
-    """Returns a model from the input of keras-cv's to its features by level."""
+    """Returns a model from the input of keras-cv's model to its features by level."""
     import keras
 
     layers = {level: layer or model.pyramid_level_inputs[f"P{level[1:]}"] for level, layer in family.levels.items()}
@@ -87,7 +87,7 @@ def _features(family: Family, model: Any) -> Any:
 
 
 def _without_values(build: Callable[[], Any]) -> Any:
-    """Returns build(), whose variables have shapes but on JAX no values: initialising what is thrown away takes longest."""
+    """Returns build(). On JAX its variables have no values: initializing values that are thrown away would take most time."""
     import keras
 
     if keras.backend.backend() != "jax":
@@ -111,7 +111,7 @@ def _pretrained(name: str) -> Any:
         )
     try:
         return _keras_cv_class(name).from_preset(preset, load_weights=True)
-    except Exception as error:  # what can go wrong is up to kagglehub, requests, h5py and Keras
+    except Exception as error:  # kagglehub, requests, h5py and Keras raise various types
         cause: BaseException = error
         while cause.__context__:
             cause = cause.__context__
@@ -123,7 +123,7 @@ def _pretrained(name: str) -> Any:
 
 
 def _cache_folder(kaggle_handle: str) -> Path:
-    """Returns the folder in which kagglehub keeps all versions of kaggle://<owner>/<model>/<framework>/<variation>/<version>."""
+    """Returns kagglehub's folder for all versions of kaggle://<owner>/<model>/<framework>/<variation>/<version>."""
     root = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
     return root.joinpath("models", *kaggle_handle.removeprefix("kaggle://").split("/")[:-1])
 

@@ -1,9 +1,9 @@
-"""Makes a plain Keras graph of a keras-cv backbone, in two steps.
+"""Turns a keras-cv backbone into a graph of plain Keras layers, in two steps.
 
-`take_apart` replaces keras-cv's composite layers by the Keras layers inside them, so that each convolution can be seen, and what
-is bound to one image size by what is not. `rebuild` makes every layer anew: dilated, with the batch norm momentum and the
-convolutions of kseg. The result saves and loads without keras-cv, whose Lambda layers and unregistered activations Keras would
-refuse to load.
+`take_apart` replaces keras-cv's composite layers by the Keras layers inside them, which makes each convolution visible, and
+replaces layers that are bound to one image size. `rebuild` makes every layer anew, with dilation, and with kseg's batch norm
+momentum and convolutions. The result saves and loads without keras-cv. Keras would refuse to load keras-cv's Lambda layers and
+unregistered activations.
 """
 
 import re
@@ -21,7 +21,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 class Names:
-    """Layer names that depend on the model alone: Keras and keras-cv number unnamed layers through the whole process."""
+    """Layer names that depend only on the model. Keras and keras-cv number unnamed layers across the whole process."""
 
     def __init__(self) -> None:
         self._paths: dict[Any, str] = {}
@@ -43,18 +43,18 @@ class Names:
         return self._paths[layer]
 
     def unique(self, layer: Any) -> str:
-        """Returns `path`, told apart from the earlier uses of a layer that is called several times."""
+        """Returns `path`, numbered if the layer was called before."""
         path = self.path(layer)
         self._used[path] += 1
         return path if self._used[path] == 1 else f"{path}_{self._used[path]}"
 
 
 def take_apart(model: Any, names: Names) -> Any:
-    """Returns a functional model of Keras layers (and those of keras_cv_layers) with model's own weights, for images of any size.
+    """Returns a functional model of Keras layers and those of keras_cv_layers, with the model's weights, for any image size.
 
     model: a functional model over a keras-cv backbone's graph. Its scaling to 0..1 is dropped: the result takes images in 0..1.
     """
-    while any(_rule(operation) for operation in model.operations):  # what comes out of a composite layer may be one itself
+    while any(_rule(operation) for operation in model.operations):  # a composite layer may contain others
         model = keras.models.clone_model(
             model,
             input_tensors=keras.Input((None, None, 3)),
@@ -70,13 +70,13 @@ def _call_apart(names: Names, layer: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _rule(layer: Any) -> Callable[..., Any] | None:
-    """Returns the function that calls what stands for `layer`, or None if it can stay."""
+    """Returns the function that calls the replacement of `layer`, or None if the layer stays."""
     kind = type(layer).__name__
     if not isinstance(layer, keras.Layer):
         return _OPERATIONS[kind]
     if kind == "Concatenate" and layer.name == "stem_focus":  # of four slices of the image, which arrive here unsliced
         return lambda names, layer, slices: Focus(name=layer.name)(slices[0])
-    if kind == "Reshape" and layer.name.startswith("output_level_"):  # MiT's sequences become maps: here they are maps all along
+    if kind == "Reshape" and layer.name.startswith("output_level_"):  # from MiT's sequences to maps; here they are maps already
         return _skip
     return _RULES.get(kind)
 
@@ -86,7 +86,7 @@ def _skip(names: Names, layer: Any, x: Any, *args: Any) -> Any:
 
 
 def _run(names: Names, block: Any, x: Any) -> Any:
-    """Runs the block's own `call` on symbolic tensors, which leaves its inner layers in the graph."""
+    """Runs the block's own `call` on symbolic tensors, which puts its inner layers into the graph."""
     inner = {k: v for k, v in vars(block).items() if not k.startswith("_")}
     inner |= {f"{k}_{i}": layer for k, v in inner.items() if isinstance(v, list) for i, layer in enumerate(v)}
     layers = {k: v for k, v in inner.items() if isinstance(v, keras.Layer)}
@@ -108,14 +108,14 @@ def _patches(names: Names, layer: Any, x: Any) -> Any:
 
 
 def _encoder(names: Names, block: Any, x: Any) -> Any:
-    """MiT's block on a map [B, H, W, C]; keras-cv's own takes the square root of a sequence's length for its height and width."""
+    """MiT's block on a map [B, H, W, C]. keras-cv's takes the square root of the sequence's length as height and width."""
     attention, mlp = block.attn, block.mlp
     product, gelu = DotProductAttention(attention.num_heads), keras.layers.Activation(gelu_tanh)
     inner = {role: getattr(attention, role) for role in ("q", "k", "v", "proj")} | {"attention": product, "gelu": gelu}
     inner |= {role: getattr(mlp, role) for role in ("fc1", "dwconv", "fc2")} | {"norm1": block.norm1, "norm2": block.norm2}
 
     def add(x: Any, y: Any, number: int) -> Any:
-        if block.drop_prop:  # keras-cv's DropPath drops the branch of single images, as this does
+        if block.drop_prop:  # like keras-cv's DropPath, drops the branch of single images
             inner[f"drop{number}"] = drop = keras.layers.Dropout(float(block.drop_prop), noise_shape=(None, 1, 1, 1))
             y = drop(y)
         inner[f"add{number}"] = total = keras.layers.Add()
@@ -142,8 +142,8 @@ _RULES: dict[str, Callable[..., Any]] = {
     "OverlappingPatchingAndEmbedding": _patches,
     "HierarchicalTransformerEncoder": _encoder,
     "Rescaling": _skip,
-    # Padding before a strided "valid" convolution, right for sizes that were known when keras-cv built it. `rebuild` makes the
-    # convolution "same", which pads the same pixels and is right for any size.
+    # Padding before a strided "valid" convolution, for the size known when keras-cv built it. `rebuild` makes the convolution
+    # "same", which pads the same pixels at any size.
     "ZeroPadding2D": _skip,
     # keras-cv's hard sigmoid: an addition and a product with constants (skipped below) around the only ReLU layer it uses.
     "ReLU": lambda names, layer, x: keras.layers.Activation("hard_sigmoid")(x),
@@ -159,22 +159,22 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 def rebuild(
     model: Any, names: Names, *, output_stride: int, input_shape: tuple[int | None, int | None, int], copy_weights: bool
 ) -> Any:
-    """Returns the backbone: every layer of a taken-apart model made anew, with strides beyond output_stride traded for dilation.
+    """Returns the backbone: every layer of a taken-apart model made anew, with dilation instead of strides beyond output_stride.
 
-    A layer whose output had stride s in `model` loses its own stride where s > output_stride, and its kernel, if larger than 1x1,
-    is dilated by s / output_stride. That is smp's rule: the convolution that gives up the stride is dilated too.
+    A layer with an output of stride s > output_stride loses its own stride, and its kernel, if larger than 1x1, is dilated by
+    s / output_stride. This is smp's rule: the convolution that loses its stride is dilated too.
 
-    copy_weights: take over model's weights; they see images in 0..1 again. Otherwise the weights are new.
+    copy_weights: copy the model's weights and give them images in 0..1. Otherwise the weights are random.
     """
     inputs = first = keras.Input(input_shape, name="images")
     if copy_weights:
         mean, std = channel_statistics(*NORMALIZATIONS["imagenet"], input_shape[-1])
         first = keras.layers.Rescaling(scale=list(std), offset=list(mean), name="unit_range")(inputs)
-    strides = {id(inputs): 1}  # of the tensors of the graph, all of which live as long as the graph does
+    strides = {id(inputs): 1}  # strides of the graph's tensors; the graph keeps them alive, so ids stay unique
     made = []
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        # The first input's stride is the layer's: later ones have the same, but for the shortened keys of an attention.
+        # Inputs have the same stride, except the shortened keys and values of an attention, which come later.
         stride = strides[id(keras.tree.flatten(args)[0])] * getattr(layer, "strides", (1,))[0]
         copy = _copy(layer, names.unique(layer), dilation=max(1, stride // output_stride))
         made.append((layer, copy))
@@ -193,7 +193,7 @@ def rebuild(
 
 
 def _copy(layer: Any, name: str, *, dilation: int) -> Any:
-    """Returns a new layer like `layer`; with dilation > 1 it has no stride, and a kernel larger than 1x1 is dilated."""
+    """Returns a new layer like `layer`. With dilation > 1 it loses its stride, and a kernel larger than 1x1 is dilated."""
     kind = type(layer)
     config = layer.get_config() | {"name": name}
     if dilation > 1 and hasattr(layer, "strides"):

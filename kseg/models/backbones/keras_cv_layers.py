@@ -1,6 +1,6 @@
-"""What keras-cv's backbones compute that no Keras layer covers, for images of any size. No layer here has weights.
+"""Layers of keras-cv's backbones that Keras lacks, for images of any size. None has weights.
 
-A saved model that contains one loads where this module has been imported; it needs neither keras-cv nor TensorFlow.
+A saved model with one of them loads after this module is imported. It needs neither keras-cv nor TensorFlow.
 """
 
 from typing import Any
@@ -8,12 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.models.layers import register  # and with it the convolutions that backbones are made of
+from kseg.models.layers import register  # this import also registers the convolutions of backbones
 
 
 @register
 def gelu_tanh(x: Any) -> Any:
-    """GELU by its tanh approximation, which `keras.activations.gelu` does not take by default and MiT in keras-cv does."""
+    """GELU by its tanh approximation, as in keras-cv's MiT. keras.activations.gelu is exact by default."""
     return ops.gelu(x, approximate=True)
 
 
@@ -21,12 +21,12 @@ def gelu_tanh(x: Any) -> Any:
 class Focus(keras.layers.Layer):
     """The four pixels of each 2x2 cell as channels, CSPDarkNet's stem (YOLOX, arXiv:2107.08430).
 
-    Input [B, H, W, C]; an odd height or width is first padded with zeros below or to the right, where keras-cv's fails.
-    Output [B, ceil(H/2), ceil(W/2), 4C], the cells read column by column as keras-cv does.
+    Input [B, H, W, C]. An odd height or width is padded with zeros below or to the right; keras-cv's fails there.
+    Output [B, ceil(H/2), ceil(W/2), 4C]. Cells are read column by column, as in keras-cv.
     """
 
     def call(self, x: Any) -> Any:
-        # Rows 1, 3, 5, ... of x with one row of zeros below it are ceil(H/2) many for even and for odd H: no size need be known.
+        # With a row of zeros below x, rows 1, 3, 5, ... are ceil(H/2) many for even and odd H, so no static size is needed.
         below = ops.pad(x, [[0, 0], [0, 1], [0, 0], [0, 0]])[:, 1::2]
         above = x[:, ::2]
         columns = []
@@ -42,10 +42,10 @@ class Focus(keras.layers.Layer):
 
 @register
 class TransposedRead(keras.layers.Layer):
-    """Reads the memory of x [B, H, W, C], stored channels first, as if it were channels last; `inverse` undoes it at any size.
+    """Reads the memory of x [B, H, W, C], stored channels first, as if it were channels last. `inverse` undoes it, at any size.
 
-    keras-cv's MiT does this around the convolution that shortens keys and values, where NVlabs' original transposes. It mixes
-    channels with places, but the published weights were trained with it. Input and output [B, H, W, C].
+    keras-cv's MiT does this around the convolution that shortens keys and values; NVlabs' original transposes instead. It mixes
+    channels and positions, but the published weights were trained with it. Input and output [B, H, W, C].
     """
 
     def __init__(self, inverse: bool = False, **kwargs: Any):
@@ -66,7 +66,7 @@ class TransposedRead(keras.layers.Layer):
 
 @register
 class DotProductAttention(keras.layers.Layer):
-    """softmax(q k^T / sqrt(C / num_heads)) v per head, over all places of a map.
+    """softmax(q k^T / sqrt(C / num_heads)) v per head, over all positions of a map.
 
     Called on [q, k, v]: q [B, H, W, C]; k, v [B, h, w, C]. Output [B, H, W, C].
     """
@@ -78,7 +78,7 @@ class DotProductAttention(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         q, k, v = (self._split(x) for x in inputs)
         scores = ops.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-        # Not ops.softmax: it warns where there is a single key, as in an image of 32x32.
+        # Not ops.softmax, which warns about a single key, as for a 32x32 image.
         weights = ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
         return ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weights, v), ops.shape(inputs[0]))
 

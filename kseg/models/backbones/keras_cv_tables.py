@@ -1,7 +1,7 @@
 """The published configurations of keras-cv's backbones, by name.
 
-keras-cv keeps them in files that its named classes download, even for random weights; its base classes take them as arguments and
-download nothing. `tests/models/test_keras_cv.py` holds the parameter count of each against the one that keras-cv states.
+keras-cv's named classes download them, even for random weights. Its base classes take them as arguments and download nothing.
+tests/models/test_keras_cv.py compares the parameter count of each with the one that keras-cv states.
 """
 
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """What the members of a keras-cv backbone class share.
+    """Settings that all members of a keras-cv backbone class share.
 
     class_name: the base class in keras_cv.models.
-    output_strides: what its members can be built with.
-    levels: level -> name of the layer whose output it is, or None where keras-cv's `pyramid_level_inputs` names it ("P4" is c4).
+    output_strides: the supported ones.
+    levels: the name of the layer that outputs each level, or None if keras-cv's `pyramid_level_inputs` has it ("P4" is c4).
     options: arguments of the base class, besides the member's own configuration and `include_rescaling`.
     """
 
@@ -34,8 +34,8 @@ EFFICIENTNET_V2 = Family("EfficientNetV2Backbone", (8, 16, 32), {"c1": None, **P
 MOBILENET_V3 = Family("MobileNetV3Backbone", (8, 16, 32), {"c1": None, **PYRAMID})
 DENSENET = Family("DenseNetBackbone", (32,), {"c1": "conv1_relu", **PYRAMID, "c5": "relu"})
 CSP_DARKNET = Family("CSPDarkNetBackbone", (32,), {"c1": "stem_conv", **PYRAMID})
-# keras-cv labels MiT's levels P1 to P4, but their strides are 4, 8, 16 and 32. It can only build MiT for a static square image;
-# the size given here is forgotten when the graph is rebuilt.
+# keras-cv labels MiT's levels P1 to P4, but their strides are 4, 8, 16 and 32. It only builds MiT for a static square image;
+# rebuilding the graph drops the size given here.
 MIT = Family(
     "MiTBackbone",
     (32,),

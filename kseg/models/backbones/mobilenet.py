@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) in torchvision's layout, which smp's weights share (timm's differ)."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) in torchvision's layout. smp's weights have it too; timm's do not."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ STAGES = ((1, 1, 1, 16), (2, 6, 2, 24), (3, 6, 2, 32), (4, 6, 2, 64), (3, 6, 1, 
 """Blocks, expansion, stride and channels of each stage."""
 STEM, HEAD = 32, 1280
 LEVEL_AFTER_BLOCK = {1: "c1", 3: "c2", 6: "c3", 13: "c4"}
-"""Levels by the index in torch's `features`, where 0 is the stem."""
+"""Levels by the index in torch's `features`; 0 is the stem."""
 
 
 def build(*, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone; see kseg.models.build.build_backbone. Features c1 to c5; sizes are rounded up.
 
-    c1 to c4 are linear (16, 24, 32 and 96 channels), and c5 is the 1280 channels before the classifier's pooling, as in smp.
-    output_stride 16 or 8: the last stages keep their resolution and are dilated, their first block included, as smp does.
+    c1 to c4 are linear (16, 24, 32 and 96 channels). c5 has the 1280 channels before the classifier's pooling. Both as in smp.
+    output_stride 16 or 8: the last stages keep their resolution and are dilated from their first block on, as in smp.
     """
     images = keras.Input(input_shape, name="images")
     x = _norm_relu6(conv(images, STEM, 3, stride=2, name="encoder_features_0_0"), "encoder_features_0")
@@ -39,7 +39,7 @@ def build(*, output_stride: int, input_shape: tuple[int | None, int | None, int]
 
 
 def _block(x: Any, channels: int, expansion: int, *, stride: int, dilation: int, name: str) -> Any:
-    """Inverted residual: 1x1 to `expansion` times the channels (left out where that is 1), depthwise 3x3, linear 1x1."""
+    """Inverted residual: 1x1 to `expansion` times the channels (left out if that is 1), depthwise 3x3, linear 1x1."""
     y, index = x, 0
     if expansion > 1:
         y = _norm_relu6(conv(x, expansion * x.shape[-1], 1, name=f"{name}_conv_0_0"), f"{name}_conv_0")
@@ -54,7 +54,7 @@ def _block(x: Any, channels: int, expansion: int, *, stride: int, dilation: int,
 
 
 def _norm_relu6(x: Any, name: str) -> Any:
-    """Members 1 and 2 of torch's Sequential `name`."""
+    """Batch norm and ReLU6, members 1 and 2 of torch's Sequential `name`."""
     return keras.layers.ReLU(max_value=6.0, name=f"{name}_2")(batch_norm(x, f"{name}_1"))
 
 

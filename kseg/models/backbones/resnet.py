@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt in torchvision's layout, which timm's and smp's weights share.
+"""ResNet and ResNeXt in the layout of torchvision, timm and smp.
 
 He et al. 2016 (arXiv:1512.03385) with the stride on the 3x3 convolution ("v1.5"); Xie et al. 2017 (arXiv:1611.05431).
 """
@@ -16,11 +16,11 @@ from kseg.models.layers import MaxPooling2D
 
 @dataclass(frozen=True)
 class Variant:
-    """What tells the family's members apart.
+    """Settings of a member of the family.
 
-    blocks: in each of the four stages. bottleneck: three convolutions a block, else two. groups, width: of the 3x3 convolution.
-    late_dilation: the first block of a dilated stage keeps the dilation of the stage before it, as in torchvision's segmentation
-    models; else it has its own stage's, as in smp.
+    blocks: in each of the four stages. bottleneck: three convolutions per block, else two. groups, width: of the 3x3 convolution.
+    late_dilation: the first block of a dilated stage has the dilation of the stage before it, as in torchvision's segmentation
+    models. Otherwise it has that of its own stage, as in smp.
     """
 
     blocks: tuple[int, int, int, int]
@@ -74,15 +74,15 @@ REVISIONS = {
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c1 to c5; sizes are rounded up.
 
-    output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
-    torchvision_resnet50 and _resnet101 have stride 8 only, and torchvision's dilation: the first block's comes one stage later.
+    output_stride 16 or 8: the last one or two stages keep their resolution and are dilated from their first block on, as in smp.
+    torchvision_resnet50 and _resnet101 only have stride 8, with torchvision's late_dilation.
     """
     variant = VARIANTS[name]
     images = keras.Input(input_shape, name="images")
     x = conv(images, 64, 7, stride=2, name="encoder_conv1")
     x = bn_relu(x, "encoder_bn1", "encoder_relu")
     levels = {"c1": x}
-    # After a ReLU, padding with zeros is padding with minus infinity.
+    # After a ReLU, padding with zeros equals padding with minus infinity.
     x = keras.layers.ZeroPadding2D(1, name="encoder_maxpool_pad")(x)
     x = MaxPooling2D(3, 2, name="encoder_maxpool")(x)
     block = _bottleneck if variant.bottleneck else _basic

@@ -1,6 +1,6 @@
-"""SE-ResNeXt in the layout of the first release, which timm calls legacy_seresnext* and smp se_resnext*.
+"""SE-ResNeXt in the layout of its first release, called legacy_seresnext* by timm and se_resnext* by smp.
 
-Hu et al. 2018 (arXiv:1709.01507) on ResNeXt (Xie et al. 2017, arXiv:1611.05431). timm's `seresnext*` are other networks.
+Hu et al. 2018 (arXiv:1709.01507) on ResNeXt (Xie et al. 2017, arXiv:1611.05431). timm's `seresnext*` are different networks.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from kseg.models.layers import MaxPooling2D
 BLOCKS = {"legacy_seresnext50_32x4d": (3, 4, 6, 3), "legacy_seresnext101_32x4d": (3, 4, 23, 3)}
 """Blocks in each of the four stages."""
 ALIASES = {"se_resnext50_32x4d": "legacy_seresnext50_32x4d", "se_resnext101_32x4d": "legacy_seresnext101_32x4d"}
-"""smp's name of the same network: timm's."""
+"""smp's names of timm's networks."""
 GROUPS, REDUCTION = 32, 16
 REVISIONS = {
     "se_resnext50_32x4d": {"imagenet": "73246406d879a2b0e3fdfe6fddd56347d38f38ae"},
@@ -27,13 +27,13 @@ REVISIONS = {
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c1 to c5.
 
-    Sizes are rounded up, but for the stem's max pool, which rounds down: c2 is [B, floor(ceil(H/2) / 2), ...].
-    output_stride 16 or 8: the last stage or two keep their resolution and are dilated, their first block included, as smp does.
+    Sizes are rounded up, except by the stem's max pool: c2 is [B, floor(ceil(H/2) / 2), ...].
+    output_stride 16 or 8: the last one or two stages keep their resolution and are dilated from their first block on, as in smp.
     """
     images = keras.Input(input_shape, name="images")
     x = bn_relu(conv(images, 64, 7, stride=2, name="encoder_layer0_conv1"), "encoder_layer0_bn1", "encoder_layer0_relu1")
     levels = {"c1": x}
-    # torch's ceil_mode: a last window may reach one pixel beyond the far side. After a ReLU, zeros there change no maximum.
+    # torch's ceil_mode: the last window may reach one pixel beyond the image. After a ReLU, zeros there change no maximum.
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="encoder_layer0_pool_pad")(x)
     x = MaxPooling2D(3, 2, name="encoder_layer0_pool")(x)
     for stage, blocks in enumerate(BLOCKS[name]):
@@ -47,7 +47,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
 
 
 def _block(x: Any, planes: int, *, stride: int, dilation: int, name: str) -> Any:
-    """ResNeXt's bottleneck, 2 * planes wide, whose result is scaled by squeeze and excitation before the shortcut is added."""
+    """ResNeXt's bottleneck, 2 * planes wide, with squeeze-and-excitation before the shortcut is added."""
     y = bn_relu(conv(x, 2 * planes, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
     y = conv(y, 2 * planes, 3, stride=stride, dilation=dilation, groups=GROUPS, name=f"{name}_conv2")
     y = bn_relu(y, f"{name}_bn2", f"{name}_relu2")

@@ -1,7 +1,7 @@
-"""VGG in torchvision's layout, which timm's and smp's weights share.
+"""VGG in the layout of torchvision, timm and smp.
 
-Simonyan and Zisserman 2015 (arXiv:1409.1556), without the classifier; the names that end in _bn put batch norm (Ioffe and
-Szegedy 2015, arXiv:1502.03167) after every convolution.
+Simonyan and Zisserman 2015 (arXiv:1409.1556), without the classifier. Names ending in _bn have batch norm (Ioffe and Szegedy
+2015, arXiv:1502.03167) after every convolution.
 """
 
 from functools import partial
@@ -13,10 +13,10 @@ from kseg.models.blocks import batch_norm
 from kseg.models.layers import Conv2D, MaxPooling2D
 
 FILTERS = (64, 128, 256, 512, 512)
-"""Of each stage's convolutions."""
+"""Filters of each stage's convolutions."""
 
 CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6", "pre_logits.fc1", "pre_logits.fc2", "head.fc")
-"""Modules behind the features in torchvision's checkpoints (the first three) and in timm's."""
+"""Modules after the features: three in torchvision's checkpoints, three in timm's."""
 
 VARIANTS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """3x3 convolutions in each stage."""
@@ -43,8 +43,8 @@ def build(
 ) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Sizes are rounded down.
 
-    normalized: batch norm after every convolution. Features, as smp's encoder yields them: c0 [B, H, W, 64] to c4
-    [B, H // 16, W // 16, 512] are each stage's last ReLU, before its pool (in the paper's words conv1_2 to conv5_3); c5
+    normalized: batch norm after every convolution. Features are those of smp's encoder. c0 [B, H, W, 64] to c4
+    [B, H // 16, W // 16, 512] are each stage's last ReLU, before its pool (the paper's conv1_2 to conv5_3). c5
     [B, H // 32, W // 32, 512] is the last pool. The paper's pool3 and pool4 are the max pools of c2 and c3.
     """
     x = images = keras.Input(input_shape, name="images")

@@ -15,9 +15,8 @@ def deeplabv3(
 ) -> Any:
     """DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), laid out as smp's DeepLabV3.
 
-    features: c5 [B, H/s, W/s, C] with s the output stride. dilation_rates: of the ASPP branches, whose convolutions are full, not
-    separable. dropout: of the fused context.
-    Returns logits [B, H/s, W/s, num_classes].
+    features: c5 [B, H/s, W/s, C] with s the output stride. dilation_rates: of the ASPP branches, which are not separable.
+    dropout: of the ASPP's output. Returns logits [B, H/s, W/s, num_classes].
     """
     x = aspp(features["c5"], dilation_rates=dilation_rates, separable=False, dropout=dropout, name="decoder_aspp")
     initializer = torch_uniform(9 * x.shape[-1])

@@ -13,24 +13,23 @@ from kseg.models.registry import register_model
 def fcn32s(features: dict[str, Any], *, num_classes: int, fc_filters: int = 4096, dropout: float = 0.5) -> Any:
     """FCN-32s (Long, Shelhamer and Darrell 2015, arXiv:1411.4038; Shelhamer, Long and Darrell 2017, arXiv:1605.06211).
 
-    features: c5 [B, H/32, W/32, C]. fc_filters: of fc6 (7x7) and fc7 (1x1), the classifier made convolutional. dropout: after
-    each of the two. Returns logits [B, H/32, W/32, num_classes].
+    features: c5 [B, H/32, W/32, C]. fc_filters: of fc6 (7x7) and fc7 (1x1), VGG's classifier as convolutions. dropout: after
+    both. Returns logits [B, H/32, W/32, num_classes].
 
-    Where it differs from the Caffe original: fc6 pads 3 ("same") where Caffe pads the image by 100 and crops the result; pools
-    round sizes down, not up; the last upsampling is build_model's bilinear resize, which equals the paper's fixed bilinear
-    deconvolution except that it repeats the border where that one fades to zero.
+    Differences from the Caffe original: fc6 pads by 3 ("same"), while Caffe pads the image by 100 and crops the result. Pools
+    round sizes down, not up. The last upsampling is build_model's bilinear resize. It repeats the border, where the paper's fixed
+    bilinear deconvolution fades to zero.
     """
     return _score_fc(features["c5"], num_classes, fc_filters, dropout)
 
 
 @register_model(backbone="vgg16", output_stride=32, levels=("c4", "c5"), align_corners=False)
 def fcn16s(features: dict[str, Any], *, num_classes: int, fc_filters: int = 4096, dropout: float = 0.5) -> Any:
-    """FCN-16s: fcn32s's scores, upsampled by two, plus scores of pool4.
+    """FCN-16s: fcn32s's logits, upsampled by two, plus logits of pool4.
 
-    features: c4 [B, H/16, W/16, D] and c5. On a VGG, whose c4 is conv5_3, pool4 is the max pool of c3; other backbones' c4 is
-    the end of the stage of stride 16 and is taken itself. The upsampling is a transposed 4x4 convolution without bias that
-    starts out bilinear and learns; skips start at zero. Where sizes are odd, its result is resized to the skip's. Unlike
-    Caffe's "at once" variant, no skip is scaled down.
+    features: c4 [B, H/16, W/16, D] and c5. pool4 is c4, except on a VGG: there it is the max pool of c3, as c4 is conv5_3.
+    The upsampling is a learned transposed 4x4 convolution without bias, bilinear at first. For odd sizes its result is resized to
+    the skip's. Skips start at zero, and are not scaled down as in Caffe's "at once" variant.
     Returns logits [B, H/16, W/16, num_classes].
     """
     x = _score_fc(features["c5"], num_classes, fc_filters, dropout)
@@ -39,7 +38,7 @@ def fcn16s(features: dict[str, Any], *, num_classes: int, fc_filters: int = 4096
 
 @register_model(backbone="vgg16", output_stride=32, levels=("c3", "c4", "c5"), align_corners=False)
 def fcn8s(features: dict[str, Any], *, num_classes: int, fc_filters: int = 4096, dropout: float = 0.5) -> Any:
-    """FCN-8s: fcn16s's scores, upsampled by two, plus scores of pool3 (on a VGG the max pool of c2, else c3).
+    """FCN-8s: fcn16s's logits, upsampled by two, plus logits of pool3 (on a VGG the max pool of c2, else c3).
 
     features: c3 [B, H/8, W/8, E], c4 and c5. Returns logits [B, H/8, W/8, num_classes].
     """
@@ -49,7 +48,7 @@ def fcn8s(features: dict[str, Any], *, num_classes: int, fc_filters: int = 4096,
 
 @register
 class Bilinear(keras.initializers.Initializer):
-    """Kernel [k, k, C, C] of a transposed convolution that upsamples each channel bilinearly by k / 2 (k even)."""
+    """Kernel [k, k, C, C] of a transposed convolution that upsamples each channel bilinearly by k / 2, for even k."""
 
     def __call__(self, shape, dtype=None):
         size = shape[0]
@@ -71,7 +70,7 @@ def _score(x: Any, num_classes: int, name: str) -> Any:
 
 
 def _pool(features: dict[str, Any], level: int) -> Any:
-    """The paper's pool3 or pool4. Levels of a family that has c0 (VGG) are taken before the pool of their stage."""
+    """Returns the paper's pool3 or pool4. A family with c0 (VGG) has its levels before the pool of their stage."""
     if "c0" not in features:
         return features[f"c{level}"]
     return MaxPooling2D(2, name=f"decoder_pool{level}")(features[f"c{level - 1}"])

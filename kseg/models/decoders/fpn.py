@@ -21,11 +21,10 @@ def fpn(
     """FPN (Lin et al. 2017, arXiv:1612.03144) with the semantic branch of panoptic FPN (Kirillov et al. 2019,
     arXiv:1901.02446), laid out as smp's FPN.
 
-    features: c2 [B, H/4, W/4, C2] to c5 [B, H/s, W/s, C5] with s the output stride. Each upsampling goes to the next level's
-    size, twice the level's own where smp takes the image.
-    pyramid_channels, segmentation_channels: of the pyramid and of the branches that are summed; the latter a multiple of 32.
-    dropout: of whole channels of the sum.
-    Returns logits [B, H/4, W/4, num_classes].
+    features: c2 [B, H/4, W/4, C2] to c5 [B, H/s, W/s, C5] with s the output stride. Each upsampling goes to the size of the next
+    level, which is twice its own for the image sizes that smp accepts.
+    pyramid_channels: of the pyramid. segmentation_channels: of the branches that are summed, a multiple of 32.
+    dropout: of whole channels of the sum. Returns logits [B, H/4, W/4, num_classes].
     """
     levels = ("c5", "c4", "c3", "c2")
     pyramid = [_lateral(features["c5"], pyramid_channels, "decoder_p5")]

@@ -1,4 +1,4 @@
-"""SegNet, and the unpooling it needs."""
+"""SegNet, and its max unpooling."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from kseg.models.registry import register_model
 from kseg.utils.errors import KsegError
 
 FILTERS = {"c4": (512, 512, 512), "c3": (512, 512, 256), "c2": (256, 256, 128), "c1": (128, 64), "c0": (64,)}
-"""Of the convolutions after unpooling to each level: VGG16's stages, mirrored."""
+"""Filters of the convolutions after unpooling to each level: VGG16's stages, mirrored."""
 
 
-# c0 and c1 are not among the levels that build_model demands, so that segnet itself can say which backbones have them.
+# c0 and c1 are missing from levels, so that segnet itself can say which backbones have them.
 @register_model(backbone="vgg16_bn", output_stride=32, levels=("c2", "c3", "c4", "c5"), align_corners=False)
 def segnet(features: dict[str, Any], *, num_classes: int) -> Any:
     """SegNet (Badrinarayanan, Kendall and Cipolla 2017, arXiv:1511.00561).
 
-    features: c0 [B, H, W, 64] to c4 [B, H // 16, W // 16, 512], each stage's last ReLU, and c5 [B, H // 32, W // 32, 512],
-    the last pool: a VGG. Five times the map is unpooled to the places that the encoder's 2x2 pool took its values from, then
-    convolved (3x3 without bias, BN, ReLU). The decoder mirrors VGG16 on every VGG. As torch modules: decoder.stage5 to
-    decoder.stage1 are Sequentials of (Conv2d, BatchNorm2d, ReLU) triples, segmentation_head.0 is the last 3x3 Conv2d, with
-    bias and without BN or ReLU.
+    features: of a VGG (the paper's is vgg16_bn): c0 [B, H, W, 64] to c4 [B, H // 16, W // 16, 512], each stage's last ReLU, and
+    c5 [B, H // 32, W // 32, 512], the last pool. Five times the map is unpooled to the positions of the encoder's 2x2 maxima,
+    then convolved (3x3 without bias, BN, ReLU). The decoder mirrors VGG16 on every VGG.
+    Torch modules: decoder.stage5 to decoder.stage1 are Sequentials of (Conv2d, BatchNorm2d, ReLU) triples. segmentation_head.0
+    is the last 3x3 Conv2d, with bias.
 
-    The paper's own encoder is vgg16_bn. Returns logits [B, H, W, num_classes]. Raises KsegError on other families.
+    Returns logits [B, H, W, num_classes]. Raises KsegError for other families of backbones.
     """
     if [features[f"c{i}"].shape[-1] if f"c{i}" in features else 0 for i in range(6)] != [64, 128, 256, 512, 512, 512]:
         names = "vgg11, vgg13, vgg16, vgg19, each also with _bn"
@@ -41,7 +41,7 @@ def segnet(features: dict[str, Any], *, num_classes: int) -> Any:
 
 @register
 class MaxUnpool(keras.layers.Layer):
-    """max_unpool as a layer; called on [values, reference]."""
+    """max_unpool as a layer, called on [values, reference]."""
 
     def call(self, inputs):
         return max_unpool(*inputs)
@@ -51,11 +51,11 @@ class MaxUnpool(keras.layers.Layer):
 
 
 def max_unpool(values: Any, reference: Any) -> Any:
-    """Puts each value where the 2x2 max pool (stride 2, sizes rounded down) of `reference` found its maximum, zeros elsewhere.
+    """Puts each value where the 2x2 max pool (stride 2, sizes rounded down) of `reference` has its maximum, and zeros elsewhere.
 
-    values: [B, H // 2, W // 2, C]. reference: [B, H, W, C], the pool's input. Returns [B, H, W, C] of values' dtype. Of equal
-    maxima, which zeros after a ReLU often are, the first in row-major order counts, as in torch's
-    max_pool2d(return_indices=True). The gradient goes to `values` alone.
+    values: [B, H // 2, W // 2, C]. reference: [B, H, W, C], the pool's input. Returns [B, H, W, C] of values' dtype. The first of
+    equal maxima in row-major order counts, as in torch's max_pool2d(return_indices=True); after a ReLU, zeros often tie. Only
+    `values` gets a gradient.
     """
     height, width = ops.shape(reference)[1:3]
     h, w = height // 2, width // 2

@@ -1,7 +1,7 @@
-"""torchvision's segmentation models under torchvision's names, so that its checkpoints (classes of Pascal VOC) can be read.
+"""torchvision's segmentation models under torchvision's names; they load its checkpoints (classes of Pascal VOC).
 
-torchvision's auxiliary head is what build_model's auxiliary=True adds to every model; without it, reading a checkpoint leaves its
-weights out.
+build_model(auxiliary=True) adds torchvision's auxiliary head to any model. Without it, loading a checkpoint skips
+its weights.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def deeplabv3_resnet50(
 ) -> Any:
     """DeepLabV3 (Chen et al. 2017, arXiv:1706.05587), laid out as torchvision's deeplabv3_resnet50.
 
-    features: c5 [B, H/8, W/8, C]. dilation_rates: of the ASPP branches. dropout: of the fused context.
+    features: c5 [B, H/8, W/8, C]. dilation_rates: of the ASPP branches. dropout: of the ASPP's output.
     Returns logits [B, H/8, W/8, num_classes].
     """
     x = aspp(features["c5"], dilation_rates=dilation_rates, separable=False, dropout=dropout, name="classifier_0")

@@ -21,10 +21,9 @@ def unet(
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) on a backbone, laid out as smp's Unet.
 
     features: c1 [B, H/2, W/2, C1] to c5 [B, H/s, W/s, C5] with s the output stride, and images [B, H, W, 3] for its size. Sizes
-    may be odd, and rounded either way.
-    decoder_channels: of the five blocks, from c5 down to the image's size.
-    center: two more convolutions on c5 before the first block; None is smp's choice, yes for VGG, which is known by its
-    feature c0. That feature is no skip connection, in smp neither.
+    may be odd and rounded up or down. A VGG's c0 is not used, as in smp.
+    decoder_channels: of the five blocks, from c5 to the image's size.
+    center: two more convolutions on c5 before the first block. None decides as smp does: True for backbones with c0 (VGG).
     Returns logits [B, H, W, num_classes].
     """
     if len(decoder_channels) != 5:

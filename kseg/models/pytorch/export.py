@@ -1,44 +1,40 @@
-"""A model's weights as a PyTorch state_dict that loads strictly into smp's, torchvision's or timm's module.
-
-The way back of kseg.models.pytorch.load.
-"""
+"""Exports a model's weights as a PyTorch state_dict for smp, torchvision or timm. The inverse of kseg.models.pytorch.load."""
 
 import re
 
 import keras
 import numpy as np
 
-from kseg.models.pytorch.load import kernel_axes, tensor_names
+from kseg.models.pytorch.load import kernel_axes, layers_with_weights, tensor_names
 from kseg.utils.errors import KsegError
 
 COMPOUND = (
     "segmentation_head", "aux_classifier", "seg_blocks", "skip_conv", "se_module", "conv_stem", "conv_pw", "conv_pwl", "conv_dw",
     "conv_reduce", "conv_expand", "score_fr", "score_pool3", "score_pool4", "upscore_pool4",
 )  # fmt: skip
-"""Names of torch modules that hold a "_" themselves. Every other "_" of a layer's name stands for a "."."""
+"""Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
 PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_")
-"""What the layers' names begin with that stand for torch modules."""
+"""Prefixes of the names of layers that have a torch module."""
 
 
 def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the state_dict, arrays by key, that PyTorch's module of the same model loads with strict=True.
+    """Returns the state_dict, arrays by key, that the same model in PyTorch loads with strict=True.
 
-    model: one of kseg's on a torch-layout backbone, or such a backbone alone. A model is keyed as smp's or, if it is one of
-    torchvision's, as torchvision's; a backbone as timm's and torchvision's. Parameters and statistics are the model's own to the
-    byte. What kseg does not keep is filled in: `num_batches_tracked`, which is 0 (torch reads it only where momentum is None),
-    and in smp's timm-efficientnet encoders conv_head and bn2, which are behind the last feature and idle (zeros and identity).
-    tf_efficientnet backbones are keyed as smp's "tu-tf_efficientnet" encoders, which compute the same.
+    model: a kseg model on a torch-layout backbone, or such a backbone alone. Keys are those of smp or, for torchvision's models,
+    of torchvision; for a backbone those of timm and torchvision. tf_efficientnet backbones get the keys of smp's
+    "tu-tf_efficientnet" encoders, which compute the same.
+    Parameters and statistics are exact. Tensors that kseg does not have are filled in: `num_batches_tracked` with 0 (torch reads
+    it only if momentum is None), and in smp's timm-efficientnet encoders the unused conv_head and bn2 (zeros and identity).
 
     Raises KsegError for keras-cv's backbones, which no PyTorch library has.
     """
-    layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
+    layers = layers_with_weights(model)
     foreign = sorted(name for name in layers if not name.startswith(PARTS))
     if foreign:
         raise KsegError(
-            f"layer {foreign[0]} stands for no PyTorch module; only models on torch-layout backbones can be taken back, "
-            "keras-cv's cannot"
+            f"layer {foreign[0]} has no PyTorch module; only models on torch-layout backbones can be exported, not keras-cv's"
         )
-    if "classifier_4" not in layers:  # only torchvision's models have an auxiliary head there, too
+    if "classifier_4" not in layers:  # in PyTorch only torchvision's models have an auxiliary head
         layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
@@ -60,18 +56,18 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def torch_path(name: str) -> str:
-    """Returns the torch module path of a layer: "encoder.blocks.0.0.conv_dw" of "encoder_blocks_0_0_conv_dw"."""
+    """Returns the torch module path of a layer name: "encoder_blocks_0_0_conv_dw" is "encoder.blocks.0.0.conv_dw"."""
     compound = rf"(?<![^_])(?:{'|'.join(COMPOUND)})(?![^_])"
     return re.sub(f"{compound}|_", lambda match: "." if match[0] == "_" else match[0], name)
 
 
 def _is_timms(layers: dict[str, keras.Layer]) -> bool:
-    """Whether an EfficientNet is timm's form, not smp's: they differ in batch norm's epsilon."""
+    """Returns True for timm's form of EfficientNet, False for smp's. They differ in batch norm's epsilon."""
     return layers["encoder_bn1"].epsilon > 1e-4
 
 
 def _smps_efficientnet_head(state: dict[str, np.ndarray], encoder: str) -> dict[str, np.ndarray]:
-    """What smp's encoder holds and does not use: a 1x1 convolution of the last block to four times its channels."""
+    """Returns the unused tensors of smp's encoder: a 1x1 convolution from the last block to four times its channels, and bn2."""
     channels = next(array.shape[0] for key, array in state.items() if key.startswith(f"{encoder}blocks.6.0.conv_pwl."))
     filled = {f"{encoder}conv_head.weight": np.zeros((4 * channels, channels, 1, 1), "float32")}
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):

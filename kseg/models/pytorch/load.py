@@ -1,7 +1,7 @@
-"""Reads PyTorch checkpoints into a model: every key and every variable exactly once, or an error that names what is left over.
+"""Loads PyTorch checkpoints into a model: uses every key and every variable exactly once, or names what is left over.
 
-A layer's name is its torch module path with "_" for ".", so no table is needed: each module's tensors go to the layer of
-that name, converted by the layer's type. kseg.models.pytorch.export is the way back.
+A layer's name is its torch module path with "_" for ".". So no table is needed: the tensors of each module go to the layer of
+that name and are converted by the layer's type. kseg.models.pytorch.export is the inverse.
 """
 
 import os
@@ -19,21 +19,22 @@ from kseg.models.channels import adapt_kernel
 from kseg.utils.errors import KsegError
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
-"""Prefixes that DataParallel, Lightning and torch.compile put before every key."""
+"""Prefixes that DataParallel, Lightning and torch.compile add to every key."""
 OPTIONAL = ("aux_classifier_", "classification_head_")
-"""Modules that a checkpoint may hold and a model may lack: torchvision's auxiliary head, which only training uses, and smp's."""
+"""Modules of a checkpoint that a model may lack: torchvision's auxiliary head and smp's classification head."""
 HEADS = ("segmentation_head_", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore")
-"""Layers whose number of filters is the number of classes: smp's, torchvision's, and those of kseg's FCN."""
+"""Layers with one filter per class: smp's, torchvision's, and those of kseg's FCN."""
 RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
-"""smp's DeepLabV3 decoder was a Sequential up to version 0.4; all other modules have kept their names since 0.1."""
+"""smp's DeepLabV3 decoder was a Sequential up to version 0.4. All other modules have kept their names since 0.1."""
 SOURCES = ("smp", "torchvision", "timm")
 _IGNORED = ("num_batches_tracked",)
 
 
 @dataclass(frozen=True)
 class TorchLoad:
-    """What load_torch_weights did. tensors: how many it used. left_out: the modules it did not use. sources: the libraries
-    that name modules so.
+    """The result of load_torch_weights.
+
+    tensors: the number of tensors used. left_out: the modules not used. sources: the libraries that use these module names.
     """
 
     tensors: int
@@ -43,7 +44,7 @@ class TorchLoad:
 
 @dataclass
 class _Module:
-    """A torch module: its path and its tensors by name."""
+    """A torch module: its path, and its tensors by name."""
 
     path: str
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -57,16 +58,18 @@ def load_torch_weights(
 ) -> TorchLoad:
     """Fills every variable of a model, or of a torch-layout backbone, from a PyTorch checkpoint.
 
-    checkpoint: a state_dict (tensors or arrays by key), or the path of one as .pth, .pt, .bin (read with weights_only=True) or
-    .safetensors. smp's keys fit models ("encoder.conv1.weight"; "encoder.model." of its tu- encoders, too), torchvision's and
-    timm's fit backbones ("conv1.weight"), those of torchvision's segmentation models fit the models of the same names
-    ("backbone." is read as "encoder."). Left out are `num_batches_tracked`, what the backbone's registration lists as
-    `unused_keys` (classifiers, mostly), and what OPTIONAL names where the model has no layers for it.
-    source: None, or "smp", "torchvision" or "timm" to insist that the keys are that library's.
-    reset_head: leave the last layers (HEADS) as they are in the model, whatever number of classes the checkpoint has.
+    checkpoint: a state_dict (tensors or arrays by key), or its path: .pth, .pt, .bin (read with weights_only=True) or
+    .safetensors. Accepted keys:
+    - of smp, for models: "encoder.conv1.weight", and "encoder.model." for its tu- encoders;
+    - of torchvision's segmentation models, for the models with the same names: "backbone." is read as "encoder.";
+    - of torchvision and timm, for backbones: "conv1.weight".
+    Left out are `num_batches_tracked`, the `unused_keys` of the backbone's registration (mostly classifiers), and OPTIONAL
+    modules that the model lacks.
+    source: None for any, or "smp", "torchvision" or "timm" to require the keys of that library.
+    reset_head: keep the model's last layers (HEADS), whatever the checkpoint's number of classes.
 
-    Raises KsegError if the file cannot be read, the keys are not source's, the number of classes or another shape differs, or a
-    key or a variable is left over; the model is then unchanged.
+    Raises KsegError for a file that cannot be read, keys of another library, another number of classes or another shape, and
+    keys or variables that are left over. The model is then unchanged.
     """
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     arrays = _unwrapped(state)
@@ -82,9 +85,10 @@ def load_torch_weights(
 
 
 def load_backbone_weights(model: keras.Model, checkpoint: str | os.PathLike | Mapping[str, Any]) -> TorchLoad:
-    """load_torch_weights for a backbone, from a checkpoint of the backbone or of a whole model, whose other modules are left out.
+    """Fills a backbone from a checkpoint of the backbone or of a whole model, as load_torch_weights does.
 
-    The first convolution is adapted if the backbone's images are not RGB (kseg.models.channels.adapt_kernel).
+    The other modules of a whole model are left out. The first convolution is adapted if the backbone's images are not RGB
+    (kseg.models.channels.adapt_kernel).
     """
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     arrays = _unwrapped(state)
@@ -108,7 +112,7 @@ def _fill(
 ) -> TorchLoad:
     modules = _by_module(arrays)
     everything = [module.path for module in modules.values()]
-    layers = {layer.name: layer for layer in model._flatten_layers() if layer.weights and not hasattr(layer, "layers")}
+    layers = layers_with_weights(model)
     if not any(name.startswith("backbone_") for name in layers):
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
@@ -152,7 +156,7 @@ def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except ModuleNotFoundError as error:
         raise KsegError(f"{path}: reading it needs the package {error.name}; install it (pip install {error.name})") from None
-    except Exception as error:  # pickle's, zipfile's and torch's own errors, by what is wrong with the file
+    except Exception as error:  # pickle, zipfile and torch raise various types
         reason = " ".join(str(error).split())[:160]
         raise KsegError(f"{path}: not a checkpoint that can be read safely ({reason})") from None
     if not isinstance(content, Mapping):
@@ -161,7 +165,7 @@ def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
 
 
 def _unwrapped(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by key: out of Lightning's "state_dict", and without a prefix that every key has."""
+    """Returns arrays by key, taken out of Lightning's "state_dict" and without prefixes that every key has."""
     if isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     arrays = {}
@@ -181,7 +185,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _sources(keys: Iterable[str]) -> tuple[str, ...]:
-    """The libraries whose module names these keys have."""
+    """Returns the libraries that use these module names."""
     first = {key.partition(".")[0] for key in keys}
     if first & {"encoder", "decoder", "segmentation_head"}:
         return ("smp",)
@@ -193,7 +197,7 @@ def _sources(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, _Module]:
-    """{"encoder_conv1": the module encoder.conv1 with its "weight"} of {"encoder.conv1.weight": ...}."""
+    """Groups tensors by layer name: {"encoder.conv1.weight": ...} becomes {"encoder_conv1": module with "weight"}."""
     modules: dict[str, _Module] = {}
     for key, value in arrays.items():
         path, _, name = key.rpartition(".")
@@ -203,7 +207,7 @@ def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, _Module]:
 
 
 def _families(layers: Container[str]) -> list[dict[str, Any]]:
-    """What the registrations of the layers' backbone family state."""
+    """Returns the registrations of the backbone family that the layers belong to."""
     known = [BACKBONES[name].info for name in BACKBONES if "first_layer" in BACKBONES[name].info]
     return [info for info in known if _encoder_name(info["first_layer"]) in layers]
 
@@ -222,26 +226,37 @@ def _encoder_name(path: str) -> str:
     return f"encoder_{path.replace('.', '_')}"
 
 
+def layers_with_weights(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns the layers with weights by name, in the order of the graph, those of nested models included."""
+    found: dict[str, keras.Layer] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found |= layers_with_weights(layer)
+        elif layer.weights:
+            found[layer.name] = layer
+    return found
+
+
 def tensor_names(layer: keras.Layer) -> list[str]:
-    """Names, in Keras's order, of the tensors of the torch module that a layer stands for."""
+    """Returns the names of a layer's tensors in its torch module, in Keras's order. Raises KsegError for unknown layer types."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return ["weight", "bias", "running_mean", "running_var"]
     if isinstance(layer, keras.layers.GroupNormalization):
         return ["weight", "bias"]
     if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
         return ["weight", "bias"] if layer.use_bias else ["weight"]
-    raise KsegError(f"layer {layer.name} is a {type(layer).__name__}, which no torch module is converted to")
+    raise KsegError(f"layer {layer.name} is a {type(layer).__name__}, which has no counterpart in torch")
 
 
 def kernel_axes(layer: keras.Layer) -> tuple[int, int, int, int]:
-    """The transposition of a convolution's kernel from torch's layout to Keras's."""
+    """Returns the axes that transpose a convolution's kernel from torch's layout to Keras's."""
     return (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
 
 
 def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray], channels: int) -> list[np.ndarray]:
-    """The layer's weights, in Keras's order and layout, of a torch module's tensors.
+    """Converts a torch module's tensors to the layer's weights, in Keras's order and layout.
 
-    channels: other than 3, a kernel for RGB is adapted to it.
+    channels: of the images; if not 3, a kernel for RGB is adapted.
     """
     tensors = dict(tensors)
     names = tensor_names(layer)

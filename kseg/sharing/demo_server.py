@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT
 
     def do_GET(self) -> None:
-        if not self._may_ask():
+        if not self._allowed():
             return
         if self.path != "/":
             self._refuse(HTTPStatus.NOT_FOUND, "not found; the page is at /")
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, "text/html; charset=utf-8", page.encode("utf-8", "replace"), policy)
 
     def do_POST(self) -> None:
-        if not self._may_ask():
+        if not self._allowed():
             return
         if self.path != "/predict":
             self._refuse(HTTPStatus.NOT_FOUND, "not found; send images to /predict")
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._json(HTTPStatus.OK, answer)
 
-    def _may_ask(self) -> bool:
+    def _allowed(self) -> bool:
         """Refuses requests from pages of other sites, and returns False for them.
 
         Such a page could use a host name of its own that resolves to this machine (checked by Host), or send a form (checked by
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, *arguments: Any) -> None:
-        pass
+        """Prints no line for each request."""
 
 
 def describe(demo: DemoModel, image: np.ndarray) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _predict_video(config: PredictConfig, path: Path) -> Done:
         add_overlay = None
         if "overlays" in config.write:
             temporary = stack.enter_context(atomic_path(output_path(config, "overlays")))
-            add_overlay = stack.enter_context(video_file(temporary, video.size, video.frames_a_second / config.every))
+            add_overlay = stack.enter_context(video_file(temporary, video.size, video.fps / config.every))
         total = None if video.expected is None else -(-video.expected // config.every)
         bar = stack.enter_context(progress_bar(total, "predict", unit="frame"))
         blank = ImageArrays([np.zeros((*video.size, 3), "uint8")], opened.class_names)

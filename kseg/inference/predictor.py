@@ -1,4 +1,4 @@
-"""Predicts and scores a model on a whole split, at the labels' own size."""
+"""Predicts and scores a data set with a model, at the labels' own size."""
 
 import itertools
 import sys
@@ -30,20 +30,18 @@ from kseg.utils.progress import progress_bar
 
 @dataclass(frozen=True)
 class Windows:
-    """Predict every image at its own size, by windows of `size` that overlap by at least this part of their sides."""
+    """Predict images at their own size, by windows of `size` that share at least `overlap` of a side with the next."""
 
     size: tuple[int, int]
     overlap: float = 0.25
 
 
 class _ScoreAtLabelSize(keras.layers.Layer):
-    """(scores [B, h, w, C], label [B, H, W], size [B, 2]) -> (confusion matrices [B, C, C], predictions [B, H, W]), int32; with
-    `confidence` also the probability of each predicted class, float32 [B, H, W], and with `keep` those of all, float16
-    [B, H, W, C].
+    """Maps (scores [B, h, w, C], label [B, H, W], size [B, 2]) to (confusion matrices [B, C, C], predictions [B, H, W]), int32.
 
-    The scores of each image are resized to its label's own size (bilinear, half-pixel centres), one image at a time, so that
-    only one picture of full-size scores lives; with full_size they have it already. They are logits, or with
-    `probabilities` what is in proportion to those.
+    confidence: also returns the probability of each predicted class, float32 [B, H, W]. keep: also those of all classes,
+    float16 [B, H, W, C]. probabilities: scores are proportional to probabilities, not logits. Scores are resized to the label's
+    own size (bilinear, half-pixel centres), one image at a time to save memory; full_size: they have it already.
     """
 
     def __init__(self, *, full_size: bool, probabilities: bool, confidence: bool, keep: bool):
@@ -60,20 +58,20 @@ class _ScoreAtLabelSize(keras.layers.Layer):
             scores, size = image
             if not self.full_size:
                 scores = resize_bilinear(scores[None], (size[0], size[1]), align_corners=False, padded_size=area)[0]
-            found = [ops.cast(ops.argmax(scores, axis=-1), "int32")]
-            if self.confidence:  # beyond the windows of an image all scores are 0
-                if self.probabilities:
-                    found.append(ops.divide_no_nan(ops.max(scores, axis=-1), ops.sum(scores, axis=-1)))
+            outputs = [ops.cast(ops.argmax(scores, axis=-1), "int32")]
+            if self.confidence:
+                if self.probabilities:  # all 0 beyond the image's windows
+                    outputs.append(ops.divide_no_nan(ops.max(scores, axis=-1), ops.sum(scores, axis=-1)))
                 else:
-                    found.append(ops.max(ops.softmax(scores), axis=-1))
+                    outputs.append(ops.max(ops.softmax(scores), axis=-1))
             if self.keep:
                 total = ops.sum(scores, axis=-1, keepdims=True)
                 every = ops.divide_no_nan(scores, total) if self.probabilities else ops.softmax(scores)
-                found.append(ops.cast(every, "float16"))
-            return tuple(found) if len(found) > 1 else found[0]
+                outputs.append(ops.cast(every, "float16"))
+            return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
-        found = ops.map(predict, (scores, size))
-        predictions, *others = found if self.confidence or self.keep else (found,)
+        outputs = ops.map(predict, (scores, size))
+        predictions, *others = outputs if self.confidence or self.keep else (outputs,)
         return confusion_matrices(label, predictions, scores.shape[-1]), predictions, *others
 
     def compute_output_spec(self, inputs):
@@ -86,8 +84,10 @@ class _ScoreAtLabelSize(keras.layers.Layer):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image: its confusion matrix int32 [C, C], label uint8 [H, W], prediction int32 [H, W]; if asked for, the probability
-    of each predicted class, float32 [H, W], and those of all classes, float16 [H, W, C].
+    """The result for one image.
+
+    matrix: confusion matrix, int32 [C, C]. label: uint8 [H, W]. prediction: class ids, int32 [H, W]. confidence: probability of
+    the predicted class, float32 [H, W]. probabilities: of all classes, float16 [H, W, C]. The last two are None unless asked for.
     """
 
     matrix: np.ndarray
@@ -98,18 +98,21 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts label maps at the labels' own size: images are resized to image_size for the network, its logits to each
-    label's size.
+    """Predicts label maps at the labels' own size. Images are resized to image_size for the network, its logits to the label.
 
-    Jitted, and compiled once for a data set: labels are padded to the largest. pool: processes that load the images;
-    None: threads. Where a distribution is in force (kseg.runtime.distribution.data_parallel), each of this process's devices predicts its
-    part of a batch; build the Predictor, and its model, and call it in the same scope.
+    The step is jitted and compiled once per data set: labels are padded to the largest. Under data_parallel
+    (kseg.runtime.distribution) each device of this process predicts its share of a batch; build the model and the Predictor, and
+    call it, in that scope. If memory runs out, the batch size is halved, with a line on stderr, and the work continues.
 
-    probabilities: the model returns those (kseg.inference.tta) and not logits. windows: images are not resized but predicted window
-    by window, batch_size of them at a time, by a model of probabilities for one window's size; one device only. confidence: the
-    probabilities of the predicted classes are kept, for calibration; keep_probabilities: those of all classes.
-
-    Where memory runs out, batches are halved, which is said on stderr, and the work goes on from the same image.
+    Args:
+        model: images [B, H, W, 3] to logits [B, H, W, C], or to probabilities (kseg.inference.tta).
+        image_size: (height, width) of the network's input.
+        batch_size: images, or windows, per step.
+        pool: processes that load the images; None: threads.
+        probabilities: the model returns probabilities.
+        windows: predict images at their own size, window by window; `model` returns probabilities for one window. One device.
+        confidence: keep the probability of each predicted class, for calibration.
+        keep_probabilities: keep the probabilities of all classes.
     """
 
     def __init__(
@@ -154,49 +157,47 @@ class Predictor:
         return 1 if self._windows else self._step_size
 
     def __call__(self, indices: Iterable[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (confusion matrix int32 [C, C], prediction int32 [H, W]) of each image in turn.
-
-        Raises KsegError if an image cannot be read.
-        """
-        for found in self.predict(indices):
-            yield found.matrix, found.prediction
+        """Yields (confusion matrix int32 [C, C], prediction int32 [H, W]) per image. Raises KsegError if one cannot be read."""
+        for prediction in self.predict(indices):
+            yield prediction.matrix, prediction.prediction
 
     def predict(self, indices: Iterable[int]) -> Iterator[Prediction]:
-        """Yields what there is of each image in turn. Raises KsegError if an image cannot be read."""
+        """Yields the prediction of each image. Raises KsegError if one cannot be read."""
         remaining = list(indices)
         while remaining:
             done = 0
             try:
-                for found in self._predict(remaining):
+                for prediction in self._predict(remaining):
                     done += 1
-                    yield found
+                    yield prediction
                 return
             except Exception as error:
                 self._halve(error)
             remaining = remaining[done:]
 
     def predict_arrays(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
-        """Yields what there is of each image, uint8 [H, W, 3] of at most the size of the data set's largest, of a stream that is
-        read a batch at a time.
+        """Yields the predictions of a stream of images, which is read one batch at a time.
+
+        images: uint8 [H, W, 3], not larger than the largest of the data set.
         """
         stream = iter(images)
-        waiting: list[np.ndarray] = []
-        while waiting := waiting or list(itertools.islice(stream, self._batch_size)):
-            part = ImageArrays(waiting[: self._batch_size], self._dataset.class_names)
+        pending: list[np.ndarray] = []
+        while pending := pending or list(itertools.islice(stream, self._batch_size)):
+            part = ImageArrays(pending[: self._batch_size], self._dataset.class_names)
             resize = None if self._image_size is None else Augmenter("none", self._image_size)
             samples = FullSizeSamples(part, resize, self._area)
             batch = chunk_arrays(samples.spec, self._batch_size)
             make_chunk(samples, [(index if index < len(part) else -1,) for index in range(self._batch_size)], batch)
             try:
-                found = list(self._on_device(batch, [part.size(index) for index in range(len(part))]))
+                predictions = list(self._on_device(batch, [part.size(index) for index in range(len(part))]))
             except Exception as error:
                 self._halve(error)
                 continue
-            yield from found
-            waiting = waiting[len(part) :]
+            yield from predictions
+            pending = pending[len(part) :]
 
     def _predict(self, indices: list[int]) -> Iterator[Prediction]:
-        from kseg.data.loading.pipeline import full_size_batches, sample_errors  # the pipeline needs TensorFlow, models do not
+        from kseg.data.loading.pipeline import full_size_batches, sample_errors  # imports TensorFlow, which models do not need
 
         batches = full_size_batches(
             self._dataset,
@@ -213,15 +214,15 @@ class Predictor:
                 yield from self._on_device(batch, [self._dataset.size(index) for index in part])
 
     def _on_device(self, batch: Any, sizes: list[tuple[int, int]]) -> Iterator[Prediction]:
-        """What there is of a batch's first images, cut to their sizes; the padding behind them has none."""
-        found = [np.asarray(values) for values in self._step(shard(batch))]
-        for label, (matrix, *maps), (height, width) in zip(batch[1], zip(*found, strict=True), sizes, strict=False):
+        """Yields the predictions of a batch's images, cut to their sizes; the padding behind them has none."""
+        outputs = [np.asarray(values) for values in self._step(shard(batch))]
+        for label, (matrix, *maps), (height, width) in zip(batch[1], zip(*outputs, strict=True), sizes, strict=False):
             label, prediction, *others = (values[:height, :width] for values in (label, *maps))
             kept = zip((name for name, wanted in self._kept.items() if wanted), others, strict=True)
             yield Prediction(matrix, label, prediction, **dict(kept))
 
     def _halve(self, error: Exception) -> None:
-        """Makes batches half as large, if it is memory that an error is about; raises if not, or if they cannot be smaller."""
+        """Halves the batch size if an error is about memory; raises it if not, or if batches cannot be smaller."""
         if not is_out_of_memory(error):
             raise error
         what = "windows" if self._windows else "images"
@@ -231,33 +232,34 @@ class Predictor:
             side = self._windows.size if self._windows else self._image_size or self._area
             what = what if self._step_size > 1 else what[:-1]
             raise KsegError(
-                f"memory ran out with {self._step_size} {what} of {side[0]}x{side[1]} a step, for pictures of up to "
-                f"{self._area[0]}x{self._area[1]}; pass a smaller --{flag}, or make the largest pictures smaller"
+                f"memory ran out with {self._step_size} {what} of {side[0]}x{side[1]} per step, for images of up to "
+                f"{self._area[0]}x{self._area[1]}; pass a smaller --{flag}, or shrink the largest images"
             ) from error
-        print(f"memory ran out with {self._step_size} {what} a step; going on with {fewer}", file=sys.stderr, flush=True)
+        print(f"memory ran out with {self._step_size} {what} per step; continuing with {fewer}", file=sys.stderr, flush=True)
         self._step_size = fewer
-        self._model, self._step = self._build()  # TensorFlow would make one program for any batch of the second size that it sees
+        self._model, self._step = self._build()  # or TensorFlow compiles a second size for any batch
 
     def evaluate(self, progress: bool = True, boundary: bool = False) -> Evaluation:
-        """Scores every image of the data set. The processes of a run each score a share of them; all return the whole.
+        """Scores every image of the data set. Each process of a run scores a share; all return the scores of the whole.
 
-        boundary: also counts for the boundary IoU, on the host; this and calibration are of this process's images alone.
+        boundary: also count for the boundary IoU, on the host. This and calibration cover only this process's images.
         """
         index, count, total = process_index(), process_count(), len(self._dataset)
         images = range(index, total, count)
         classes = self._model.outputs[0].shape[-1]
-        matrices = np.zeros((-(-total // count), classes, classes), "int32")  # the last shares may lack an image
+        matrices = np.zeros((-(-total // count), classes, classes), "int32")  # some shares have one image fewer
         boundaries = np.zeros((classes, 2), "int64") if boundary else None
         calibration = None
         with progress_bar(len(images), "evaluate", disable=index > 0 or not progress) as bar:
-            for found, row in zip(self.predict(images), matrices, strict=False):
-                row[:] = found.matrix
+            for prediction, row in zip(self.predict(images), matrices, strict=False):
+                row[:] = prediction.matrix
                 if boundaries is not None:
-                    boundaries += boundary_counts(found.label, found.prediction, classes)
-                if found.confidence is not None:
+                    boundaries += boundary_counts(prediction.label, prediction.prediction, classes)
+                if prediction.confidence is not None:
                     calibration = calibration or Calibration()
-                    counted = found.label != self._dataset.ignore_index
-                    calibration.add(found.confidence[counted], (found.prediction == found.label)[counted])
+                    counted = prediction.label != self._dataset.ignore_index
+                    right = prediction.prediction == prediction.label
+                    calibration.add(prediction.confidence[counted], right[counted])
                 bar.update()
         shares = gather(matrices)  # [processes, rows, C, C]; image i is row i // processes of process i % processes
         matrices = shares.swapaxes(0, 1).reshape(-1, classes, classes)[:total].astype("int64")
@@ -265,7 +267,7 @@ class Predictor:
 
 
 def _predict_step(model: keras.Model) -> Callable[[Any], Any]:
-    """predict_on_batch; on JAX without giving the weights away, which a step that runs out of memory would not give back."""
+    """Returns predict_on_batch; on JAX a step that does not donate the weights, which running out of memory would lose."""
     if keras.backend.backend() != "jax":
         return model.predict_on_batch
     import jax

@@ -1,4 +1,4 @@
-"""Sliding windows: a large image predicted piece by piece at its own size, the pieces blended."""
+"""Sliding windows: predicts a large image at its own size, window by window, and blends them."""
 
 from typing import Any
 
@@ -8,19 +8,21 @@ from keras import ops
 
 
 class SlidingWindows(keras.layers.Layer):
-    """(images [1, H, W, 3], size int32 [1, 2]) -> class scores float32 [1, H, W, C], of one image, 0 beyond its windows.
+    """Maps (images [1, H, W, 3], size int32 [1, 2]) to class scores, float32 [1, H, W, C], of one image.
 
-    The image is the part of its `size`, the rest is padding. Windows lie in even rows and columns from its first pixel to its
-    last, as many as it takes for neighbours to overlap by at least the asked part; a side shorter than the window has one. A
-    pixel's scores are the sum of its windows' probabilities, each times sin^2 falling to the window's edges, so that they
-    are in proportion to their mean and their sum over classes is the weights'. How many windows there are is found on the device:
-    nothing is compiled anew for another size.
+    The image is the top left part of that `size`; the rest is padding. Windows are spaced evenly from its first pixel to its
+    last, as few as overlap by the given share; a side shorter than the window has one. A pixel's scores are the sum of its
+    windows' probabilities, weighted by a sin^2 that falls to the window's edges: proportional to their weighted mean, and 0
+    beyond all windows. The number of windows is computed on the device, so that another size compiles nothing.
+
+    Args:
+        model: images [B, *window, 3] to probabilities [B, *window, C].
+        window: (height, width).
+        overlap: share of a window's side, 0 <= overlap < 1.
+        batch_size: windows per call of the model.
     """
 
     def __init__(self, model: keras.Model, window: tuple[int, int], overlap: float, batch_size: int):
-        """model: images [B, *window, 3] to probabilities [B, *window, C]. overlap: 0 <= overlap < 1. batch_size: windows a call
-        of it.
-        """
         super().__init__(dtype="float32")
         self.model, self.window, self.batch_size = model, window, batch_size
         self.strides = [max(1, round(side * (1 - overlap))) for side in window]
@@ -30,7 +32,7 @@ class SlidingWindows(keras.layers.Layer):
     def call(self, inputs):
         images, size = inputs
         image, size = ops.cast(images[0], "float32"), ops.cast(size[0], "int32")
-        # How far the last window is from the first, and how many there are, down and across.
+        # Distance of the last window from the first, and number of windows, down and across.
         spare = [ops.maximum(size[axis] - self.window[axis], 0) for axis in (0, 1)]
         number = [(spare[axis] + self.strides[axis] - 1) // self.strides[axis] + 1 for axis in (0, 1)]
         count = number[0] * number[1]

@@ -1,4 +1,4 @@
-"""The leaderboard's CSV: image_id,PredictionString, one line an image.
+"""The leaderboard's CSV file: image_id,PredictionString, one line per image.
 
 image_id is the image's file_name; PredictionString is the 65536 class ids, separated by spaces, of the prediction resized to
 256x256, row by row.
@@ -20,20 +20,19 @@ _IDS = [str(value) for value in range(256)]
 
 
 def resize_prediction(prediction: np.ndarray) -> np.ndarray:
-    """Resizes class ids [H, W], 0..255, to uint8 [256, 256], nearest neighbour by pixel centres.
+    """Resizes class ids [H, W], 0..255, to uint8 [256, 256] by the nearest pixel centre.
 
-    Row i shows row floor((i + 1/2) H / 256), columns likewise: Pillow's NEAREST, torch's "nearest-exact" and OpenCV's
-    INTER_NEAREST_EXACT, not torch's "nearest" nor OpenCV's INTER_NEAREST, which look up to half a pixel further left and up.
+    Row i shows row floor((i + 1/2) H / 256), columns likewise, as Pillow's NEAREST and torch's "nearest-exact" do. torch's
+    "nearest" and OpenCV's INTER_NEAREST are shifted by up to half a pixel.
     """
     return cv2.resize(prediction.astype("uint8"), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 @contextlib.contextmanager
 def submission_file(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Yields what writes a line of (image_id, class ids [H, W]).
+    """Yields a function that appends a line for (image_id, class ids [H, W]); it raises KsegError if the id has a line break.
 
-    To be used within kseg.utils.files.atomic_path, whose temporary name is `path`. Raises KsegError for an image_id with a line
-    break.
+    `path` is written in place: pass the temporary name of kseg.utils.files.atomic_path.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -41,35 +40,33 @@ def submission_file(path: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
 
         def add(image_id: str, prediction: np.ndarray) -> None:
             if image_id.splitlines() != [image_id]:
-                raise KsegError(
-                    f"image {image_id!r}: a file name with a line break cannot stand in a submission; rename the file"
-                )
+                raise KsegError(f"image {image_id!r}: its name has a line break, which a submission cannot have; rename the file")
             writer.writerow([image_id, " ".join([_IDS[value] for value in resize_prediction(prediction).ravel().tolist()])])
 
         yield add
 
 
 def write_submission(path: Path, predictions: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes (image_id, class ids [H, W]) as they come, a line each; only one is held in memory. See submission_file."""
+    """Writes (image_id, class ids [H, W]) as they come, with one in memory. See submission_file."""
     with submission_file(path) as add:
         for image_id, prediction in predictions:
             add(image_id, prediction)
 
 
 def read_submission(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (image_id, class ids uint8 [256, 256]) line by line. Raises KsegError, naming the line, if it is no submission."""
+    """Yields (image_id, class ids uint8 [256, 256]) of each line. Raises KsegError, with the line's number, for other files."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             if file.readline(1000).rstrip("\r\n") != HEADER:
                 raise KsegError(f"{path}: line 1 is not {HEADER}")
             for number, line in enumerate(file, 2):
-                quoted, comma, text = line.rstrip("\r\n").rpartition(",")  # ids have no comma; csv would bound the field's size
+                quoted, comma, text = line.rstrip("\r\n").rpartition(",")  # ids have no comma; csv limits the size of a field
                 ids = text.split(" ")
                 if not comma or len(ids) != SIDE * SIDE or not all(value.isascii() and value.isdigit() for value in ids):
-                    raise KsegError(f"{path}: line {number} is not an image_id and {SIDE * SIDE} class ids")
+                    raise KsegError(f"{path}: line {number} is not an image_id with {SIDE * SIDE} class ids")
                 values = np.array(ids, dtype="int64")
                 if values.max() > 255:
-                    raise KsegError(f"{path}: line {number} has class id {values.max()}; the largest there can be is 255")
+                    raise KsegError(f"{path}: line {number} has class id {values.max()}; the largest possible is 255")
                 yield next(csv.reader([quoted]))[0], values.astype("uint8").reshape(SIDE, SIDE)
     except OSError as error:
         raise KsegError(f"{path}: cannot be read ({error.strerror})") from None

@@ -246,7 +246,7 @@ def test_predict_takes_them_too(runs, tmp_path):
 
 MISUSE = [
     (["--tta=hflipp"], "--tta=hflipp: must be one of .*did you mean hflip"),
-    (["--tta=turns"], "--tta=turns: quarter turns need a square input, and it is 32x40"),
+    (["--tta=turns"], "--tta=turns: quarter turns need a square input, not 32x40"),
     (["--window=16"], "--window=16: height and width must be at least 32"),
     (["--window=64", "--image_size=64"], "--window predicts images at their own size"),
     (["--window=64", "--overlap=1"], "--overlap=1.0: must be between 0 and 0.9"),

@@ -53,7 +53,7 @@ def test_lines_are_written_as_predictions_come(tmp_path):
     ("text", "says"),
     [
         ("image,label\n", "line 1 is not"),
-        ("image_id,PredictionString\na.jpg,0 1 2\n", "line 2 is not an image_id and 65536"),
+        ("image_id,PredictionString\na.jpg,0 1 2\n", "line 2 is not an image_id with 65536"),
         ("image_id,PredictionString\na.jpg," + " ".join(["x"] * 65536) + "\n", "line 2 is not"),
         ("image_id,PredictionString\na.jpg," + " ".join(["300"] * 65536) + "\n", "line 2 has class id 300"),
     ],

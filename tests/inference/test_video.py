@@ -50,7 +50,7 @@ def test_every_frame_is_predicted(run, clip, tmp_path, flags, suffix, capsys):
     pictures = ImageArrays(frames, NAMES)
     predictor = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=2)
     video = Video(written)
-    assert video.size == (50, 66) and video.frames_a_second == 10 and video.expected == 7
+    assert video.size == (50, 66) and video.fps == 10 and video.expected == 7
     for (number, shown), (_, label) in zip(video.frames(), predictor(range(7)), strict=True):
         with Image.open(tmp_path / f"labels/frame_{number:06d}.png") as picture:
             np.testing.assert_array_equal(np.asarray(picture), label)
@@ -84,7 +84,7 @@ def test_some_frames_and_odd_sides(run, clip, tmp_path):
     call(run, f"--video={odd}", "--every=3", *flags)
     names = sorted(file.name for file in (tmp_path / "probabilities").iterdir())
     assert names == [f"frame_{number:06d}.npy" for number in (0, 3, 6)]
-    assert Video(tmp_path / "overlays.mkv").frames_a_second == 4
+    assert Video(tmp_path / "overlays.mkv").fps == 4
     assert len([*Video(tmp_path / "overlays.mkv").frames()]) == 3
 
 
@@ -108,8 +108,8 @@ def test_what_is_no_video_is_one_line(run, clip, tmp_path, capfd):
     for flags, says in (
         ([f"--video={tmp_path}/none.mp4"], "none.mp4: no such file"),
         ([f"--video={tmp_path}"], "is no file"),
-        ([f"--video={tmp_path}/text.mp4"], "text.mp4: is no video that OpenCV's FFmpeg reads, or a damaged one"),
-        ([f"--video={path}", "--max_pixels=1000"], "its frames of 50x66 are more than --max_pixels allows"),
+        ([f"--video={tmp_path}/text.mp4"], "text.mp4: is not a video that OpenCV's FFmpeg reads"),
+        ([f"--video={path}", "--max_pixels=1000"], "its frames of 50x66 have more pixels than --max_pixels"),
         ([f"--video={tmp_path}/overlays.mp4"], "would write over the input"),
         ([f"--video={path}", "--video_format=gif"], "--video_format=gif: value should be one of"),
         ([f"--video={path}", "--write=results"], "--write=results: lists images, not a video's frames"),
@@ -139,7 +139,7 @@ def test_a_playlist_fetches_nothing(tmp_path):
             ("list.ffconcat", "ffconcat version 1.0\nfile {}\n"),
         ):
             (tmp_path / name).write_text(text.format(f"http://127.0.0.1:{server.server_port}/clip.ts"))
-            with pytest.raises(KsegError, match="is no video"):
+            with pytest.raises(KsegError, match="is not a video"):
                 Video(tmp_path / name)
         server.shutdown()
     assert not asked

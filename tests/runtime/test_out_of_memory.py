@@ -64,8 +64,8 @@ def test_batches_are_halved_and_every_image_is_predicted_once(data, plain, capsy
         for found, expected in zip(predictor.predict(range(5)), plain, strict=True):
             np.testing.assert_array_equal(found.prediction, expected)
     assert [line for line in capsys.readouterr().err.splitlines() if "memory" in line] == [
-        "memory ran out with 11 images a step; going on with 5",
-        "memory ran out with 5 images a step; going on with 2",
+        "memory ran out with 11 images per step; continuing with 5",
+        "memory ran out with 5 images per step; continuing with 2",
     ]
 
 
@@ -74,7 +74,7 @@ def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
     predictor = Predictor(network(2), data, image_size=(32, 40), batch_size=4)
     for found, expected in zip(predictor.predict_arrays(iter(arrays)), plain, strict=True):
         np.testing.assert_array_equal(found.prediction, expected)
-    assert "with 4 images a step; going on with 2" in capsys.readouterr().err
+    assert "with 4 images per step; continuing with 2" in capsys.readouterr().err
 
     averaged = functools.partial(mean_probabilities, size=(32, 40))
     options = {"image_size": (32, 40), "probabilities": True, "windows": Windows((32, 40))}
@@ -82,7 +82,7 @@ def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
     many = Predictor(averaged([network(2)]), data, batch_size=4, **options)
     for (matrix, _), (expected, _) in zip(many([0, 1]), few([0, 1]), strict=True):
         np.testing.assert_array_equal(matrix, expected)
-    assert "with 4 windows a step; going on with 2" in capsys.readouterr().err
+    assert "with 4 windows per step; continuing with 2" in capsys.readouterr().err
     [array], [file] = many.predict_arrays(arrays[:1]), few.predict([0])
     np.testing.assert_array_equal(array.prediction, file.prediction)
 
@@ -90,7 +90,7 @@ def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
 def test_one_image_that_is_too_much_is_one_line(data):
     predictor = Predictor(network(0), data, image_size=(32, 40), batch_size=2)
     with pytest.raises(
-        KsegError, match="memory ran out with 1 image of 32x40 a step, for pictures of up to 50x64; pass a smaller"
+        KsegError, match="memory ran out with 1 image of 32x40 per step, for images of up to 50x64; pass a smaller"
     ):
         next(predictor.predict([0]))
 

@@ -121,9 +121,9 @@ def test_a_model_that_is_not_as_described_is_not_saved(tmp_path):
     for info, says in (
         (
             ModelInfo("test_conv", ("a", "b"), (32, 32)),
-            r"is not what build_model makes of test_conv .* it has \('segmentation_head_0",
+            r"build_model\('test_conv', .* makes a different model: this one has \('segmentation_head_0",
         ),
-        (ModelInfo("test_conv", ("a", "b", "c"), (32, 32), normalization=((0.5,) * 3, (0.1,) * 3)), "its logits are others"),
+        (ModelInfo("test_conv", ("a", "b", "c"), (32, 32), normalization=((0.5,) * 3, (0.1,) * 3)), "its logits differ"),
     ):
         with pytest.raises(KsegError, match=says):
             hub.save_folder(model, tmp_path / "folder", info=info)

@@ -22,6 +22,16 @@ class DataConfig:
         "synthetic", "Data source: coco, folder, tfds, or synthetic (a demonstration without downloads, no benchmark).", "data"
     )
     data_dir: str | None = field(None, "Folder of the data set; of the synthetic one, where to keep it.", "data", value="DIR")
+    val_fraction: float = field(
+        0.0, "Validate on this share of the training split, drawn by --split_seed, instead of on --val_split. 0: off.", "data"
+    )
+    split_seed: int = field(0, "Seed of --val_fraction.", "data")
+    split_group: str | None = field(
+        None,
+        "Regular expression for --val_fraction: images whose names have the same match (or first group) stay together.",
+        "data",
+        value="REGEX",
+    )
     annotations: str = field("annotations/{split}.json", "coco: annotation file of a split, below --data_dir.", "data files")
     images: str = field(
         "images/{split}",
@@ -34,9 +44,6 @@ class DataConfig:
     )
     ignore_categories: tuple[str, ...] = field(
         (), "coco: categories (names or ids) whose pixels are ignored, in training and in scores.", "data files"
-    )
-    on_bad_sample: str = field(
-        "error", "What to do with an unusable sample: stop, or skip and list it.", "data", ("error", "skip")
     )
     labels: str = field("labels/{split}", "folder: a split's label maps, a folder or a pattern as in --images.", "data files")
     split_list: str | None = field(
@@ -56,23 +63,16 @@ class DataConfig:
     )
     tfds_image: str = field("image", "tfds: feature of the image.", "data files")
     tfds_label: str = field("segmentation_mask", "tfds: feature of the label map.", "data files")
+    on_bad_sample: str = field(
+        "error", "What to do with an unusable sample: stop, or skip and list it.", "data files", ("error", "skip")
+    )
     cache: str = field(
         "none",
         "Keep decoded label maps: in memory (in each process), or on disk (coco, synthetic).",
-        "data",
+        "data files",
         ("none", "memory", "disk"),
     )
-    max_pixels: int | None = field(None, "Largest image to decode, in pixels; default: Pillow's limit, 89478485.", "data")
-    val_fraction: float = field(
-        0.0, "Validate on this share of the training split, drawn by --split_seed, instead of on --val_split. 0: off.", "data"
-    )
-    split_seed: int = field(0, "Seed of --val_fraction.", "data")
-    split_group: str | None = field(
-        None,
-        "Regular expression for --val_fraction: images whose names have the same match (or first group) stay together.",
-        "data",
-        value="REGEX",
-    )
+    max_pixels: int | None = field(None, "Largest image to decode, in pixels; default: Pillow's limit, 89478485.", "data files")
 
     def __post_init__(self):
         check_choices(self)
@@ -114,13 +114,13 @@ class DataOverrides:
     images: str | None = _override("images")
     background: bool | None = _override("background")
     ignore_categories: tuple[str, ...] | None = _override("ignore_categories")
-    on_bad_sample: str | None = _override("on_bad_sample")
     labels: str | None = _override("labels")
     split_list: str | None = _override("split_list")
     label_map: str | None = _override("label_map")
     tfds_name: str | None = _override("tfds_name")
     tfds_image: str | None = _override("tfds_image")
     tfds_label: str | None = _override("tfds_label")
+    on_bad_sample: str | None = _override("on_bad_sample")
     cache: str | None = _override("cache")
     max_pixels: int | None = _override("max_pixels")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kseg.config.fields import check_at_least, field
 from kseg.config.train import TrainConfig
@@ -11,6 +12,8 @@ from kseg.utils.errors import KsegError
 @dataclass(frozen=True)
 class LrFinderConfig:
     """A range of learning rates, and the training run to try them with."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("range", *TrainConfig.GROUPS)
 
     lr_min: float = field(1e-6, "Learning rate of the first step.", "range")
     lr_max: float = field(1.0, "Learning rate of the last step.", "range")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kseg.config.data import TRAIN_PART, VAL_PART, DataConfig
 from kseg.config.fields import (
@@ -73,7 +74,6 @@ class OptimizationConfig:
         ("adamw", "adam", "sgd", "lion"),
     )
     learning_rate: float = field(1e-3, "Peak learning rate.", "optimization")
-    backbone_lr_multiplier: float = field(1.0, "Factor of the learning rate in the backbone.", "optimization")
     schedule: str = field(
         "poly",
         "Learning rate over the run. poly: falls to 0 with power 0.9; step: drops at --schedule_milestones; one_cycle: rises "
@@ -93,6 +93,7 @@ class OptimizationConfig:
         ("auto", "all", "weights"),
     )
     momentum: float = field(0.9, "Momentum of sgd.", "optimization")
+    backbone_lr_multiplier: float = field(1.0, "Factor of the learning rate in the backbone.", "optimization")
     clip_norm: float = field(0.0, "Clip the global norm of the gradients to this. 0: off.", "optimization")
     accumulate_steps: int = field(1, "Average the gradients of this many steps for one update.", "optimization")
     ema: float = field(
@@ -105,7 +106,7 @@ class OptimizationConfig:
     )
     precision: str = field(
         "float32",
-        "What layers compute in. Variables, batch norm's statistics, logits and loss stay float32.",
+        "Precision that layers compute in. Variables, batch norm's statistics, logits and loss stay float32.",
         "optimization",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
@@ -257,6 +258,8 @@ class DeviceConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run. The order of the fields is that of --help."""
+
+    GROUPS: ClassVar[tuple[str, ...]] = ("model", "data", "input", "training")
 
     model: str = field("deeplabv3plus", "Architecture; an unknown name lists all.", "model")
     backbone: str | None = field(None, "Backbone, e.g. resnet50 or keras_cv/resnet50; default: the model's own.", "model")

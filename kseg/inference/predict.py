@@ -43,7 +43,7 @@ def predict(config: PredictConfig) -> Done:
 
 
 def _extras(config: PredictConfig) -> dict[str, Any]:
-    """What the predictor has to return beside label maps."""
+    """Returns the predictor's options for outputs other than label maps."""
     return {"confidence": "results" in config.write, "keep": "probabilities" in config.write}
 
 

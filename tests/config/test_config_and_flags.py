@@ -264,6 +264,6 @@ def test_help_lists_every_flag_by_group(capsys):
     for name in names:
         assert f"--{name}" in text or f"--[no]{name}" in text
     assert [line for line in text.splitlines() if line.endswith(":") and line[0] != " "] == [
-        "model:", "data:", "data files:", "input:", "training:", "loss:", "optimization:", "output:", "devices:",
+        "model:", "data:", "input:", "training:", "data files:", "loss:", "optimization:", "output:", "devices:",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 115

@@ -11,7 +11,7 @@ from kseg.utils.errors import KsegError
 
 
 def convert(config: ConvertConfig) -> str:
-    """Converts and returns what there is to say about it. Raises KsegError for whatever the user can mend."""
+    """Converts a checkpoint and returns a summary to print. Raises KsegError for a mistake that the user can fix."""
     assert config.checkpoint is not None and config.output is not None  # ConvertConfig requires them
     checkpoint, out = Path(config.checkpoint), Path(config.output)
     kinds = (".keras",) if config.to == "keras" else (".safetensors", ".pth")
@@ -44,7 +44,7 @@ def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
     source = None if config.source == "auto" else config.source
     loaded = load_torch_weights(model, checkpoint, source=source, reset_head=config.reset_head)
     save_model(model, out)
-    lines = [f"read    {checkpoint}, {loaded.tensors} tensors named as {' and '.join(loaded.sources)} do"]
+    lines = [f"read    {checkpoint}, {loaded.tensors} tensors, with names of {' and '.join(loaded.sources)}"]
     lines.append(f"sha256  {hashlib.sha256(checkpoint.read_bytes()).hexdigest()}")
     if loaded.left_out:
         lines.append(f"unused  {', '.join(loaded.left_out)}")
@@ -61,7 +61,7 @@ def _to_torch(checkpoint: Path, out: Path) -> str:
 
 
 def write_state_dict(state: Mapping[str, Any], path: Path) -> None:
-    """Writes arrays by key as .safetensors, or as .pth for torch.load, whole or not at all."""
+    """Writes arrays by key as .safetensors, or as .pth for torch.load. Writes the complete file or none."""
     from kseg.utils.files import atomic_path
 
     with atomic_path(path) as temporary:

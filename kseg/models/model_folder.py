@@ -1,5 +1,6 @@
-"""Model folders: build_model's arguments (config.json) and the weights (model.safetensors). Nothing else in them is read, and no
-code in them is run.
+"""Reads and writes model folders: build_model's arguments (config.json) and the weights (model.safetensors).
+
+Reading takes nothing else from a folder and runs no code from it.
 """
 
 import json
@@ -27,7 +28,7 @@ _MAX_HEADER = 2**21  # bytes of a safetensors file beside its weights
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A model of a folder: images [B, H, W, C] in 0..255 to logits [B, H, W, classes], and what it is."""
+    """A model loaded from a folder, images [B, H, W, C] in 0..255 to logits [B, H, W, classes], with its description."""
 
     model: keras.Model
     info: ModelInfo
@@ -39,9 +40,9 @@ class SharedModel:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder, or a repository of the Hub that holds one; only its description has been read.
+    """A model folder, or a Hub repository with one. Only its description is read until load.
 
-    name: as the user gave it. path: the folder; of a repository, its place in the Hub's cache. repository: owner/name, or None.
+    name: as the user gave it. path: the folder, or a repository's folder in the Hub's cache. repository: owner/name, or None.
     revision: of the repository.
     """
 
@@ -52,14 +53,14 @@ class ModelFolder:
     revision: str | None = None
 
     def load(self) -> SharedModel:
-        """Builds the model and fills it; downloads a repository's weights. Raises KsegError if the weights do not fit."""
+        """Builds the model and loads its weights; downloads those of a repository. Raises KsegError if they do not fit."""
         where = self.path / CONFIG if self.repository is None else f"{self.name}: {CONFIG}"
-        model = build_described(self.info, where)
+        model = _build_described(self.info, where)
         if self.repository is None:
             weights = member(self.path, WEIGHTS)
         else:
-            weights = download(self.repository, self.revision, WEIGHTS, limit=largest_file(model), instead=_INSTEAD)
-        read_weights(model, weights)
+            weights = download(self.repository, self.revision, WEIGHTS, limit=_max_file_size(model), instead=_INSTEAD)
+        _read_weights(model, weights)
         return SharedModel(model, self.info)
 
 
@@ -67,10 +68,10 @@ _INSTEAD = "load the folder that it is in"
 
 
 def find_model_folder(source: str | os.PathLike, revision: str | None = None) -> ModelFolder:
-    """Finds a model folder, or a repository of the Hub: owner/name or hf://owner/name[@revision]. Reads its description.
+    """Finds a model folder or a Hub repository (owner/name or hf://owner/name[@revision]), and reads its description.
 
-    revision: of the repository: a branch, tag or commit. Raises KsegError, one line, if there is no such folder or repository,
-    or kseg.hub did not write it.
+    revision: a branch, tag or commit of the repository. Raises KsegError if there is no such folder or repository, or if
+    kseg.hub did not write it.
     """
     folder, name = Path(source), os.fspath(source)
     if folder.is_dir():
@@ -84,13 +85,15 @@ def find_model_folder(source: str | os.PathLike, revision: str | None = None) ->
         raise KsegError(f"{name}: names a revision; leave revision={revision!r} out")
     revision = tag or revision
     config = download(repository, revision, CONFIG, limit=MAX_CONFIG, instead=_INSTEAD)
-    if re.fullmatch("[0-9a-f]{40}", config.parent.name):  # the cache's folder of a commit: the weights must be of the same
+    if re.fullmatch(
+        "[0-9a-f]{40}", config.parent.name
+    ):  # the cache's folder is named by the commit; the weights must be of the same commit
         revision = config.parent.name
     return ModelFolder(name, config.parent, parse_info(config, f"{name}: {CONFIG}"), repository, revision)
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Tells a model folder from a run directory, whose config.json is another."""
+    """Returns True for a model folder, False for a run directory, which has a different config.json."""
     if (folder / WEIGHTS).exists():
         return True
     try:
@@ -102,23 +105,23 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:
-    """The (mean, std) that a model of build_model normalises with; None if it does not."""
+    """Returns the (mean, std) with which a model of build_model normalises, or None if it does not."""
     layers = {layer.name: layer for layer in model.layers}
     normalize, backbone = layers.get("normalize"), layers.get("backbone")
     if not isinstance(normalize, Normalize):
         return None
     if backbone is not None and any(layer.name == "unit_range" for layer in backbone.layers):
-        return (0.0,) * len(normalize.mean), (1.0,) * len(normalize.std)  # keras-cv's preset takes back what was normalised
+        return (0.0,) * len(normalize.mean), (1.0,) * len(normalize.std)  # keras-cv's preset undoes the normalisation
     return tuple(map(float, normalize.mean)), tuple(map(float, normalize.std))
 
 
 def write_model_folder(
     model: keras.Model, info: ModelInfo, folder: Path, further: Mapping[str, bytes], *, overwrite: bool = False
 ) -> None:
-    """Writes the folder whole or not at all, once it has been seen that `info` describes the model's main head.
+    """Checks that `info` describes the model without its auxiliary head, then writes the complete folder or nothing.
 
-    further: files beside config.json and model.safetensors, by their name in the folder. overwrite: an earlier model folder is
-    replaced, and nothing else. Raises KsegError if the folder is there, cannot be written, or would be of another model.
+    further: more files, by their name in the folder. overwrite: replace an earlier model folder, but no other folder. Raises
+    KsegError if the folder exists or cannot be written, or if `info` describes another model.
     """
     from safetensors.numpy import save
 
@@ -137,7 +140,7 @@ def write_model_folder(
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises KsegError for a folder that is there, unless it is an earlier model folder that may be replaced."""
+    """Raises KsegError if the folder exists, unless overwrite is set and it is an earlier model folder."""
     if not folder.exists():
         return
     if not overwrite:
@@ -145,52 +148,53 @@ def check_free(folder: Path, overwrite: bool) -> None:
     try:
         read_info(folder)
     except KsegError:
-        raise KsegError(f"--output={folder} is no earlier model folder, so it is not replaced; name another") from None
+        raise KsegError(f"--output={folder} is no earlier model folder, so it is not replaced; name another folder") from None
 
 
 def _check_description(model: keras.Model, info: ModelInfo) -> None:
-    """Raises KsegError unless the model that info builds has the model's weights and, with them, its logits."""
+    """Raises KsegError unless info builds a model with the same variables and, with the same weights, the same logits."""
     built = info.build()
     layout, described = ([(weight.path, tuple(weight.shape)) for weight in m.weights] for m in (model, built))
     if layout != described:
         other = next((a for a, b in zip(layout, described, strict=False) if a != b), f"{len(layout)} weights")
-        raise KsegError(f"the model is not what build_model makes of {info.model} on {info.backbone}: it has {other}")
+        raise KsegError(f"build_model({info.model!r}, backbone={info.backbone!r}) makes a different model: this one has {other}")
     built.set_weights(model.get_weights())
     height, width = (side or 64 for side in info.input_shape[:2])
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, info.input_shape[2]), dtype="uint8")
     ours, theirs = (np.asarray(m.predict_on_batch(images)) for m in (model, built))
     if not np.allclose(ours, theirs, rtol=0, atol=1e-3 * max(float(ours.std()), 1e-3), equal_nan=True):
-        raise KsegError(f"the model is not what build_model makes of {info.model} on {info.backbone}: its logits are others")
+        raise KsegError(f"build_model({info.model!r}, backbone={info.backbone!r}) makes a different model: its logits differ")
 
 
 def folder_files(folder: Path) -> dict[str, Path]:
-    """The files of a model folder that are its own, by their names in it; whatever else lies there is left out."""
+    """Returns the files that belong to a model folder, by their name in it. Other files are left out."""
     names = [CONFIG, WEIGHTS, *(name for name in (CARD,) if (folder / name).exists())]
     names += [f"figures/{path.name}" for path in sorted((folder / "figures").glob("*.png"))]
     return {name: member(folder, name) for name in names}
 
 
-def build_described(info: ModelInfo, where: object) -> keras.Model:
-    """info.build(), with the file that info is from in the message of a KsegError."""
+def _build_described(info: ModelInfo, where: object) -> keras.Model:
+    """Returns info.build(). `where` names the file of info in the message of a KsegError."""
     try:
         return info.build()
     except KsegError as error:
         raise KsegError(f"{where}: {error}") from None
 
 
-def largest_file(model: keras.Model) -> int:
-    """Bytes that the model's weights take as safetensors, at most."""
+def _max_file_size(model: keras.Model) -> int:
+    """Returns an upper bound of the size of the model's weights as safetensors, in bytes."""
     return sum(4 * math.prod(weight.shape) for weight in model.weights) + _MAX_HEADER
 
 
-def read_weights(model: keras.Model, path: Path) -> None:
-    """Fills the model. Raises KsegError, and leaves it as it is, unless the file has its weights, by name, shape and type, and no
-    others.
+def _read_weights(model: keras.Model, path: Path) -> None:
+    """Loads the weights into the model.
+
+    Raises KsegError, without changing the model, unless the file has exactly its weights, by name, shape and type.
     """
     from safetensors import safe_open
 
-    if (size := path.stat().st_size) > (limit := largest_file(model)):
-        raise KsegError(f"{path}: has {size} bytes, and the model that {CONFIG} describes has not more than {limit}")
+    if (size := path.stat().st_size) > (limit := _max_file_size(model)):
+        raise KsegError(f"{path}: has {size} bytes; the model that {CONFIG} describes has at most {limit}")
     try:
         with safe_open(path, framework="numpy") as file:
             found = {key: (file.get_slice(key).get_dtype(), tuple(file.get_slice(key).get_shape())) for key in file.keys()}  # noqa: SIM118
@@ -198,16 +202,16 @@ def read_weights(model: keras.Model, path: Path) -> None:
             if differing := sorted(set(found.items()) ^ set(expected.items())):
                 name = differing[0][0]
                 raise KsegError(
-                    f"{path}: is not of the model that {CONFIG} describes: {name[:80]!r} is {_text(found.get(name))} "
+                    f"{path}: does not fit the model that {CONFIG} describes: {name[:80]!r} is {_text(found.get(name))} "
                     f"in the file and {_text(expected.get(name))} in the model"
                 )
             arrays = [file.get_tensor(weight.path) for weight in model.weights]
     except KsegError:
         raise
-    except Exception as error:  # safetensors' own, by what is wrong with the file
+    except Exception as error:  # safetensors raises various types
         raise KsegError(f"{path}: not a safetensors file, or a damaged one ({root_cause(error)})") from None
     model.set_weights(arrays)
 
 
 def _text(entry: tuple[str, tuple[int, ...]] | None) -> str:
-    return "not there" if entry is None else f"{entry[0]} {list(entry[1])}"
+    return "missing" if entry is None else f"{entry[0]} {list(entry[1])}"

@@ -1,4 +1,4 @@
-"""What config.json of a model folder says: which model it is. It is read as data from a stranger."""
+"""The description of a model in config.json of a model folder. It is read as untrusted data."""
 
 import json
 import math
@@ -18,9 +18,9 @@ from kseg.utils.errors import KsegError, root_cause
 
 CONFIG = "config.json"
 FORMAT, VERSION = "kseg", 1
-"""What config.json says it is. VERSION goes up when an older kseg could not read what a newer one writes."""
+"""Format name and version in config.json. VERSION goes up when an older kseg cannot read what a newer one writes."""
 MAX_CONFIG = 2**20
-"""Bytes of a config.json that are read."""
+"""Largest config.json that is read, in bytes."""
 _MAX_SIDE = 16384
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MEMBERS = {
@@ -33,11 +33,11 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is: build_model's arguments, and how it is used.
+    """Describes a model: build_model's arguments, class names and image size.
 
-    class_names: 1 to 255, by class. image_size: (height, width) that it was trained at. backbone, output_stride: None stands for
-    the model's own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: what its
-    layers compute in. Raises KsegError for what cannot be.
+    class_names: 1 to 255 names, by class. image_size: (height, width) in training. backbone, output_stride: None for the model's
+    own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: Keras dtype policy.
+    Raises KsegError for values that no model can have.
     """
 
     model: str
@@ -69,7 +69,7 @@ class ModelInfo:
                 raise KsegError("normalization: expected a mean and a positive std for each channel")
 
     def build(self) -> keras.Model:
-        """The model with random weights. Raises KsegError if there is no such model."""
+        """Builds the model with random weights. Raises KsegError if there is no such model."""
         with precision(self.precision):
             return build_model(
                 self.model,
@@ -81,7 +81,7 @@ class ModelInfo:
             )
 
     def to_json(self) -> str:
-        """What config.json holds."""
+        """Returns the content of config.json."""
         normalization = self.normalization and dict(zip(("mean", "std"), self.normalization, strict=True))
         content = {
             "format": FORMAT,
@@ -100,7 +100,7 @@ class ModelInfo:
 
 
 def member(folder: Path, name: str) -> Path:
-    """The path of a file of a folder. Raises KsegError if it is missing, no plain file, or a link that leaves the folder."""
+    """Returns the path of a file in a folder. Raises KsegError if it is missing, not a file, or a link out of the folder."""
     path = folder / name
     try:
         found = path.resolve(strict=True)
@@ -109,21 +109,21 @@ def member(folder: Path, name: str) -> Path:
         raise KsegError(f"{path}: no such file") from None
     if not inside:
         hint = "; pass owner/name for what is in the Hub's cache" if "snapshots" in folder.absolute().parts else ""
-        raise KsegError(f"{path}: is a link out of the folder, which is not followed{hint}")
+        raise KsegError(f"{path}: is a link out of the folder, and is not followed{hint}")
     if not found.is_file():
-        raise KsegError(f"{path}: is no file")
+        raise KsegError(f"{path}: is not a file")
     return found
 
 
 def read_info(folder: Path) -> ModelInfo:
-    """Reads a folder's config.json. Raises KsegError as parse_info and member do."""
+    """Reads the config.json of a folder. Raises KsegError like parse_info and member."""
     return parse_info(member(folder, CONFIG), folder / CONFIG)
 
 
 def parse_info(path: Path, shown: object) -> ModelInfo:
-    """Reads a config.json. shown: what messages call it.
+    """Reads a config.json. shown: its name in error messages.
 
-    Raises KsegError, one line, unless it is a model folder's, of this version, and names only what kseg knows.
+    Raises KsegError unless it is the config.json of a model folder, has this format version, and names known models.
     """
     try:
         with path.open("rb") as file:

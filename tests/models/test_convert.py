@@ -42,7 +42,7 @@ def test_there_and_back(peer, checkpoint, tmp_path, capsys):
     run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--output={tmp_path / 'model.keras'}")
     text = capsys.readouterr().out
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() in text
-    assert "tensors named as smp do" in text
+    assert "tensors, with names of smp" in text
     for name in ("w.safetensors", "w.pth"):
         run("--to=torch", f"--checkpoint={tmp_path / 'model.keras'}", f"--output={tmp_path / name}")
     states = load_file(tmp_path / "w.safetensors"), torch.load(tmp_path / "w.pth", weights_only=True)

@@ -13,8 +13,8 @@ layers (keras_cv_graph). It differs from keras-cv's model:
   Focus pads a row or column. DenseNet's and VGG's 2x2 pooling still rounds down.
 - Depthwise and 1x1 convolutions are those of kseg.models.layers.
 
-keras-cv imports TensorFlow. It is imported only when a backbone is built. A saved model loads without it; `keras.saving.load_model`
-only needs kseg.models.backbones.keras_cv_layers to be imported.
+keras-cv imports TensorFlow. It is imported only when a backbone is built. A saved model loads without it:
+`keras.saving.load_model` only needs kseg.models.backbones.keras_cv_layers to be imported.
 """
 
 import os

@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
     from torchvision_ops import declare_torchvision_ops
 
     declare_torchvision_ops()
-    from kseg.metrics.confusion_matrix import scores
+    from kseg.metrics.scores import scores
 
     train, val, num_classes = read_batches(arguments)
     state = initial_state(arguments, num_classes)

@@ -77,7 +77,7 @@ def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
     ("flags", "message"),
     [
         (["--output=m.keras"], "--checkpoint is missing: name the file to read"),
-        (["--checkpoint=c.pth"], "--out is missing: name the file to write"),
+        (["--checkpoint=c.pth"], "--output is missing: name the file to write"),
         (["--checkpoint=c.pth", "--output=m.keras"], "--model is missing"),
         (["--checkpoint=c.pth", "--output=m.keras", "--model=fpn"], "--num_classes is missing"),
         (["--checkpoint=c.pth", "--output=m.h5", *FLAGS], "--output=m.h5: with --to=keras its name must end with .keras"),
@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch):
 def test_a_mistake_is_exit_code_2(tmp_path):
     result = subprocess.run([sys.executable, "-m", "kseg.convert", "--checkpoint=none.pth"], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: --out is missing: name the file to write\n"
+    assert result.stderr == "error: --output is missing: name the file to write\n"
 
 
 def test_older_keys_sources_and_auxiliary_heads(smp):

@@ -1,7 +1,6 @@
 """Charts of the benchmarks and experiments, in the style of kseg's reports."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -12,32 +11,6 @@ from kseg.data.palette import palette
 from kseg.reports.figures import as_png
 
 _COLORS = {"kseg": "#0072b2", "eager": "#d55e00", "compile": "#7f8ea3"}
-
-
-@as_png
-def ratios_chart(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draws bars of kseg's time and memory over the baseline's; error bars are the lowest and highest round.
-
-    rows: {name: {"time": ratios of the rounds, "memory": ratio or None}}. Left of the line at 1 kseg takes less.
-    """
-    figure = Figure(figsize=(8, 1.2 + 0.62 * len(rows)))
-    ax = figure.subplots()
-    places = np.arange(len(rows))
-    middle = np.array([median(row["time"]) for row in rows.values()])
-    spread = [middle - [min(row["time"]) for row in rows.values()], [max(row["time"]) for row in rows.values()] - middle]
-    ax.barh(places - 0.2, middle, 0.38, xerr=spread, color=_COLORS["kseg"], ecolor="#333", capsize=3, label="time")
-    shares = [(place, row["memory"]) for place, row in zip(places, rows.values(), strict=True) if row["memory"] is not None]
-    if shares:
-        ax.barh([place + 0.2 for place, _ in shares], [share for _, share in shares], 0.38, color="#9ecae1", label="peak memory")
-    ax.axvline(1, color="#333", linewidth=1)
-    ax.set_yticks(places, [*rows], parse_math=False)
-    ax.invert_yaxis()
-    ax.set_xlim(left=0)
-    ax.set_xlabel("kseg / baseline (less is better)")
-    ax.grid(axis="x", alpha=0.25)
-    ax.set_axisbelow(True)
-    figure.legend(loc="outside right upper")
-    return figure
 
 
 @as_png

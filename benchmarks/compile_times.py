@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, title
@@ -118,38 +119,26 @@ def main(settings: dict[str, Any]) -> None:
         backbone = backbone or SMALLEST.get(default, default)
         shape = (settings["batch_size"], settings["image_size"], settings["image_size"])
         images, labels = np.zeros((*shape, 3), "uint8"), np.zeros(shape, "uint8")
-        clock = Clock()
+        times = [time.perf_counter()]
         model = compiled_model(name, backbone, settings["num_classes"])
         jitted, arguments = jitted_step(model, images, labels)
     except KsegError as error:
         answer({"failed": str(error)})
         return
-    seconds = {"build": clock.lap()}
+    times.append(time.perf_counter())
     traced = jitted.trace(*arguments)
-    seconds["trace"] = clock.lap()
+    times.append(time.perf_counter())
     lowered = traced.lower()
-    seconds["lower"] = clock.lap()
+    times.append(time.perf_counter())
     compiled = lowered.compile()
-    seconds["compile"] = clock.lap()
+    times.append(time.perf_counter())
     state, batch = arguments
-    for stage in ("first", "step"):
+    for _ in range(2):
         _, state = compiled(state, batch)
         jax.block_until_ready(state)
-        seconds[stage] = clock.lap()
+        times.append(time.perf_counter())
+    seconds = {stage: after - before for stage, (before, after) in zip(STAGES, pairwise(times), strict=True)}
     answer({"network": f"{name}/{backbone}", "parameters": model.count_params(), **device, **seconds})
-
-
-class Clock:
-    """A clock that starts when it is made."""
-
-    def __init__(self):
-        self.start = time.perf_counter()
-
-    def lap(self) -> float:
-        """Returns the seconds since the start, or since the last lap."""
-        now = time.perf_counter()
-        passed, self.start = now - self.start, now
-        return passed
 
 
 if __name__ == "__main__":

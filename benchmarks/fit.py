@@ -9,15 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, ratios, spread
-from benchmarks.steps import compiled_model
+from benchmarks.common import Benchmark, Result, Save, batch, caption, markdown, new_result, ratios, spread, title
+from benchmarks.steps import Work, compiled_model
 
 PACKAGES = ("jax", "keras", "numpy", "tensorflow-cpu")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="deeplabv3plus")
-    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--model", default="deeplabv3plus/resnet18", help="MODEL/BACKBONE")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_classes", type=int, default=12)
@@ -33,17 +32,11 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
 
 def _data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """One uint8 batch, which the pipeline repeats."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    size, count = arguments.image_size, arguments.batch_size
-    images = rng.integers(0, 256, (count, size, size, 3)).astype("uint8")
-    labels = rng.integers(0, arguments.num_classes, (count, size, size)).astype("uint8")
-    return images, labels
+    return Work("step", arguments.model, arguments.batch_size, arguments.image_size, arguments.num_classes).batch()
 
 
 def _model(arguments: argparse.Namespace, *, metric: bool = True) -> Any:
-    return compiled_model(arguments.model, arguments.backbone, arguments.num_classes, metric=metric)
+    return compiled_model(*arguments.model.split("/", 1), arguments.num_classes, metric=metric)
 
 
 def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -123,7 +116,7 @@ def table(result: Result) -> str:
     """Returns the result in Markdown."""
     settings, fit, metric = result["settings"], result["fit"], result["metric"]
     rounds = f"medians of {settings['rounds']} rounds of {settings['steps']} steps"
-    text = f"{settings['model']} on {settings['backbone']}, {batch(settings)}, float32; {rounds}"
+    text = f"{title(settings['model'])}, {batch(settings)}, float32; {rounds}"
     rows = []
     for what, one, other, ours, theirs in (
         ("training step", "fit, with the callbacks of a run", "bare jitted loop", fit["fit"], fit["bare"]),

@@ -175,33 +175,12 @@ def _utilisation(result: Result) -> str:
     return f"Utilisation of {peak:g} TFLOP/s, counting {counted} (`kseg.training.flops.count_flops`). {'; '.join(parts)}."
 
 
-def ratio_rows(result: Result) -> dict[str, dict[str, Any]]:
-    """Returns {"NETWORK, BASELINE" in two lines: {"time": ratios of the rounds, "memory": ratio or None}}."""
-    rows = {}
-    for row in result["rows"]:
-        for name, worker in row["workers"].items():
-            if name != "kseg" and worker["rounds"]:
-                ratios = {"time": time_ratios(row["workers"], name), "memory": memory_ratio(row["workers"], name)}
-                rows[f"{title(row['work']['network'])}\n{BASELINES[name]}"] = ratios
-    return rows
-
-
-def chart(result: Result) -> bytes | None:
-    """Returns the ratios to the baselines as a picture; None without a baseline."""
-    from benchmarks.charts import ratios_chart
-
-    rows = ratio_rows(result)
-    return ratios_chart(rows) if rows else None
-
-
 def _benchmark(kind: str, what: str, minutes: int) -> Benchmark:
     return Benchmark(
         help=f"Time and memory of {what}. With --baseline about {minutes} minutes on two idle cores.",
         add_arguments=add_arguments,
         measure=functools.partial(measure_speed, kind),
         table=table,
-        chart=chart,
-        alt=f"Time and memory of {what}, kseg / smp",
         overview=overview,
     )
 

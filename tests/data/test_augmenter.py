@@ -16,7 +16,7 @@ FLIPS = (slice(None), slice(None, None, -1))
 
 @pytest.fixture
 def sample(rng):
-    """A smooth picture and the label that its red channel decides, so that image and label can be held against each other."""
+    """A smooth image, and a label computed from its red channel, so that the two can be compared."""
     ramp = np.linspace(0, 255, 96)
     image = np.stack([np.tile(ramp, (80, 1)), np.tile(np.linspace(0, 255, 80)[:, None], (1, 96)), np.full((80, 96), 128)], -1)
     image = image.astype("uint8")
@@ -63,7 +63,7 @@ def test_what_comes_from_outside_is_ignored():
 
 
 def test_transforms_decide_independently(rng):
-    """Two flips: every combination about as often as the others, not both or none."""
+    """Every combination of two flips occurs about equally often, not only both or none."""
     image, label = rng.integers(0, 256, (32, 32, 3), dtype="uint8"), np.zeros((32, 32), "uint8")
     augment = Augmenter("HorizontalFlip,VerticalFlip", (32, 32))
     seen = Counter(augment(image, label, sample_seed(0, 0, i))[0].tobytes() for i in range(200))
@@ -71,14 +71,14 @@ def test_transforms_decide_independently(rng):
     assert min(seen.values()) > 25
 
 
-def test_the_resize_of_labels_is_by_centres():
-    """Nearest neighbour at half-pixel centres, where the logits' own resize samples too."""
+def test_labels_are_resized_at_half_pixel_centres():
+    """Labels are sampled at half-pixel centres, as the resize of the logits is."""
     label = np.arange(64, dtype="uint8").reshape(8, 8)
     _, small = Augmenter("none", (32, 32))(np.zeros((8, 8, 3), "uint8"), label)
     np.testing.assert_array_equal(small, label.repeat(4, 0).repeat(4, 1))
 
 
-def test_unknown_preset_offers_the_nearest():
+def test_unknown_preset_suggests_similar_names():
     with pytest.raises(KsegError, match="unknown augmentation 'lihgt'; did you mean light"):
         Augmenter("lihgt", (64, 64))
 

@@ -1,4 +1,4 @@
-"""Checking every sample: which is reported, what is left, and that the views keep the contract."""
+"""Checks of every sample: reported samples, remaining samples, and the Subset."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Class weights: the formulas, on real data too, and the files they are read from."""
+"""Class weights: formulas, also on real data, and files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""COCO files: label maps of the real data, the rules of painting and naming, and every malformed input with its message."""
+"""COCO files: label maps of real data, rules for painting and class names, and messages for malformed input."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_every_kind_of_segmentation(folder):
     assert two[10:14, 10:14].all()
 
 
-def test_smaller_areas_lie_on_larger_ones_whatever_the_order_of_the_file_or_its_area_field(folder):
+def test_smaller_areas_are_painted_over_larger_ones_in_any_file_order(folder):
     small = annotation(1, category_id=3, segmentation=box(2, 2, 6, 6), area=1e9)
     large = annotation(2, category_id=7, segmentation=box(0, 0, 12, 12), area=1)
     middle = annotation(3, category_id=12, segmentation=box(4, 4, 10, 10), iscrowd=1)
@@ -333,7 +333,7 @@ def test_all_categories_ignored(folder):
 # Single samples.
 
 
-def test_an_unknown_category_is_the_message_of_the_design(folder):
+def test_an_unknown_category(folder):
     content = coco(annotations=[annotation(4040, category_id=61), annotation(2, image_id=2)])
     assert bad(folder, content) == "annotations/train.json: annotation 4040 names category 61, which the file does not define."
 
@@ -395,7 +395,7 @@ def test_sizes_that_do_not_fit(folder):
 
 
 def test_a_few_bytes_of_rle_that_stand_for_gigabytes(folder):
-    """Nothing is decoded: neither for a size that the image has not, nor for runs that the size has not."""
+    """Nothing is decoded if the stated size or the runs do not fit the image."""
     side = 16000
     claimed = annotation(1, segmentation={"size": [side, side], "counts": [0, side * side]})
     tracemalloc.start()
@@ -479,7 +479,7 @@ def shares(dataset):
 
 @pytest.mark.parametrize(("split", "images", "void"), [("train", 367, 3.9), ("val", 101, 1.7)])
 def test_camvid(shared_data, split, images, void):
-    """Every pixel has an annotation: what is ignored is exactly void. Shares: the README's."""
+    """Every pixel has an annotation, so only void is ignored. The shares are from the data set's README."""
     names = "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist"
     plain = CocoDataset(shared_data / "camvid", split, background=False)
     assert all((plain.load(i).label != 255).all() for i in range(0, len(plain), 10))
@@ -498,7 +498,7 @@ def test_camvid(shared_data, split, images, void):
 
 
 def test_facade(shared_data):
-    """Ids from 0, a name that occurs twice, overlapping polygons in arbitrary order. Shares: the README's, of id 1..10.
+    """Ids from 0, a name that occurs twice, overlapping polygons in any order. Shares of ids 1..10 are from the README.
 
     The README's painting order is by the file's `area`, the polygon's own, which decides a few near ties differently from the
     pixel count of the mask: non-building-infrastructure has 0.94 % there and 0.98 % here, fence 3.10 and 3.06 %.

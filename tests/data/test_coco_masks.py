@@ -1,4 +1,4 @@
-"""Segmentations to masks: exact against pycocotools where it is safe, and safe where it is not."""
+"""Segmentations to masks: equal to pycocotools where that is safe, and safe where it is not."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def test_a_mask_is_decoded_as_pycocotools_does():
         assert (decode(polygons, 25, 30) == expected).all()
 
 
-def test_a_polygon_inside_the_image_is_what_pycocotools_makes_of_it():
+def test_a_polygon_inside_the_image_equals_pycocotools():
     polygon = [3.2, 4.1, 55.7, 0.0, 64.0, 47.9, 12.25, 48.0]
     assert (decode([polygon], 48, 64) == mask_lib.decode(mask_lib.frPyObjects([polygon], 48, 64)[0])).all()
 
@@ -225,7 +225,7 @@ print(good, bad)
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_hostile_segmentations_neither_crash_nor_hang(seed):
-    """In a process of its own: what this looks for ends the process."""
+    """Runs in another process, which a crash would end."""
     run = subprocess.run([sys.executable, "-c", FUZZ, str(seed)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     good, bad = map(int, run.stdout.split())

@@ -1,4 +1,4 @@
-"""Which files --input names, what they are called, and which are predicted together."""
+"""Files of --input: their names, and the groups that are predicted together."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_files_and_their_names(folder, inputs, names):
     assert [(folder / file.path).name for file in found] == [Path(name).name for name in names]
 
 
-def test_absolute_and_relative_paths_are_called_alike(folder):
+def test_absolute_and_relative_paths_give_the_same_names(folder):
     assert [file.name for file in find_images([str(folder / "in/**/c.*")])] == ["sub/c.tif"]
     assert [file.name for file in find_images(["in/sub/../**/c.*"])] == ["sub/c.tif"]
 

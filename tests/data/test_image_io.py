@@ -1,4 +1,4 @@
-"""Image files: the pixels, the orientation, and what is refused, always before decoding where that could hurt."""
+"""Image files: pixels, EXIF orientation, and refused files, before decoding where that could be harmful."""
 
 import struct
 import zlib
@@ -100,7 +100,7 @@ def test_16_bits_and_floats_are_refused(tmp_path):
     assert "mode F" in refused(tmp_path / "a.tif")
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_files_that_are_not_images_are_refused(tmp_path):
     assert refused(tmp_path / "none.png") == "images/a.png: the file does not exist."
     assert refused(tmp_path) == "images/a.png: is not a file."
     assert "cannot be read" in refused(tmp_path / ("x" * 300))

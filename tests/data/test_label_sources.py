@@ -186,8 +186,8 @@ def test_images_of_one_pixel_and_of_other_modes(folder, mode):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_the_bound_of_pixels_holds_before_decoding(folder, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # Put back afterwards.
+def test_max_pixels_is_checked_before_decoding(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
     Image.new("1", (30_000, 30_000)).save(folder / "labels/train/a.png")
     save(folder / "images/train/a.jpg", np.zeros((2, 3, 3), np.uint8))
     assert "--max_pixels raises the limit" in bad(build_dataset(config(folder), "train"))
@@ -295,7 +295,7 @@ def clips(folder, count=4, frames=5):
 def test_the_random_split_keeps_groups_together(tmp_path):
     def parts(**options):
         run = TrainConfig(data=config(tmp_path, val_fraction=0.25, **options))
-        assert TrainConfig.from_json(run.to_json()) == run  # What evaluate reads.
+        assert TrainConfig.from_json(run.to_json()) == run  # as evaluate reads it
         result = [build_dataset(run.data, split) for split in (run.train_split, run.val_split)]
         return [{dataset.name(i) for i in range(len(dataset))} for dataset in result]
 

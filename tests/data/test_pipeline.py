@@ -13,7 +13,7 @@ from kseg.utils.errors import KsegError
 
 
 class Slow:
-    """A data set in memory whose samples take turns in being slow, so that they finish out of order."""
+    """A data set in memory; every other sample is slow, so that they finish out of order."""
 
     class_names = ("a", "b", "c")
     ignore_index = 255
@@ -59,9 +59,7 @@ def test_training_batches_are_the_same_bytes_every_time():
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone():
-    """Epoch 1 by itself is epoch 1 of a run from the start, and its samples are what the augmenter makes of (seed, epoch,
-    index).
-    """
+    """Epoch 1 alone equals epoch 1 of a run from the start, and its samples equal the augmenter's for (seed, epoch, index)."""
     data = Slow()
     options = {"image_size": (32, 32), "batch_size": 3, "augment": "light", "seed": 9, "epochs": 2}
     whole, steps = train_batches(data, first_epoch=0, **options)

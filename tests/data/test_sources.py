@@ -1,4 +1,4 @@
-"""Data sources as a family: a new file of kseg/data/sources is found, and nothing heavy is imported before one is opened."""
+"""Data sources in general: new files are found, and nothing heavy is imported before a source is opened."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def open_toy(config, split):
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """A source in a file of its own, as if it lay in kseg/data/sources."""
+    """A source in its own file, as if it were in kseg/data/sources."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])
     import_modules("kseg.data.sources")

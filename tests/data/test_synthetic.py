@@ -1,4 +1,4 @@
-"""The synthetic data set: the same bytes every time, labels that agree with the picture, every class present, a safe cache."""
+"""The synthetic data set: equal bytes every time, labels that fit the image, every class present, a safe cache."""
 
 import hashlib
 import importlib
@@ -122,7 +122,7 @@ def test_the_label_map_is_what_was_drawn(tmp_path):
         assert (label == drawn[number])[inner].all()
 
 
-def test_a_picture_shows_its_labels(folder):
+def test_an_image_shows_its_labels(folder):
     """Metal is grey, Plastic is not: the classes' mean saturation tells that image and label belong together."""
     dataset = CocoDataset(folder, "val")
     saturation = {"Metal": [], "Plastic": [], "Paper": [], "Battery": []}

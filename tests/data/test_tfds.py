@@ -1,4 +1,4 @@
-"""Shards written from a data set and read back, and tfds data sets of other makers, built on the spot."""
+"""Shards written from a data set and read back, and other tfds data sets, built here."""
 
 import pickle
 import subprocess
@@ -28,7 +28,7 @@ def shards(tiny_coco, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory):
-    """As oxford_iiit_pet: an Image for the label, no names; the third label has a value of its own."""
+    """Like oxford_iiit_pet: the label is an Image without class names."""
     import tensorflow_datasets as tfds
 
     def examples():
@@ -189,7 +189,7 @@ def test_files_of_every_kind_load_or_are_skipped_with_the_reason(mixed):
         open_split(DataConfig(dataset="tfds", data_dir=str(mixed), tfds_name="mixed"), "train")
 
 
-def test_a_damaged_shard_is_said(shards, tmp_path):
+def test_a_damaged_shard_is_one_line(shards, tmp_path):
     import shutil
 
     shutil.copytree(shards, tmp_path / "copy")

@@ -59,7 +59,7 @@ def test_processes_make_the_same_bytes_as_threads(tiny_coco, pool):
     )
 
 
-def test_a_run_resumed_amid_an_epoch_goes_on_with_the_same_bytes(tiny_coco, pool):
+def test_a_run_resumed_within_an_epoch_continues_with_the_same_bytes(tiny_coco, pool):
     data = open_split(tiny_coco, "train")
     whole = training(data, pool)
     assert same(whole[3:], training(data, pool, first_epoch=1, first_step=1))
@@ -90,7 +90,7 @@ with worker_pool(workers) as pool:
 
 @pytest.mark.parametrize(("backend", "workers"), [("jax", 8), ("torch", 1)])
 def test_same_bytes_whatever_the_backend_and_the_number_of_processes(tiny_coco, backend, workers):
-    """The script comes from standard input, where there is no main module that a process could import again."""
+    """The script comes from standard input, so there is no main module that a worker could import."""
     import hashlib
 
     expected = hashlib.sha256()
@@ -148,7 +148,7 @@ class OnlyHere:
         self.unpicklable = lambda: None
 
 
-def test_a_data_set_that_cannot_travel_is_one_line(tiny_coco, pool, monkeypatch):
+def test_a_data_set_that_cannot_be_sent_is_one_line(tiny_coco, pool, monkeypatch):
     with pytest.raises(KsegError, match=r"^OnlyHere cannot be sent to worker processes .*; pass --workers=0.$"):
         pool.add(EvalSamples(OnlyHere(), Augmenter("none", (32, 32))))
     local = OnlyHere()
@@ -166,7 +166,7 @@ def test_equal_samples_are_sent_once(tiny_coco, pool):
     assert pool.add(EvalSamples(data, Augmenter("none", (32, 32)))) != pool.add(EvalSamples(data, Augmenter("none", (32, 48))))
 
 
-LEFT_EARLY = """
+IN_PROCESSES = """
 import sys
 from kseg.config import DataConfig
 from kseg.data import build_dataset
@@ -182,7 +182,7 @@ with WorkerPool(2) as pool:
 """
 
 
-AMID_A_SAMPLE = """
+IN_THREADS = """
 import time
 import numpy as np
 from kseg.data.dataset import Sample
@@ -202,10 +202,10 @@ next(batches)
 """
 
 
-@pytest.mark.parametrize("program", [LEFT_EARLY, AMID_A_SAMPLE], ids=["processes", "threads"])
-def test_leaving_amid_an_epoch_is_quiet(tiny_coco, program):
-    """As an error or Ctrl-C in the training step does: no tracebacks of TensorFlow's, whose threads still ask for samples, and no
-    waiting for one of them that the end of the interpreter has stopped amid a sample.
+@pytest.mark.parametrize("program", [IN_PROCESSES, IN_THREADS], ids=["processes", "threads"])
+def test_exit_within_an_epoch_is_quiet(tiny_coco, program):
+    """An error or Ctrl-C in a training step ends the process like this. TensorFlow's threads, which still ask for samples, must
+    neither print tracebacks nor block the exit.
     """
     done = subprocess.run(
         [sys.executable, "-c", program, str(tiny_coco)],
@@ -254,7 +254,7 @@ def test_processes_are_light_and_die_with_a_killed_parent(tiny_coco):
 
 
 def alive(pid):
-    """Whether a process runs: a dead one that nobody has waited for does not."""
+    """True if the process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -35,7 +35,7 @@ def copy_of(run, path, config, version=None):
 def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path):
     """Without a format, in nested groups, and without the flags that came later."""
     known = json.loads(run.config.read_text())
-    assert known["config_format"] == 2
+    assert known["config_format"] == 3
     data = {"dataset": "coco", "data_dir": str(tiny_coco)}
     old = {"data": data, "image_size": [32, 40], "batch_size": 2, "optimization": {"learning_rate": 1e-3}}
     early = copy_of(run, tmp_path / "early", old, "0.1.0")

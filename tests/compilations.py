@@ -1,4 +1,4 @@
-"""What JAX compiles."""
+"""Lists the functions that JAX compiles."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ import keras
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
-    """Yields a list that grows, within, with the name of every function that JAX compiles or reads from its cache. On other
-    backends it stays empty.
+    """Yields a list. Inside the block, JAX appends the name of every function that it compiles or reads from its cache.
+
+    On other backends the list stays empty.
     """
     names: list[str] = []
     if keras.backend.backend() != "jax":

@@ -1,4 +1,4 @@
-"""Loads a checkpoint with its optimizer and loss, which kseg.load_model leaves out."""
+"""Loads a checkpoint with optimizer and loss. kseg.load_model loads neither."""
 
 import keras
 
@@ -6,7 +6,7 @@ import kseg.losses
 import kseg.metrics.confusion_matrix
 import kseg.models
 import kseg.training.optimizers
-import kseg.training.schedules  # noqa: F401  (what they register, the file names)
+import kseg.training.schedules  # noqa: F401  (registers the classes that the file names)
 
 
 def load_compiled(path):

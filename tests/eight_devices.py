@@ -1,6 +1,4 @@
-"""What one process does on eight devices: tests/runtime/test_distribution.py runs this file in a process that has them (XLA makes them
-of the CPU's cores).
-"""
+"""One process on eight devices. tests/runtime/test_distribution.py runs this file with eight CPU devices of XLA."""
 
 import csv
 import json
@@ -59,7 +57,7 @@ def test_losses_are_those_of_one_device(runs):
 
 
 def test_equal_weights_give_equal_counts(runs, tiny_coco, tmp_path):
-    """To the last integer, image by image, predictions too; the last batch is not full, and sizes differ."""
+    """Counts and predictions of every image are equal, although the last batch is not full and sizes differ."""
     _, run = runs
     dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco)), "train")
     found = []
@@ -138,7 +136,7 @@ def test_the_metric_and_the_loss_send_sums_not_images(rng):
 
 
 def test_every_loss_is_that_of_one_device(rng):
-    """Also those that sort pixels, look at their neighbours, or go image by image."""
+    """Also losses that sort pixels, use neighbouring pixels, or compute each image apart."""
     labels, logits = rng.integers(0, 4, (8, 16, 16)).astype("uint8"), rng.normal(size=(8, 16, 16, 4)).astype("float32")
     labels[3] = 255
     losses = {name: build_loss(name, class_weights=[1.0, 2.0, 0.5, 1.0]) for name in LOSSES}

@@ -1,4 +1,4 @@
-"""A run directory with a little random network in it, for tests of what is done with a run: nothing is trained."""
+"""A run directory with a small random network, for tests that need a run but no training."""
 
 import json
 
@@ -13,7 +13,7 @@ NAMES = ("background", "red", "green", "blue")
 
 
 def random_network(seed=3, classes=4):
-    """Two convolutions, whose predictions vary: images [B, H, W, 3] to logits [B, H, W, classes]."""
+    """Returns two convolutions, from images [B, H, W, 3] to logits [B, H, W, classes]."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 5, padding="same", activation="relu")(keras.layers.Rescaling(1 / 64)(images))
@@ -21,7 +21,7 @@ def random_network(seed=3, classes=4):
 
 
 def random_run(path, data_dir):
-    """A RunDir at `path` of that network on a COCO data set: inputs of 32x40, batches of 2."""
+    """Returns a RunDir at `path` of that network on a COCO data set, with inputs of 32x40 and batches of 2."""
     run = RunDir(path)
     data = DataConfig(dataset="coco", data_dir=str(data_dir))
     run.create(TrainConfig(data=data, image_size=(32, 40), batch_size=2), [])

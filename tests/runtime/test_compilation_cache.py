@@ -1,4 +1,4 @@
-"""Compiled programs outlive their process, within a bound, and cannot end a run."""
+"""The compilation cache: found again, limited in size, harmless if damaged."""
 
 import json
 import os
@@ -29,7 +29,7 @@ print(json.dumps([str(folder), value, found.count("cache_hits"), found.count("ca
 
 
 def run(setting, **variables):
-    """Returns (folder, value, programs found, programs added, warnings) of a process of its own."""
+    """Runs PROGRAM in a new process. Returns (folder, value, programs found, programs added, warnings)."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "KSEG_CACHE"))}
     environment |= {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"} | {k: str(v) for k, v in variables.items()}
     command = [sys.executable, "-c", PROGRAM.replace("SETTING", repr(str(setting)))]

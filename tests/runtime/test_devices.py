@@ -1,4 +1,4 @@
-"""What a backend does with the flags for many devices; test_backends.py runs this on the others, too."""
+"""The flags for many devices, on each backend: test_backends.py runs this file on the others too."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Many devices, many processes, and the other backends: each in processes of their own, on loopback, against one process here."""
+"""Many devices, many processes and other backends, in new processes on this machine, against one process with one device."""
 
 import contextlib
 import csv
@@ -28,7 +28,7 @@ PROGRAM = ROOT / "tests" / "tiny_model.py"
 
 
 def start(*flags, **environment):
-    """kseg.train in a process of its own."""
+    """Starts kseg.train in a new process."""
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
@@ -45,13 +45,13 @@ def finish(process):
 
 
 def rows(run):
-    """metrics.csv's numbers, [epochs, columns]."""
+    """Returns the numbers of metrics.csv as [epochs, columns]."""
     content = [*csv.DictReader(run.metrics.read_text().splitlines())]
     return np.array([[float(row[name]) for name in ("loss", "val_loss", "mean_iou", "val_mean_iou")] for row in content])
 
 
 def free_port(ports=(0,)):
-    """The first of the ports that nobody uses; 0 stands for any."""
+    """Returns the first free port; 0 stands for any."""
     for port in ports:
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as listener:
             listener.bind(("::", port))
@@ -60,7 +60,7 @@ def free_port(ports=(0,)):
 
 
 def slurm(process, port):
-    """The variables in which SLURM tells each of two tasks where it is; JAX makes a port of the job's number."""
+    """Returns the variables that SLURM sets for each of two tasks. JAX derives the port from the job's number."""
     return {
         "SLURM_JOB_ID": str(port - SLURM_PORTS[0]),
         "SLURM_STEP_NODELIST": "localhost",
@@ -72,7 +72,7 @@ def slurm(process, port):
 
 @pytest.fixture(scope="module")
 def reference(tiny_coco, tmp_path_factory):
-    """A run of one process on one device, all its checkpoints kept."""
+    """A run of one process on one device, with all its checkpoints."""
     import tiny_model  # noqa: F401  (registers it, for this process)
 
     run = RunDir(tmp_path_factory.mktemp("reference") / "run")
@@ -87,7 +87,7 @@ def reference(tiny_coco, tmp_path_factory):
 
 
 def copy_until(reference, step, folder):
-    """The reference as it was at one of its checkpoints."""
+    """Returns a copy of the reference as it was at one of its checkpoints."""
     run = RunDir(folder)
     run.best.parent.mkdir(parents=True)
     shutil.copy(reference.config, run.config)
@@ -104,7 +104,7 @@ def test_on_eight_devices():
 
 
 def test_two_processes_go_on_as_one_would(reference, tmp_path):
-    """A run of one process, resumed by two whose hosts share no files; process 1 writes nothing and prints nothing."""
+    """Two processes without common files resume a run of one process. Process 1 writes nothing and prints nothing."""
     run = copy_until(reference, 2, tmp_path / "run")
     port = free_port()
     hosts = [
@@ -126,7 +126,7 @@ def test_two_processes_go_on_as_one_would(reference, tmp_path):
 
 
 def test_a_process_that_dies(tiny_coco, reference, tmp_path):
-    """The other says so in one line and ends with exit code 2; one process then finishes the run. SLURM's variables join them."""
+    """The other process reports it in one line and exits with 2. One process then finishes the run. SLURM's variables serve."""
     run, port = RunDir(tmp_path / "run"), free_port(SLURM_PORTS)
     config = json.loads(reference.config.read_text())
     flags = [f"--{name}={config[name]}" for name in ("dataset", "data_dir", "augment", "workers", "model", "backbone")]
@@ -158,7 +158,7 @@ def test_a_process_that_dies(tiny_coco, reference, tmp_path):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_other_backends(backend, reference, tmp_path):
-    """From the same weights the same losses; the model they leave has the same score here."""
+    """The same weights give the same losses, and the final model has the same score here."""
     run = copy_until(reference, 0, tmp_path / "run")
     assert f"backend {backend} " in finish(start("--resume", f"--run_dir={run.path}", KERAS_BACKEND=backend))
     np.testing.assert_allclose(rows(run), rows(reference), rtol=1e-4)

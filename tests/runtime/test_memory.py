@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system when compiling is over."""
+"""Freed memory is returned to the system after compilations."""
 
 import ctypes
 import sys
@@ -18,7 +18,7 @@ def held_mb():
 
 
 def leave_freed_memory(libc):
-    """Frees 200 MB in pieces between others that stay, so that the C library keeps them; returns those that stay."""
+    """Frees 200 MB in pieces between others that stay, so that the C library keeps them. Returns those that stay."""
     blocks = [libc.malloc(BLOCK) for _ in range(BLOCKS)]
     for block in blocks:
         ctypes.memset(block, 1, BLOCK)
@@ -35,7 +35,7 @@ def test_freed_memory_goes_back(when):
     seen = {}
 
     class Watch(keras.callbacks.Callback):
-        """Leaves memory before ReleaseFreedMemory is called, and looks at what is held before and after it."""
+        """Leaves freed memory before ReleaseFreedMemory is called, and measures memory before and after it."""
 
         def __init__(self, point):
             super().__init__()

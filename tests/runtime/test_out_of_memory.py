@@ -1,4 +1,4 @@
-"""Memory that really runs out: a layer asks for a petabyte where a batch has more images than two, or than none."""
+"""Memory that really runs out: a layer allocates a petabyte for batches of more than a given number of images."""
 
 import functools
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Hungry(keras.layers.Layer):
-    """Returns what it is given. Of a batch of more than `most` images it makes a matrix that no machine has room for."""
+    """Returns its input. For a batch of more than `most` images it allocates a matrix that no machine has room for."""
 
     def __init__(self, most):
         super().__init__()
@@ -96,7 +96,7 @@ def test_one_image_that_is_too_much_is_one_line(data):
 
 
 def hungry(features, *, num_classes):
-    """Two images are all that it can train on."""
+    """A decoder that can train on two images at most."""
     return head(Hungry(2)(features["c1"]), num_classes)
 
 

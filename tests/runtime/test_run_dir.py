@@ -1,4 +1,4 @@
-"""Run directories and model files of other versions, or of people who mean harm: read, or refused in one line."""
+"""Run directories and model files of other versions, or damaged or malicious ones: read, or refused in one line."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def run(tiny_coco, tmp_path_factory):
 
 
 def copy_of(run, path, config, version=None):
-    """A run directory of another config.json, and kseg's version."""
+    """Returns a copy of the run directory with another config.json, and another version of kseg."""
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
     environment = json.loads(run.environment.read_text())
@@ -33,7 +33,7 @@ def copy_of(run, path, config, version=None):
 
 
 def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path):
-    """Without a format, in nested groups, and without the flags that came later."""
+    """Its config.json has no format, nested groups, and lacks later flags."""
     known = json.loads(run.config.read_text())
     assert known["config_format"] == 3
     data = {"dataset": "coco", "data_dir": str(tiny_coco)}

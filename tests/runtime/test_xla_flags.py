@@ -1,4 +1,4 @@
-"""What kseg's commands ask of XLA, unless their user asked for something else."""
+"""XLA_FLAGS of kseg's commands. The user's own flags win."""
 
 import importlib.metadata
 import os
@@ -32,7 +32,7 @@ run_main(main)
 
 
 def planned_mb(flags):
-    """MB that XLA plans for a program of a command, by the user's XLA_FLAGS."""
+    """Returns the MB that XLA plans for a command's program with the user's XLA_FLAGS."""
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -1,4 +1,4 @@
-"""Runs that make no sense, each provoked: what kseg says of them, and when."""
+"""Useless runs, and what kseg says about them."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def test_a_run_that_diverges(tiny_coco, tmp_path, capsys):
 
 
 def test_a_loss_that_is_no_number_ends_the_epoch_early(tmp_path):
-    """Step 38 of 200 has a NaN: the run ends a few steps later, and names that step and the one before."""
+    """Step 38 of 200 has a NaN: the run ends a few steps later, and names the images of that step and the one before."""
     images = np.ones((200, 4), "float32")
     images[37, 0] = np.nan
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
@@ -42,10 +42,10 @@ def test_a_loss_that_is_no_number_ends_the_epoch_early(tmp_path):
     seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     file = tmp_path / "nonfinite.json"
-    position = TrainState(steps=200)
-    stop = StopOnNonFinite(position, file, lambda epoch, step: [f"image {step} of epoch {epoch}"], every=10)
+    state = TrainState(steps=200)
+    stop = StopOnNonFinite(state, file, lambda epoch, step: [f"image {step} of epoch {epoch}"], every=10)
     with pytest.raises(KsegError, match="the loss is nan at step 38 of epoch 1"):
-        model.fit(images, np.zeros((200, 1)), batch_size=1, shuffle=False, verbose=0, callbacks=[position, count, stop])
+        model.fit(images, np.zeros((200, 1)), batch_size=1, shuffle=False, verbose=0, callbacks=[state, count, stop])
     assert seen[-1] == 39
     assert json.loads(file.read_text()) == {
         "epoch": 1,

@@ -1,4 +1,4 @@
-"""--overfit_batches and --dry_run: short runs that show whether a long one would work."""
+"""--overfit_batches and --dry_run: short runs that try out a long one."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_a_dry_run(tiny_coco, tmp_path, monkeypatch, capsys):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     more = ("--dry_run", "--epochs=90", "--report", "--tensorboard", "--workers=1", "--wandb=mine")
-    monkeypatch.setattr("kseg.training.loggers._installed", lambda name: True)  # it is asked for, and not started
+    monkeypatch.setattr("kseg.training.loggers._installed", lambda name: True)  # wandb is given, and not started
     train.main(flags(tiny_coco, tmp_path / "run", *more))
     out = capsys.readouterr().out
     assert not [*(tmp_path / "temporary").iterdir()] and not (tmp_path / "run").exists()

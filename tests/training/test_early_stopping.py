@@ -1,4 +1,4 @@
-"""When a run ends early, and which epoch is its best."""
+"""Early stopping, and the choice of the best epoch."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from kseg.utils.errors import KsegError
 
 
 def test_a_run_that_gets_no_better_ends(tiny_coco, tmp_path, capsys):
-    """The learning rate only ever rises: by the standard of the lowest, the first epoch is the best."""
+    """The learning rate only rises, and lower counts as better: the first epoch is the best."""
     run = RunDir(tmp_path / "run")
     selection = ("--monitor=learning_rate", "--early_stopping=2", "--warmup_epochs=6")
     train.main(flags(tiny_coco, run.path, "--epochs=6", *selection))
@@ -74,7 +74,7 @@ def test_the_checkpoint_follows_the_mode(tmp_path, mode, best):
 
 
 def _stops(stopping, scores, first=0):
-    """The epoch after which it ends the run, or None."""
+    """Returns the epoch after which it ends the run, or None."""
     stopping.set_model(_model())
     stopping.on_train_begin()
     for epoch, score in enumerate(scores, first):

@@ -1,4 +1,4 @@
-"""What TensorBoard, Weights & Biases and MLflow are told of a run."""
+"""What TensorBoard, Weights & Biases and MLflow receive from a run."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The main job, end to end, on a tiny data set: train, stop, score again, and every way to ask for it wrongly."""
+"""Training end to end on a tiny data set: train, stop, evaluate, and wrong flags."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def flags(data_dir, run_dir, *more):
 
 @pytest.fixture(scope="module")
 def trained(tiny_coco, tmp_path_factory):
-    """(run directory, what was printed, how often each jitted function was compiled)."""
+    """Returns (run directory, what was printed, names of the compiled functions)."""
     run_dir = tmp_path_factory.mktemp("runs") / "first"
     with compilations() as compiled:
         out = _capture(lambda: train.main(flags(tiny_coco, run_dir)))
@@ -135,7 +135,7 @@ def test_the_optimizer_is_in_the_last_checkpoint(trained):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="functionalize is for JAX")
 def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_path):
-    """As a pure function it computes the same; Orbax and safetensors keep it; what comes back scores as the run did."""
+    """As a pure function it computes the same. Orbax and safetensors store it. Read back, it scores as in the run."""
     import jax
     import orbax.checkpoint
     from safetensors.numpy import load_file, save_file

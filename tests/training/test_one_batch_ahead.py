@@ -1,4 +1,4 @@
-"""While a step computes, the next batch is on its way to the device, and nothing waits for the step's results."""
+"""While a step computes, the next batch is sent to the device, and nothing waits for the step's results."""
 
 import keras
 import pytest
@@ -16,7 +16,7 @@ from kseg import train
 
 
 class OnAnAccelerator:
-    """The module jax, as Keras's trainer would find it where there is one: on a CPU it sends no batch ahead."""
+    """The module jax as it is with an accelerator: on a CPU, Keras's trainer sends no batch ahead."""
 
     def __getattr__(self, name):
         return getattr(jax, name)
@@ -27,7 +27,7 @@ class OnAnAccelerator:
 
 @pytest.fixture
 def events(monkeypatch):
-    """What happens in order: ("sent", id) when a batch begins its way to the device, ("step", id) when its step is dispatched."""
+    """The events in order: ("sent", id) when a batch is sent to the device, ("step", id) when its step is dispatched."""
     happened, alive = [], []
 
     def send(batch, layouts=None):

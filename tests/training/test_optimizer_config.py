@@ -1,4 +1,4 @@
-"""What the flags of the group "optimization" do to a model that trains: averages, freezing, precision, recomputation."""
+"""The flags of the group "optimization": averages, freezing, precision, recomputation."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ LABELS = (IMAGES[..., 0] // 86).astype("uint8")
 
 
 def build_convolutions(*, output_stride, input_shape, depth=2):
-    """A backbone of `depth` convolutions that halves nothing, so that it compiles in a moment."""
+    """A backbone of `depth` convolutions without strides. It compiles fast."""
     x = images = keras.Input(input_shape, name="images")
     levels = {}
     for i in range(depth):
@@ -47,7 +47,7 @@ def decode(features, *, num_classes):
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """Small models under names, until these tests are over: other tests run over all that there are."""
+    """Registers small models until these tests end: other tests run over all registered models."""
     for depth in (2, 6):
         register_backbone(f"convolutions{depth}", functools.partial(build_convolutions, depth=depth), output_strides=(32,))
     MODELS.add("test_optimization", decode, backbone="convolutions2", output_stride=32, levels=("c1", "c2"), align_corners=True)
@@ -57,7 +57,7 @@ def registered():
 
 
 def tiny_model(config, *, epochs=3, steps=2, depth=2):
-    """A small model as build_model makes it, compiled."""
+    """Returns a small, compiled model of build_model."""
     keras.utils.set_random_seed(0)
     with precision(config.precision):
         model = build_model("test_optimization", num_classes=CLASSES, backbone=f"convolutions{depth}")
@@ -79,7 +79,7 @@ def values(variables):
 
 
 def split(model):
-    """(trainable variables of the backbone, its moving statistics, the other trainable variables), as arrays."""
+    """Returns arrays: (trainable variables of the backbone, its moving statistics, the other trainable variables)."""
     backbone = model.get_layer("backbone")
     own = {id(variable) for variable in backbone.trainable_variables}
     others = [variable for variable in model.trainable_variables if id(variable) not in own]
@@ -107,15 +107,16 @@ class Each(keras.callbacks.Callback):
 
 @pytest.fixture
 def compiled():
-    """Names of the functions that XLA compiles from here on, under JAX."""
+    """The names of the functions that JAX compiles during the test."""
     with compilations() as names:
         yield names
 
 
-def test_a_backbone_thaws(compiled, tmp_path):
-    """Until the thaw it is as it was, statistics included, and the others train as under Keras's trainable = False; two
-    compilations in all. A run goes on from either side of the thaw to the bit, from files that hold averages in the weights'
-    place.
+def test_a_backbone_is_unfrozen(compiled, tmp_path):
+    """While frozen, the backbone keeps its weights and statistics, and the others train as with Keras's trainable = False.
+
+    There are two compilations. A run resumes to the same bits from before and from after the change, from files with averages in
+    the place of the weights.
     """
     plain = OptimizationConfig(learning_rate=0.01, weight_decay=0.1, ema=0.8, schedule="constant")
     config = dataclasses.replace(plain, freeze_backbone_epochs=1, backbone_lr_multiplier=0.5)
@@ -135,11 +136,11 @@ def test_a_backbone_thaws(compiled, tmp_path):
     for before, after in zip(epochs[0], epochs[1], strict=True):
         assert moved(before, after)
 
-    peer = tiny_model(plain)
-    peer.get_layer("backbone").trainable = False
-    peer.compile(optimizer=configure(plain, peer, epochs=1, steps=2), loss=CrossEntropy())
-    fit(peer, 1, *optimization_callbacks(plain))
-    for ours, theirs in zip(epochs[0][2], values(peer.trainable_variables), strict=True):
+    reference = tiny_model(plain)
+    reference.get_layer("backbone").trainable = False
+    reference.compile(optimizer=configure(plain, reference, epochs=1, steps=2), loss=CrossEntropy())
+    fit(reference, 1, *optimization_callbacks(plain))
+    for ours, theirs in zip(epochs[0][2], values(reference.trainable_variables), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
     for epoch in (0, 1):
@@ -157,7 +158,7 @@ def test_the_averages_are_what_is_validated_and_saved(tmp_path):
     raw, seen, weights = [], [], []
     model = tiny_model(config)
 
-    class Raw(keras.callbacks.Callback):  # stands before AverageWeights' turn at the end of an epoch
+    class Raw(keras.callbacks.Callback):  # before AverageWeights, so it sees the weights that train
         def on_train_batch_end(self, batch, logs=None):
             self.model.jax_state_sync() if keras.backend.backend() == "jax" else None
             raw.append(values(self.model.trainable_variables))
@@ -183,7 +184,7 @@ def test_the_averages_are_what_is_validated_and_saved(tmp_path):
 
 
 def test_accumulated_steps_are_one_step_of_the_whole_batch():
-    """Of a model whose batch norm is in inference mode (frozen), for a batch in two halves with as many labelled pixels."""
+    """Batch norm is in inference mode, and both halves of the batch have as many labelled pixels."""
     results = []
     for batch, every in ((2 * BATCH, 1), (BATCH, 2)):
         config = OptimizationConfig(accumulate_steps=every, optimizer="adam", learning_rate=0.01, warmup_epochs=1)
@@ -216,7 +217,7 @@ def test_it_learns_in_half_the_bits(policy):
 
 
 def _check_loss_scale(model):
-    """An overflow skips the step."""
+    """Checks that an overflow skips the step."""
     before, steps = values(model.trainable_variables), int(model.optimizer.iterations)
     for scale, change in ((2.0**40, same), (2.0**10, moved)):
         model.optimizer.dynamic_scale.assign(scale)
@@ -235,7 +236,7 @@ def test_a_loss_scale_is_saved(tmp_path):
 
 @on_jax
 def test_recomputation_changes_memory_and_nothing_else(tmp_path):
-    """Gradients (of which SGD's steps are multiples) and statistics stay; less is kept for the backward pass."""
+    """Gradients (SGD's steps are multiples of them) and statistics stay the same. Less is kept for the backward pass."""
     weights, kept = [], []
     for remat in (False, True):
         config = OptimizationConfig(remat=remat, optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1)
@@ -261,7 +262,7 @@ def test_recomputation_needs_jax():
 
 @on_jax
 def test_the_flags_reach_a_run(tiny_coco, tmp_path, compiled):
-    """Through the entry point, with a backbone that does not thaw; the files load, and score as reported."""
+    """The flags work in kseg.train, with a backbone frozen to the end. The files load, and score as reported."""
     run = RunDir(tmp_path / "run")
     train.main(
         [

@@ -1,4 +1,4 @@
-"""The optimizers against torch's, with its parameter groups, on gradients that are given; and what accumulates and averages."""
+"""kseg's optimizers against PyTorch's with parameter groups, on given gradients; accumulation and averages."""
 
 import functools
 
@@ -10,7 +10,7 @@ import torch
 from kseg.training.optimizers import TorchAdam, build_optimizer
 
 SHAPES = ((3, 5), (5,), (3, 5), (5,), (4, 3), (4, 3), (3,))
-"""Weights and biases of the backbone, and others, of which some are alike."""
+"""Weights and biases of the backbone, and others. Some shapes occur twice."""
 BACKBONE = (0, 1, 2)
 
 
@@ -34,7 +34,7 @@ def walk(optimizer, start, gradients, each=lambda step: None):
 
 
 def jitted(optimizer):
-    """optimizer.apply as fit does it on JAX: traced once, or once more after the thaw."""
+    """Returns optimizer.apply as fit calls it on JAX: traced once, and again when the backbone is unfrozen."""
     import jax
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -77,7 +77,7 @@ def assert_same(ours, theirs, rtol=2e-5):
 
 
 class TorchLion(torch.optim.Optimizer):
-    """Lion as its paper's listing has it; torch has none."""
+    """Lion as in the listing of its paper; PyTorch has none."""
 
     def __init__(self, groups):
         super().__init__(groups, {})
@@ -93,7 +93,7 @@ class TorchLion(torch.optim.Optimizer):
                     momentum.mul_(0.99).add_(parameter.grad, alpha=0.01)
 
 
-PEERS = {
+TORCH = {
     "adamw": lambda groups: torch.optim.AdamW(groups, eps=1e-12),
     "adam": torch.optim.Adam,
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
@@ -102,20 +102,20 @@ PEERS = {
 
 
 @pytest.mark.parametrize("only_weights", [True, False])
-@pytest.mark.parametrize("name", PEERS)
-def test_it_walks_as_its_peer_does(name, only_weights, rng):
-    """With decay on all or on weights, a slower backbone, and clipping that binds in every other step."""
+@pytest.mark.parametrize("name", TORCH)
+def test_it_matches_pytorch(name, only_weights, rng):
+    """With decay on all variables or on weights, a slower backbone, and clipping that takes effect in every second step."""
     start, gradients = draw(rng, 1)[0], draw(rng, 20)
     gradients[::2] = draw(rng, 10, scale=0.01)
     options = {"weight_decay_on": "weights" if only_weights else "all", "backbone": BACKBONE, "backbone_multiplier": 0.1}
     ours = walk(build_optimizer(name, learning_rate=0.01, weight_decay=0.1, clip_norm=2.0, **options), start, gradients)
-    theirs = torchs_walk(PEERS[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=0.1, clip=2.0)
+    theirs = torchs_walk(TORCH[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=0.1, clip=2.0)
     assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize(("name", "weights_only"), [("adamw", True), ("lion", True), ("adam", False), ("sgd", False)])
 def test_auto_decays_what_its_kind_does(name, weights_only):
-    """With gradients of 0 nothing but the decay moves."""
+    """With gradients of 0 only the decay changes variables."""
     start = [np.ones(shape, "float32") for shape in SHAPES]
     zeros = [[np.zeros(shape, "float32") for shape in SHAPES]]
     (after,) = walk(build_optimizer(name, learning_rate=0.1, weight_decay=0.5), start, zeros)
@@ -124,37 +124,37 @@ def test_auto_decays_what_its_kind_does(name, weights_only):
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_torch_adams_epsilon_is_where_torchs_is(rng, l2):
-    """Gradients from 1e-9 to 1: where they are small, epsilon's place in the formula decides."""
+    """Gradients from 1e-9 to 1: for small ones, epsilon's place in the formula matters."""
     start = rng.normal(size=50).astype("float32")
     gradients = (rng.normal(size=(20, 50)) * np.logspace(-9, 0, 50)).astype("float32")
     ours = walk(TorchAdam(0.01, l2=l2), [start], gradients[:, None])
     theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    peer = torch.optim.Adam([theirs], lr=0.01, weight_decay=l2)
+    optimizer = torch.optim.Adam([theirs], lr=0.01, weight_decay=l2)
     for gradient, (value,) in zip(gradients, ours, strict=True):
         theirs.grad = torch.from_numpy(gradient)
-        peer.step()
+        optimizer.step()
         np.testing.assert_allclose(value, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
     moved = np.abs(theirs.detach().numpy() - start)
     assert moved.min() < moved.max() / 2  # else epsilon would not have mattered
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_a_backbone_that_thaws_starts_as_young_as_torchs(name, rng):
-    """Where torch has no gradient, it neither decays nor counts; Adam's averages are corrected by a variable's own age."""
+@pytest.mark.parametrize("name", TORCH)
+def test_an_unfrozen_backbone_starts_as_in_pytorch(name, rng):
+    """Without a gradient, PyTorch neither decays nor counts the step. Adam corrects its averages by each variable's own steps."""
     start, gradients = draw(rng, 1)[0], draw(rng, 20)
     optimizer = build_optimizer(name, learning_rate=0.01, weight_decay=0.1, backbone=BACKBONE, freezes_backbone=True)
 
-    def thaw(step):
+    def freeze(step):
         optimizer.backbone_frozen = step < 8
 
-    ours = walk(optimizer, start, gradients, thaw)
+    ours = walk(optimizer, start, gradients, freeze)
     only_weights = optimizer.decay_on == "weights"
-    assert_same(ours, torchs_walk(PEERS[name], start, gradients, decay=0.1, only_weights=only_weights, frozen_steps=8))
+    assert_same(ours, torchs_walk(TORCH[name], start, gradients, decay=0.1, only_weights=only_weights, frozen_steps=8))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others trace no update")
-@pytest.mark.parametrize("name", PEERS)
-def test_a_program_traces_the_update_of_variables_that_are_alike_once(name, rng, monkeypatch):
+@pytest.mark.parametrize("name", TORCH)
+def test_a_program_traces_the_update_once_for_each_shape(name, rng, monkeypatch):
     optimizer = build_optimizer(name, learning_rate=0.01, weight_decay=0.1)
     updated = []
     update_step = type(optimizer).update_step
@@ -167,7 +167,7 @@ def test_a_program_traces_the_update_of_variables_that_are_alike_once(name, rng,
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_accumulated_gradients_are_one_update(name, rng):
-    """Three steps an update are an update with the mean, in weights and in averages; what clips is the norm of the mean."""
+    """Three steps an update equal an update with the mean gradient, in weights and averages. The norm of the mean is clipped."""
     start, gradients = draw(rng, 1)[0], draw(rng, 12)
     means = [[np.mean(parts, axis=0) for parts in zip(*gradients[i : i + 3], strict=True)] for i in range(0, 12, 3)]
     options = {"learning_rate": 0.01, "weight_decay": 0.1, "clip_norm": 1.0, "ema": 0.7}
@@ -181,7 +181,7 @@ def test_accumulated_gradients_are_one_update(name, rng):
 
 
 def test_averages_and_their_swap(rng):
-    """The average starts at the first update's weights, then follows a = 0.9 a + 0.1 w; a swap loses no bit."""
+    """The average starts at the first update's weights, then follows a = 0.9 a + 0.1 w. A swap loses no bit."""
     start, gradients = draw(rng, 1)[0], draw(rng, 10)
     optimizer = build_optimizer("sgd", learning_rate=0.1, weight_decay=0.0, ema=0.9)
     path = walk(optimizer, start, gradients)
@@ -194,13 +194,13 @@ def test_averages_and_their_swap(rng):
     assert_same([[keras.ops.convert_to_numpy(x) for x in variables]], [averages])
     assert_same([[keras.ops.convert_to_numpy(x) for x in followed]], [path[-1]], rtol=0)
     assert np.abs(averages[0] - path[-1][0]).max() > 0.01
-    optimizer.finalize_variable_values(variables)  # which must leave them, as they are the averages already
+    optimizer.finalize_variable_values(variables)  # must change nothing: the averages are in the model already
     optimizer.swap_averages()
     for a, b in zip(before, (*variables, *followed), strict=True):
         np.testing.assert_array_equal(a, keras.ops.convert_to_numpy(b))
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", TORCH)
 def test_its_settings_survive_serialisation(name):
     optimizer = build_optimizer(
         name, learning_rate=0.01, weight_decay=1e-6, weight_decay_on="weights", momentum=0.8, clip_norm=2.0, ema=0.99,

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed, and damaged, and goes on to the bytes of the run that never was."""
+"""A run that was stopped, killed or damaged resumes to the same bytes as an undisturbed run."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def flags(data_dir, run_dir, *more):
 
 @pytest.fixture(scope="module")
 def whole(tiny_coco, tmp_path_factory):
-    """A run that nothing disturbed: 3 epochs of 4 steps."""
+    """An undisturbed run: 3 epochs of 4 steps."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     train.main(flags(tiny_coco, run_dir))
     return RunDir(run_dir)
@@ -42,7 +42,7 @@ def whole(tiny_coco, tmp_path_factory):
 
 @pytest.fixture
 def start():
-    """Starts a process that does not outlive its test."""
+    """Starts processes, and kills them after the test."""
     processes = []
 
     def start(arguments, program=("-m",)):
@@ -58,7 +58,7 @@ def start():
 
 
 def wait_for(condition, process, seconds=300):
-    """Waits for a short moment that must not be missed."""
+    """Waits until condition() holds, checking often: it may hold only for a moment."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -67,7 +67,7 @@ def wait_for(condition, process, seconds=300):
 
 
 def kill_within_a_save(process, folder):
-    """kill -9 at a moment when a checkpoint is half-written, and not yet under its name."""
+    """Kills the process (SIGKILL) while a checkpoint is half-written, not yet under its name."""
     while True:
         wait_for(lambda: half_written(folder), process)
         process.send_signal(signal.SIGSTOP)
@@ -78,8 +78,8 @@ def kill_within_a_save(process, folder):
 
 
 def half_written(folder):
-    """Whether a checkpoint is being written at this moment."""
-    with contextlib.suppress(FileNotFoundError):  # it was whole meanwhile
+    """Returns True while a checkpoint is being written."""
+    with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
         return any(list(path.iterdir()) for path in list(folder.iterdir()) if path.name.startswith(".tmp-"))
     return False
 
@@ -91,7 +91,7 @@ def test_stopped_and_killed_and_resumed_is_never_stopped(whole, start, tiny_coco
     process.send_signal(signal.SIGTERM)  # in the middle of the first epoch, or of its validation
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert f"to go on: python -m kseg.train --resume --run_dir={run.path}" in out
+    assert f"python -m kseg.train --resume --run_dir={run.path}" in out
     assert "Traceback" not in out
     assert run.report.exists() and run.evaluation.exists() and not run.model.exists()
     stopped = read_state(run.checkpoints()[0])
@@ -126,7 +126,7 @@ def test_ctrl_c_stops_a_run_that_can_be_resumed(start, tiny_coco, tmp_path):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGINT, out
-    assert f"to go on: python -m kseg.train --resume --run_dir={run.path}" in out
+    assert f"python -m kseg.train --resume --run_dir={run.path}" in out
     assert "Traceback" not in out
     _, state = newest_checkpoint(run.checkpoints())
     assert (state.epoch, state.step) > (0, 0)
@@ -139,7 +139,7 @@ def assert_same_weights(ours, theirs):
 
 @pytest.fixture
 def copy(whole, tmp_path):
-    """A run of our own, as `whole` was before its last epoch's second step."""
+    """A copy of the undisturbed run."""
     run = RunDir(tmp_path / "copy")
     shutil.copytree(whole.path, run.path)
     return run
@@ -171,7 +171,7 @@ def test_two_runs_never_share_a_folder(copy):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--epochs=4"], r"--epochs=4: the run in .* has 3; a resumed run keeps what decides its result"),
+        (["--epochs=4"], r"--epochs=4: the run in .* has 3"),
         (["--learning_rate=0.5"], r"--learning_rate=0.5: the run in .* has 0.001"),
         (["--backbone=resnet50"], r"--backbone=resnet50: the run in .* has resnet18"),
     ],
@@ -200,7 +200,7 @@ def test_a_finished_run_is_only_scored_again(copy, whole, tiny_coco, tmp_path):
 
 
 def test_a_full_disk(start, tiny_coco, tmp_path):
-    """The system refuses to let a file of this process grow as large as a checkpoint, from the second checkpoint on."""
+    """From the second checkpoint on, the system limits the size of this process's files to less than a checkpoint."""
     run = RunDir(tmp_path / "run")
     process = start(flags(tiny_coco, run.path))
     wait_for(lambda: run.checkpoint(0).exists(), process)

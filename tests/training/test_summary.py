@@ -1,4 +1,4 @@
-"""What is said of a run before it starts, and how long it will take."""
+"""The lines at the head of a run: FLOPs and the time estimate."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_flops_of_attention():
 
 
 def test_flops_of_resnet18():
-    """torchvision states 1.814 G multiply-adds at 224x224; the classifier, 512 by 1000 of them, is not in the backbone."""
+    """torchvision states 1.814 G multiply-adds at 224x224, with the classifier of 512 x 1000, which the backbone lacks."""
     assert count_flops(build_backbone("resnet18"), (224, 224)) / 2 == pytest.approx(1.814e9 - 512e3, abs=0.5e6)
 
 
@@ -73,7 +73,7 @@ def test_the_head_of_a_run(tiny_coco, tmp_path, capsys):
 
 
 def test_the_time_is_that_of_the_steps_to_come(capsys, monkeypatch):
-    """Steps of a second; the first one takes a minute, and an hour of validation lies between the epochs."""
+    """Each step takes a second, the first one a minute, and validation between the epochs an hour."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     estimate = TimeEstimate(steps_per_epoch=4, epochs=10)

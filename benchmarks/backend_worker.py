@@ -81,7 +81,7 @@ class _Network:
         """Writes the gradients of the first step, weight decay included: Adam's momentum is then (1 - b1) times the gradient."""
         assert self._step == 1
         optimizer = self.model.optimizer
-        momentums = [keras.ops.convert_to_numpy(value) for value in optimizer._momentums]
+        momentums = [keras.ops.convert_to_numpy(value) for value in optimizer.slots["momentum"]]
         self._write("gradients", [value / (1 - optimizer.beta_1) for value in momentums])
         return {}
 
@@ -101,31 +101,12 @@ def without_dropout(model: keras.Model) -> None:
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """Returns the call's value, and its seconds with the peak MB of the process and of the device so far."""
+    """Returns the call's value, and its seconds with the peak MB of the process so far."""
     start = time.perf_counter()
     value = call()
     seconds = time.perf_counter() - start
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return value, {"seconds": seconds, "memory_mb": memory_mb, "device_mb": _device_memory()}
-
-
-def _device_memory() -> float | None:
-    """Returns the peak MB on the accelerator; None without one."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        statistics = jax.local_devices()[0].memory_stats() or {}
-        peak = statistics.get("peak_bytes_in_use")
-    elif backend == "torch":
-        import torch
-
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    else:
-        import tensorflow as tf
-
-        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if tf.config.list_physical_devices("GPU") else None
-    return None if peak is None else peak / 2**20
+    return value, {"seconds": seconds, "memory_mb": memory_mb}
 
 
 if __name__ == "__main__":

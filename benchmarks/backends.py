@@ -113,8 +113,7 @@ def table(result: Result) -> str:
         apart += [abs(losses[i] / reference[i] - 1) if number else None for i in (0, -1)]
         times = [f"{one['train'][0]['seconds']:.1f}"]
         times += [f"{median(x['seconds'] for x in one[what][1:]):.3f}" for what in ("train", "predict")]
-        last = one["train"][-1]
-        memory = f"{last['memory_mb']:.0f}" + ("" if last["device_mb"] is None else f", device {last['device_mb']:.0f}")
+        memory = f"{one['train'][-1]['memory_mb']:.0f}"
         rows.append([one["devices"], *("" if x is None else f"{x:.1e}" for x in apart), *times, memory])
     batch = "x".join(map(str, settings["batch"]))
     text = f"{settings['model']} on {settings['backbone'] or 'its default backbone'}, batch {batch}; {settings['steps']} steps"

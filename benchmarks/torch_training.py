@@ -44,7 +44,11 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
 
     declare_torchvision_ops()
     from kseg.metrics.scores import scores
+    from kseg.training.schedules import build_schedule
 
+    rates = build_schedule(
+        arguments.schedule, arguments.learning_rate, steps=arguments.steps, warmup_steps=arguments.warmup_steps
+    )
     train, val, num_classes = read_batches(arguments)
     state = initial_state(arguments, num_classes)
     settings = vars(arguments) | {"data_dir": "camvid", "backend": backend}
@@ -52,10 +56,10 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
     for name in NAMES:
         start = time.monotonic()
         if name == "kseg":
-            losses, matrix = train_kseg(arguments, num_classes, state, train, val)
+            losses, matrix = train_kseg(arguments, rates, num_classes, state, train, val)
         else:
             weights = state if name == "smp" else in_the_last_digit(state)
-            losses, matrix = train_torch(arguments, num_classes, weights, train, val)
+            losses, matrix = train_torch(arguments, rates, num_classes, weights, train, val)
         run = {"losses": losses, "mean_iou": scores(matrix).mean_iou, "seconds": round(time.monotonic() - start)}
         result["runs"][name] = run
         print(f"{NAMES[name]}: loss {losses[0]:.4f} to {losses[-1]:.4f}, mIoU {run['mean_iou']:.4f}", flush=True)
@@ -109,13 +113,6 @@ def in_the_last_digit(state: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def learning_rate(arguments: argparse.Namespace) -> Any:
-    """Returns the schedule of all runs, or a number."""
-    from kseg.training.schedules import build_schedule
-
-    return build_schedule(arguments.schedule, arguments.learning_rate, steps=arguments.steps, warmup_steps=arguments.warmup_steps)
-
-
 def smp_model(arguments: argparse.Namespace, num_classes: int) -> Any:
     """Returns smp's network, without dropout."""
     import segmentation_models_pytorch as smp
@@ -128,7 +125,7 @@ def smp_model(arguments: argparse.Namespace, num_classes: int) -> Any:
     return model
 
 
-def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
+def train_torch(arguments, rates, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
     """Trains smp's network in torch. Returns (loss of each step, confusion matrix [C, C] on the validation batches)."""
     import torch
 
@@ -137,7 +134,6 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
     model = smp_model(arguments, num_classes).train()
     model.load_state_dict(state)
     optimizer = torch.optim.Adam(model.parameters(), lr=arguments.learning_rate, weight_decay=1e-6)
-    schedule = learning_rate(arguments)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALIZATIONS["imagenet"])
 
     def forward(images):
@@ -145,7 +141,7 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
 
     losses = []
     for step, (images, labels) in enumerate(train):
-        optimizer.param_groups[0]["lr"] = float(schedule(step)) if callable(schedule) else schedule
+        optimizer.param_groups[0]["lr"] = float(rates(step)) if callable(rates) else rates
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(forward(images), torch.from_numpy(labels.astype("int64")), ignore_index=255)
         loss.backward()
@@ -157,7 +153,7 @@ def train_torch(arguments, num_classes, state, train, val) -> tuple[list[float],
     return losses, count(predictions, val[1], num_classes)
 
 
-def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
+def train_kseg(arguments, rates, num_classes, state, train, val) -> tuple[list[float], np.ndarray]:
     """Trains kseg's network with Keras; returns the same."""
     from kseg.losses import CrossEntropy
     from kseg.models.build import build_model
@@ -166,7 +162,7 @@ def train_kseg(arguments, num_classes, state, train, val) -> tuple[list[float], 
 
     model = build_model("deeplabv3plus", num_classes=num_classes, backbone=arguments.backbone, dropout=0.0)
     load_torch_weights(model, state)
-    model.compile(optimizer=TorchAdam(learning_rate(arguments), l2=1e-6), loss=CrossEntropy())
+    model.compile(optimizer=TorchAdam(rates, l2=1e-6), loss=CrossEntropy())
     losses = []
     for images, labels in train:
         losses.append(float(model.train_on_batch(images, labels)))

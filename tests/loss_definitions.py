@@ -1,4 +1,4 @@
-"""The losses once more, as their formulae read: float64, a loop over the pixels, nothing shared with kseg.
+"""Reference implementations of the losses: float64 loops over the pixels, as in the formulas, without code of kseg.
 
 Each takes logits [B, H, W, C], label [B, H, W] and weights [C], and returns a float.
 """
@@ -16,12 +16,12 @@ def softmax(logits):
 
 
 def pixels(label):
-    """Indices of the pixels that count."""
+    """Returns the indices of the counted pixels."""
     return [index for index in np.ndindex(label.shape) if label[index] != IGNORED]
 
 
 def mean(pairs):
-    """The weighted mean of (weight, value) pairs; 0 if nothing weighs."""
+    """Returns the weighted mean of (weight, value) pairs; 0 if all weights are 0."""
     total = sum(weight for weight, _ in pairs)
     return sum(weight * value for weight, value in pairs) / total if total else 0.0
 
@@ -49,8 +49,8 @@ def ohem(logits, label, weights, keep=0.25, threshold=0.0, label_smoothing=0.0):
     return mean([(weights[label[i]], surprise(p, label, i, label_smoothing)) for i in kept])
 
 
-def over_pictures(loss, logits, label, per_image):
-    """loss(p, label) of the batch as one picture, or the mean over images that are not wholly ignored."""
+def over_images(loss, logits, label, per_image):
+    """Returns loss(p, label) of the whole batch, or the mean over the images with a counted pixel."""
     p = softmax(logits)
     if not per_image:
         return loss(p, label)
@@ -74,7 +74,7 @@ def tversky(logits, label, weights, alpha=0.3, beta=0.7, gamma=1.0, smooth=0.0, 
                 terms.append((weights[c], -math.log(score) if log else 1 - score))
         return mean(terms) ** gamma
 
-    return over_pictures(loss, logits, label, per_image)
+    return over_images(loss, logits, label, per_image)
 
 
 def dice(logits, label, weights, **options):
@@ -106,7 +106,7 @@ def lovasz(logits, label, weights, per_image=False):
             terms.append((weights[c], total))
         return mean(terms)
 
-    return over_pictures(loss, logits, label, per_image)
+    return over_images(loss, logits, label, per_image)
 
 
 def boundary(logits, label, weights, width=3, tolerance=5, per_image=False):
@@ -139,4 +139,4 @@ def boundary(logits, label, weights, width=3, tolerance=5, per_image=False):
             terms.append((weights[c], 1 - 2 * precision * recall / (precision + recall)))
         return mean(terms)
 
-    return over_pictures(loss, logits, label, per_image)
+    return over_images(loss, logits, label, per_image)

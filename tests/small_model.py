@@ -1,4 +1,4 @@
-"""A model of few layers and every kind of them, for tests of what is done with a model: XLA compiles it in a second."""
+"""Small models for tests: few layers of every kind, which XLA compiles in a second."""
 
 import keras
 import numpy as np
@@ -17,8 +17,9 @@ def small_model() -> keras.Model:
 
 
 def strongest_channel() -> keras.Model:
-    """Class 1, 2 or 3 is a pixel's strongest of red, green and blue; 0 where all are dark. Keras's own layers, which any process
-    can load.
+    """Predicts class 1, 2 or 3 where red, green or blue is the strongest channel, 0 where all are dark.
+
+    Made of Keras's own layers, so any process can load it.
     """
     images = keras.Input((None, None, 3))
     layer = keras.layers.Conv2D(4, 1, name="logits")

@@ -1,4 +1,4 @@
-"""Every loss against its definition (tests/loss_definitions.py), and what all of them have in common. Runs on every backend."""
+"""Compares every loss with its definition (tests/loss_definitions.py), and checks what all losses share. Runs on every backend."""
 
 import functools
 import inspect
@@ -98,7 +98,7 @@ def test_value_and_gradient_are_the_definitions(rng, name, options, shape):
 
 
 @every_loss
-def test_ignored_pixels_are_as_outside_the_picture(rng, name, options):
+def test_ignored_pixels_count_as_outside_the_image(rng, name, options):
     label, logits = batch(rng, EVEN, 0.0)
     value, gradient = value_and_gradient(name, options, label, logits)
     surrounded, around = np.full(ODD, 255, "uint8"), rng.normal(size=(*ODD, 4)).astype("float32") * 9
@@ -112,7 +112,7 @@ def test_ignored_pixels_are_as_outside_the_picture(rng, name, options):
 
 @every_loss
 def test_nothing_counted_is_zero(rng, name, options):
-    """All is ignored, or of a class that weighs nothing."""
+    """All pixels are ignored, or of a class with weight 0."""
     _, logits = batch(rng, EVEN, 0.0)
     for label, weights in ((255, (1, 1, 1, 1)), (2, WEIGHTS)):
         value, gradient = value_and_gradient(name, options, np.full(EVEN, label, "uint8"), logits, weights)
@@ -129,7 +129,7 @@ def test_logits_of_any_size_have_finite_gradients(rng, name, options):
 
 
 @every_loss
-def test_an_image_that_is_wholly_ignored_changes_nothing(rng, name, options):
+def test_an_image_without_counted_pixels_changes_nothing(rng, name, options):
     label, logits = batch(rng, EVEN, 0.2)
     label[1] = 255
     alone = getattr(loss_definitions, name)(logits[:1], label[:1], (1.0,) * 4, **options)
@@ -176,7 +176,7 @@ def test_weights_of_another_number_of_classes(rng, name):
 @pytest.mark.skipif(BACKEND != "jax", reason="JAX's transformations and dtypes")
 @pytest.mark.parametrize("name", ["cross_entropy", "ohem", "lovasz"])
 def test_pure_functions_of_jax(rng, name):
-    """vmap is a loop, and bfloat16 logits are computed on in float32."""
+    """vmap equals a loop. bfloat16 logits are cast to float32."""
     import jax
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""The losses against segmentation_models_pytorch's: values, and gradients by torch's autograd."""
+"""Compares values and gradients of the losses with segmentation_models_pytorch's."""
 
 import jax
 import numpy as np

@@ -17,7 +17,7 @@ def count_with_numpy(label, prediction, num_classes, ignore_index=255):
 
 @pytest.fixture
 def split(rng):
-    """Ten images with labels that are hard to average: class shares differ from image to image; a tenth is ignored."""
+    """Ten images with different class frequencies, which makes averaging go wrong; a tenth of the pixels is ignored."""
     label = (rng.integers(0, 5, (10, 12, 14)) * (np.arange(10)[:, None, None] % 3 > 0)).astype("uint8")
     logits = rng.normal(size=(10, 12, 14, 5)).astype("float32")
     logits[..., 0] += (label == 0) * 1.5
@@ -107,7 +107,7 @@ def test_scores_of_nothing_are_nan():
 
 
 def test_the_mean_over_batches_is_another_number(split):
-    """The mistake this project exists to avoid, shown on the same predictions."""
+    """The mean of per-batch mIoUs, on the same predictions, is a different number."""
     label, logits = split
     matrices = [count_with_numpy(label[i : i + 1], logits[i : i + 1].argmax(-1), 5) for i in range(10)]
     averaged = np.mean([scores(matrix).mean_iou for matrix in matrices])

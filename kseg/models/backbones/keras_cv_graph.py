@@ -1,7 +1,7 @@
 """Turns a keras-cv backbone into a graph of plain Keras layers, in two steps.
 
 `take_apart` replaces keras-cv's composite layers by the Keras layers inside them, which makes each convolution visible, and
-replaces layers that are bound to one image size. `rebuild` makes every layer anew, with dilation, and with kseg's batch norm
+replaces layers that are bound to one image size. `rebuild` recreates every layer with dilation and with kseg's batch norm
 momentum and convolutions. The result saves and loads without keras-cv. Keras would refuse to load keras-cv's Lambda layers and
 unregistered activations.
 """
@@ -159,7 +159,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 def rebuild(
     model: Any, names: Names, *, output_stride: int, input_shape: tuple[int | None, int | None, int], copy_weights: bool
 ) -> Any:
-    """Returns the backbone: every layer of a taken-apart model made anew, with dilation instead of strides beyond output_stride.
+    """Returns the backbone: every layer of a taken-apart model recreated, with dilation instead of strides beyond output_stride.
 
     A layer with an output of stride s > output_stride loses its own stride, and its kernel, if larger than 1x1, is dilated by
     s / output_stride. This is smp's rule: the convolution that loses its stride is dilated too.

@@ -1,4 +1,4 @@
-"""Compares every loss with its definition (tests/loss_definitions.py), and checks what all losses share. Runs on every backend."""
+"""Compares every loss with its definition (tests/loss_definitions.py) and checks what all losses share, on every backend."""
 
 import functools
 import inspect

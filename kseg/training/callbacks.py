@@ -52,16 +52,16 @@ def build_callbacks(
     request: StopRequest,
     *,
     steps: int,
-    resumed: tuple[Path, RunState] | None,
+    resume_from: tuple[Path, RunState] | None,
 ) -> RunCallbacks:
     """Returns the callbacks of a run in the order in which Keras calls them. Each comment says why a callback has its place.
 
-    steps: of an epoch. resumed: the checkpoint to continue from, and its state.
+    steps: of an epoch. resume_from: the checkpoint to continue from, and its state.
     """
     main = hosts.is_main_process()
     selection = config.selection
     mode = better(selection.monitor, selection.monitor_mode)
-    start = resumed[1] if resumed else RunState(epoch=0, step=0)
+    start = resume_from[1] if resume_from else RunState(epoch=0, step=0)
     state = TrainState(steps=steps, epoch=start.epoch, step=start.step)
     progress = Progress(
         state, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if main else None, quiet=not main
@@ -92,7 +92,7 @@ def build_callbacks(
         mode=mode,
         every=config.tracking.checkpoint_steps,
         keep=config.tracking.keep_checkpoints,
-        resumed=resumed,
+        resume_from=resume_from,
     )
     return RunCallbacks([*callbacks, checkpoint], state, checkpoint)
 

@@ -61,7 +61,7 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: the column of the logs that decides which epoch is best.
         mode: "max" or "min".
         every: steps between checkpoints within an epoch; 0: none.
-        resumed: the checkpoint to continue from, and its state.
+        resume_from: the checkpoint to continue from, and its state.
     """
 
     def __init__(
@@ -75,22 +75,22 @@ class Checkpoint(keras.callbacks.Callback):
         mode: str = "max",
         every: int = 0,
         keep: int = 2,
-        resumed: tuple[Path, RunState] | None = None,
+        resume_from: tuple[Path, RunState] | None = None,
     ):
         super().__init__()
         self.run, self.train_state, self.request = run, train_state, request
-        self.monitor, self.sign, self.every, self.keep, self.resumed = monitor, 1 if mode == "max" else -1, every, keep, resumed
+        self.monitor, self.sign, self.every, self.keep = monitor, 1 if mode == "max" else -1, every, keep
+        self.resume_from = resume_from
         self.best_value: float | None = None
         self.best_epoch = 0
-        self._stateful: dict[str, Any] = {
+        self.stateful: dict[str, Any] = {
             getattr(callback, "STATE_KEY", type(callback).__name__): callback
             for callback in [*callbacks, self]
             if hasattr(callback, "get_state")
         }
-        if resumed is not None and "Checkpoint" in resumed[1].callbacks:
-            self.set_state(
-                resumed[1].callbacks["Checkpoint"]
-            )  # best_epoch is known even if the run is finished and fit not called
+        if resume_from is not None and "Checkpoint" in resume_from[1].callbacks:
+            # Not only on_train_begin: the loop reads best_epoch of a finished run, too, which never gets there.
+            self.set_state(resume_from[1].callbacks["Checkpoint"])
 
     def get_state(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
@@ -99,22 +99,22 @@ class Checkpoint(keras.callbacks.Callback):
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
 
     def on_train_begin(self, logs=None):
-        if self.resumed is None:
+        if self.resume_from is None:
             self._save()
             return
-        path, state = self.resumed
-        for name, callback in self._stateful.items():
+        path, state = self.resume_from
+        for name, callback in self.stateful.items():
             if name in state.callbacks:
                 callback.set_state(state.callbacks[name])
         if self.best_epoch == state.epoch > 0 and state.step == 0:
             self._keep_best(path)  # the run may have been killed just before it did this
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.resumed is not None:
-            path, state = self.resumed
+        if self.resume_from is not None:
+            path, state = self.resume_from
             if state.step:
                 restore_metrics(path, self.model)
-            self.resumed = None
+            self.resume_from = None
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.train_state.step
@@ -153,7 +153,7 @@ class Checkpoint(keras.callbacks.Callback):
         path = run.checkpoint(state.epoch * state.steps + state.step)
         if not hosts.is_main_process():
             return path
-        states = {name: callback.get_state() for name, callback in self._stateful.items()}
+        states = {name: callback.get_state() for name, callback in self.stateful.items()}
         metrics = run.metrics.read_bytes().decode() if run.metrics.exists() else ""
         try:
             save_checkpoint(path, self.model, RunState(state.epoch, state.step, metrics, states))

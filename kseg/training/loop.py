@@ -68,8 +68,8 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
         with hosts.raise_together():
             data = open_data(config)
         hosts.check_same("flags or data", f"{shared_flags(config)} {data.summary()}")
-        with shared_checkpoint(run) as resumed, data_parallel(distribution):
-            fitted = _fit(config, run, data, pool, resuming=resuming, resumed=resumed, shown_as=target.path)
+        with shared_checkpoint(run) as resume_from, data_parallel(distribution):
+            fitted = _fit(config, run, data, pool, resuming=resuming, resume_from=resume_from, shown_as=target.path)
         with data_parallel(distribution, local=True):
             finished = fitted.stopped is None
             evaluation, split = evaluate_best(config, run, fitted.data, pool, best_epoch=fitted.best_epoch, finished=finished)
@@ -92,17 +92,17 @@ def _fit(
     pool: WorkerPool | None,
     *,
     resuming: bool,
-    resumed: tuple[Path, RunState] | None,
+    resume_from: tuple[Path, RunState] | None,
     shown_as: Path,
 ) -> _Fitted:
     """Builds the model, writes the run directory and trains. The model is released when this returns.
 
-    resumed: the checkpoint to continue from. A resumed run has none if it was killed before the first.
+    resume_from: the checkpoint to continue from. A resumed run has none if it was killed before the first.
     """
     full_config, images = config, (len(data.train), len(data.val))
     if config.debug.dry_run:
         config, data = dataclasses.replace(config, epochs=1), data.first_batch(config.batch_size)
-    state = resumed[1] if resumed else RunState(epoch=0, step=0)
+    state = resume_from[1] if resume_from else RunState(epoch=0, step=0)
     loading: dict[str, Any] = {
         "image_size": config.image_size,
         "batch_size": config.batch_size,
@@ -120,15 +120,15 @@ def _fit(
             **loading,
         )
     model = compiled_model(config, data, steps)
-    if resumed:
-        restore_model(resumed[0], model)
+    if resume_from:
+        restore_model(resume_from[0], model)
     write_run_dir(run, config, data, state, resuming=resuming)
     print(describe_run(full_config, model, images, len(data.train.class_names), shown_as), flush=True)
-    if resumed:
-        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resumed[0]}", flush=True)
+    if resume_from:
+        print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resume_from[0]}", flush=True)
 
     with deferred_signals() as request:
-        callbacks = build_callbacks(config, run, data, request, steps=steps, resumed=resumed)
+        callbacks = build_callbacks(config, run, data, request, steps=steps, resume_from=resume_from)
         if not is_finished(state, config):
             with callbacks.closed_at_exit(), contextlib.suppress(Interrupted), explain_out_of_memory(config), sample_errors():
                 model.fit(

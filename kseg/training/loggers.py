@@ -84,6 +84,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, {**(logs or {}), **self._progress.speed})
         predictions = np.asarray(self._predictor.predict_on_batch(np.stack([sample.image for sample in self._samples])))
+        # _val_writer and _writers are private in Keras. TensorBoard expects one writer a folder, so ours are Keras's.
         with self._val_writer.as_default():
             for sample, prediction in zip(self._samples, predictions, strict=True):
                 picture = side_by_side(panels(sample, prediction, self._ignore_index))

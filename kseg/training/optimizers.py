@@ -85,7 +85,7 @@ class ParamGroups(_Mixin):
 
     @property
     def _steps(self):
-        return self._iterations  # Private in Keras, whose `iterations` counts updates: several steps with accumulated gradients.
+        return self._iterations  # Private in Keras. Its public `iterations` counts updates, not steps.
 
     def _index(self, variable):
         return self._get_variable_index(variable)  # Private in Keras, but how its documentation finds a variable's slots.

@@ -145,7 +145,7 @@ def copy(whole, tmp_path):
     return run
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(copy, capsys):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(copy, capsys):
     newest, before = copy.checkpoints()
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1

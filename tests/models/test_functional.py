@@ -205,7 +205,7 @@ assert close(logits, jax.jit(apply)(params, state, images)[0])
 print("done")
 """
 BLOCKED = """
-from kseg.imports import without
+from kseg.utils.system import without
 blocked = without("tensorflow", "keras_cv", "torch")
 blocked.__enter__()
 import kseg, kseg.models.functional, kseg.losses, kseg.metrics.confusion_matrix, kseg.models, jax, numpy as np

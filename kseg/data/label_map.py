@@ -1,6 +1,8 @@
 """The file of --label_map: the class of each value of a label image."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,41 @@ def read_label_map(file: str) -> LabelMap:
     if not isinstance(content, dict):
         raise KsegError(f"{shown}: is not a mapping of label values to class names. Write lines as in 1: car.")
     return build_label_map({_value(key, shown): _name(key, name, shown) for key, name in content.items()}, path.name)
+
+
+def as_label_map(
+    label_map: "LabelMap | str | os.PathLike[str] | Mapping[int, str] | None", class_names: Sequence[str] | None
+) -> LabelMap:
+    """Returns the label map that a data source was given, from Python or by its flag.
+
+    label_map: a LabelMap, its file, or {value: class name or "ignore"}. class_names: instead of it, the names of the values 0, 1,
+    .... Raises KsegError unless one of the two is given.
+    """
+    if (label_map is None) == (class_names is None):
+        what = "both label_map and class_names are given; keep one" if class_names is not None else "the classes have no names"
+        raise KsegError(f"{what}: class_names=['road', 'car'] names the label values 0, 1, ...; label_map=FILE, or a dict, any")
+    if class_names is not None:
+        return build_label_map(dict(enumerate(check_class_names(class_names))), "class_names")
+    if isinstance(label_map, Mapping):
+        return build_label_map(
+            {_value(key, "label_map"): _name(key, name, "label_map") for key, name in label_map.items()}, "label_map"
+        )
+    return read_label_map(os.fspath(label_map)) if isinstance(label_map, (str, os.PathLike)) else label_map  # type: ignore[return-value]
+
+
+def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Returns class names as a tuple. Raises KsegError unless they are 1 to 255 different strings that can be printed."""
+    if isinstance(class_names, str):
+        raise KsegError(f"class_names={class_names!r}: is one string; pass a list of names, such as [{class_names!r}]")
+    names = tuple(class_names)
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise KsegError(f"class_names: {name!r} is not a name; pass a list of strings")
+        if names.count(name) > 1:
+            raise KsegError(f"class_names: {name!r} occurs twice; give every class a name of its own")
+    if not 1 <= len(names) <= IGNORE_INDEX:
+        raise KsegError(f"class_names: has {len(names)} names; a model has 1 to {IGNORE_INDEX} classes")
+    return names
 
 
 def _value(key: Any, shown: str) -> int:

@@ -8,11 +8,16 @@ from kseg.data.dataset import BadSample
 from kseg.utils.errors import KsegError
 
 
-def fill_in(pattern: str, split: str, argument: str) -> str:
-    """Returns `pattern` with `{split}` replaced. Raises KsegError for any other brace. argument: its flag, for messages."""
+def fill_in(pattern: str, split: str | None, argument: str) -> str:
+    """Returns `pattern` with `{split}` replaced. Raises KsegError for any other brace, or if there is no split to replace it by.
+
+    argument: the pattern's flag, for messages.
+    """
     if {"{", "}"} & set(pattern.replace("{split}", "")):
         raise KsegError(f"--{argument}={pattern}: has braces other than {{split}}, the only placeholder; remove them.")
-    return pattern.replace("{split}", split)
+    if split is None and "{split}" in pattern:
+        raise KsegError(f"--{argument}={pattern}: needs a split; pass split='train', or a pattern without {{split}}.")
+    return pattern.replace("{split}", split or "")
 
 
 def unsafe(file_name: str) -> str | None:

@@ -36,9 +36,9 @@ class CocoDataset:
 
     Args:
         data_dir: the folder that the two patterns start from.
-        split: replaces `{split}` in the patterns.
-        annotations: pattern of the JSON file.
-        images: pattern of the folder that `file_name` starts from.
+        split: replaces `{split}` in the patterns; None for patterns without it.
+        annotations: pattern of the JSON file; by default `annotations/{split}.json`, without a split `annotations.json`.
+        images: pattern of the folder that `file_name` starts from; by default `images/{split}`, without a split `images`.
         background: True makes pixels that no annotation covers class 0, "background", and the categories, by ascending id,
             classes 1, 2, ...; False makes such pixels ignore_index and the categories classes 0, 1, ....
         ignore_categories: categories whose pixels become ignore_index and that are no classes. A name stands for every category
@@ -59,16 +59,18 @@ class CocoDataset:
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        split: str,
+        split: str | None = None,
         *,
-        annotations: str = "annotations/{split}.json",
-        images: str = "images/{split}",
+        annotations: str | None = None,
+        images: str | None = None,
         background: bool = True,
         ignore_categories: Sequence[str] = (),
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
         self._fill = 0 if background else IGNORE_INDEX
+        annotations = annotations or ("annotations.json" if split is None else "annotations/{split}.json")
+        images = images or ("images" if split is None else "images/{split}")
         self._shown_file = fill_in(annotations, split, "annotations")
         self._shown_images = fill_in(images, split, "images")
         file = _find_file(data_dir, self._shown_file, self._shown_images, annotations)

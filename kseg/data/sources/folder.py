@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size, read_values
-from kseg.data.label_map import LabelMap, read_label_map
+from kseg.data.label_map import LabelMap, as_label_map
 from kseg.data.paths import check_link, fill_in, printable, unsafe
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
@@ -26,10 +26,12 @@ class FolderDataset:
 
     Args:
         data_dir: the folder that the patterns start from.
-        split: replaces `{split}` in the patterns.
-        images, labels: patterns of the files.
+        split: replaces `{split}` in the patterns; None for patterns without it.
+        images, labels: patterns of the files; by default `images/{split}` and `labels/{split}`, without a split `images` and
+            `labels`.
         split_list: pattern of a text file of keys, one a line; None takes every image.
-        label_map: class of each value of the label images.
+        class_names: names of the label values 0, 1, ....
+        label_map: instead, the class of each value: {value: name or "ignore"}, or a file, see kseg.data.label_map.
         max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
@@ -42,17 +44,22 @@ class FolderDataset:
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        split: str,
+        split: str | None = None,
         *,
-        images: str,
-        labels: str,
+        class_names: Sequence[str] | None = None,
+        label_map: LabelMap | str | os.PathLike[str] | Mapping[int, str] | None = None,
+        images: str | None = None,
+        labels: str | None = None,
         split_list: str | None = None,
-        label_map: LabelMap,
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
-        self.class_names = label_map.class_names
-        self._label_map, self._max_pixels = label_map, max_pixels
+        self._label_map, self._max_pixels = as_label_map(label_map, class_names), max_pixels
+        self.class_names = self._label_map.class_names
+        images, labels = (
+            pattern or (name if split is None else f"{name}/{{split}}")
+            for pattern, name in ((images, "images"), (labels, "labels"))
+        )
         self._root = Path(data_dir).expanduser()
         if not self._root.is_dir():
             raise KsegError(f"data_dir {data_dir} is not a folder; pass --data_dir=DIR, the folder that holds the data set.")
@@ -136,7 +143,7 @@ def open_folder(config: DataConfig, split: str) -> FolderDataset:
         images=config.images,
         labels=config.labels,
         split_list=config.split_list,
-        label_map=read_label_map(config.label_map),
+        label_map=config.label_map,
         max_pixels=config.max_pixels,
     )
 

@@ -6,6 +6,7 @@ kseg.data.image_io decodes the images, not tfds: pixels and error messages are t
 import functools
 import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.image_io import read_image, read_size, read_values
-from kseg.data.label_map import LabelMap, build_label_map, read_label_map
+from kseg.data.label_map import LabelMap, as_label_map, build_label_map
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
@@ -29,7 +30,9 @@ class TfdsDataset:
         split: "train", "train[:90%]", ....
         data_dir: where tfds keeps data sets; None: tfds's default.
         image, label: names of the image features.
-        label_map: class of each label value; None if the label feature is a LabeledImage with names.
+        class_names: names of the label values 0, 1, ....
+        label_map: instead, the class of each value: {value: name or "ignore"}, or a file, see kseg.data.label_map. Neither is
+            needed if the label feature names its classes (a LabeledImage).
         max_pixels: see kseg.data.image_io.read_image.
 
     Raises:
@@ -39,12 +42,13 @@ class TfdsDataset:
     def __init__(
         self,
         name: str,
-        split: str,
+        split: str = "all",
         *,
         data_dir: str | os.PathLike[str] | None = None,
         image: str = "image",
         label: str = "segmentation_mask",
-        label_map: LabelMap | None = None,
+        class_names: Sequence[str] | None = None,
+        label_map: LabelMap | str | os.PathLike[str] | Mapping[int, str] | None = None,
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
@@ -61,11 +65,13 @@ class TfdsDataset:
         if not re.match(r"\w+", split) or re.match(r"\w+", split)[0] not in {"all", *info.splits}:  # type: ignore[index]
             raise KsegError(f"{name} has no split {split!r}{suggest(split, list(info.splits))}")
         names = getattr(features[label], "names", None)  # of a LabeledImage
-        if label_map is None:
+        if label_map is not None or class_names is not None:
+            self._map = as_label_map(label_map, class_names)
+        else:
             if not names:
                 raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
-            label_map = build_label_map(dict(enumerate(names)), name)
-        self._map, self.class_names = label_map, label_map.class_names
+            self._map = build_label_map(dict(enumerate(names)), name)
+        self.class_names = self._map.class_names
         self._named = FILE_NAME in features
         try:
             self._count = len(self._source)
@@ -157,6 +163,6 @@ def open_tfds(config: DataConfig, split: str) -> TfdsDataset:
         data_dir=config.data_dir,
         image=config.tfds_image,
         label=config.tfds_label,
-        label_map=read_label_map(config.label_map) if config.label_map else None,
+        label_map=config.label_map,
         max_pixels=config.max_pixels,
     )

@@ -1,4 +1,4 @@
-"""Loss and scores by bands of rows: the whole model's numbers, for less memory."""
+"""Loss and metrics in chunks of rows equal those of the full model, and take less memory."""
 
 import json
 
@@ -21,7 +21,7 @@ from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
-only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="bands are for JAX")
+only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="chunks need JAX")
 
 
 def compiled(model, loss):
@@ -39,9 +39,9 @@ def without_dropout():
 
 
 @only_jax
-@pytest.mark.parametrize("bands", [1, 3, 50])
-def test_steps_are_the_whole_models(rng, bands):
-    """Rows that the bands do not divide, ignored pixels, class weights and smoothing; two steps, then the statistics."""
+@pytest.mark.parametrize("chunks", [1, 3, 50])
+def test_steps_are_the_whole_models(rng, chunks):
+    """Rows that the chunks do not divide, ignored pixels, class weights and smoothing; two steps, then the statistics."""
     images = rng.integers(0, 256, (2, 50, 36, 3), dtype="uint8")
     label = rng.integers(0, 3, (2, 50, 36)).astype("uint8")
     label[:, -3:] = 255
@@ -49,7 +49,7 @@ def test_steps_are_the_whole_models(rng, bands):
     keras.utils.set_random_seed(1)
     whole, matrix = compiled(without_dropout(), loss)
     keras.utils.set_random_seed(1)
-    parts, same = compiled(with_chunked_loss(without_dropout(), bands), loss)
+    parts, same = compiled(with_chunked_loss(without_dropout(), chunks), loss)
     for _ in range(2):
         expected, found = (model.train_on_batch(images, label, return_dict=True) for model in (whole, parts))
         assert found == pytest.approx(expected, rel=1e-5)
@@ -92,7 +92,7 @@ def test_logits_of_many_classes_never_exist_as_a_whole():
 
 @only_jax
 def test_a_run(tiny_coco, tmp_path):
-    """Its checkpoints go on where they were, and its model is a whole one."""
+    """Its checkpoints resume, and model.keras is the full model."""
     run = RunDir(tmp_path / "run")
     more = ("--loss_chunks=5", "--class_weights=median_frequency", "--tensorboard")
     train.main(flags(tiny_coco, run.path, *more, "--epochs=1"))
@@ -106,12 +106,12 @@ def test_a_run(tiny_coco, tmp_path):
 
 
 @only_jax
-def test_a_run_by_bands_is_the_run_at_once(tiny_coco, tmp_path):
-    runs = [RunDir(tmp_path / name) for name in ("whole", "bands")]
+def test_a_run_in_chunks_equals_the_run_at_once(tiny_coco, tmp_path):
+    runs = [RunDir(tmp_path / name) for name in ("whole", "chunks")]
     for run, more in zip(runs, ((), ("--loss_chunks=4",)), strict=True):
         train.main(flags(tiny_coco, run.path, *more))
-    whole, bands = (run.read_metrics()[-1] for run in runs)
-    assert bands == pytest.approx(whole, rel=1e-3)
+    whole, chunks = (run.read_metrics()[-1] for run in runs)
+    assert chunks == pytest.approx(whole, rel=1e-3)
 
 
 @only_jax
@@ -126,8 +126,8 @@ def test_a_decoder_that_ends_at_the_images_size_has_nothing_to_save():
     ("more", "says"),
     [
         (("--loss_chunks=-1",), "--loss_chunks=-1: must be at least 0"),
-        (("--loss_chunks=2", "--loss=ce+dice"), "--loss_chunks=2: goes with --loss=ce alone"),
-        (("--loss_chunks=2", "--auxiliary_weight=0.4"), "--loss_chunks=2: does not go with --auxiliary_weight"),
+        (("--loss_chunks=2", "--loss=ce+dice"), "--loss_chunks=2: works with --loss=ce only"),
+        (("--loss_chunks=2", "--auxiliary_weight=0.4"), "--loss_chunks=2: does not work with --auxiliary_weight"),
         pytest.param(
             ("--loss_chunks=2",),
             "--loss_chunks=2: needs the JAX backend, and this is ",

@@ -1,4 +1,4 @@
-"""parity: every model and backbone beside its PyTorch reference, with the same random weights (tests/models/parity.py).
+"""parity: every model and backbone beside its PyTorch reference, with the same random weights (tests/cases.py).
 
 On JAX about 20 minutes, training mode for a few pairs only, because compiling it is slow. KERAS_BACKEND=torch takes some minutes.
 """
@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace, save: Save) -> Result:
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling is what takes long
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "models")]
+    sys.path.insert(0, str(ROOT / "tests"))
     warnings.filterwarnings("ignore")
     from torchvision_ops import declare_torchvision_ops
 
     declare_torchvision_ops()
     import keras
-    from parity import BACKBONE_PAIRS, MODEL_PAIRS, SIZES
+    from cases import PAIRS, SIZES
 
     from kseg.runtime.environment import describe_devices
     from kseg.utils.progress import progress_bar
@@ -38,7 +38,7 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
     settings = {"devices": describe_devices(), "sizes": SIZES, "only": arguments.only}
     result = new_result("parity", ("keras", "torch", "segmentation-models-pytorch", "timm"), settings, rows=[])
     result["variant"] = keras.backend.backend()
-    pairs = [pair for pair in MODEL_PAIRS + BACKBONE_PAIRS if arguments.only in pair.name]
+    pairs = [pair for pair in PAIRS if arguments.only in pair.name]
     with progress_bar(len(pairs), "parity") as bar:
         for pair in pairs:
             result["rows"].append({"pair": pair.name, **_errors(pair)})
@@ -50,12 +50,13 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
 def _errors(pair: Any) -> dict[str, Any]:
     """Errors at each size, or REFUSED where the reference refuses it, then of one training step: loss, gradients, statistics."""
     import keras
-    from parity import ON_JAX, SIZES, build_pair, evaluation_error, training_errors
+    from cases import SIZES
+    from parity import build_pair, evaluation_error, training_errors
 
     with contextlib.redirect_stdout(io.StringIO()):
         reference, model = build_pair(pair)
         sizes = [float(evaluation_error(pair, reference, model, size)) if size in pair.sizes else REFUSED for size in SIZES]
-        if keras.backend.backend() == "jax" and pair.name not in ON_JAX:
+        if pair.model == "segnet" or (keras.backend.backend() == "jax" and "jax" not in pair.backends):
             return {"sizes": sizes, "step": [None, None, None]}
         step = training_errors(pair, reference, model)
     return {"sizes": sizes, "step": [float(value) for value in (step.loss, step.gradient, step.statistics)]}

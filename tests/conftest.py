@@ -42,7 +42,7 @@ order_for_memory()  # as commands do, which some tests start: what they compile 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_experiments.py", "test_parity_torch.py", "test_contract.py")
+LONGEST = ("test_backends.py", "test_experiments.py")
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -50,20 +50,9 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def run_tests_on(backend: str, files: list[str]) -> None:
-    """Runs test files again in a process of their own, where Keras can be imported anew."""
-    if keras.backend.backend() != "jax":
-        pytest.skip("this run is already on another backend")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
-    # One thread: another process of tests runs beside, and two that wait for each other's threads take several times as long.
-    environment = {**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
-
-
 @pytest.fixture(scope="session")
 def smp():
-    """segmentation_models_pytorch, the peer whose numbers ours must match."""
+    """segmentation_models_pytorch, whose numbers kseg's must match."""
     declare_torchvision_ops()
     import segmentation_models_pytorch
 

@@ -90,6 +90,14 @@ def test_every_variable_has_a_gradient(model, rng):
             {"output_stride": 4},
             "backbone keras_cv/resnet18 cannot have output_stride=4 .* use output_stride=8, 16, 32",
         ),
+        (
+            {"name": "fcn_resnet50", "output_stride": 16},
+            "resnet50 cannot have output_stride=16 .* use output_stride=8",
+        ),
+        (
+            {"backbone": "vgg16", "output_stride": 16},
+            r"vgg16 cannot have output_stride=16 \(its layers cannot be dilated\)",
+        ),
         ({"input_shape": (31, 64, 3)}, "height and width must be at least 32"),
         ({"normalization": "imagnet"}, "unknown normalization 'imagnet'"),
     ],

@@ -17,16 +17,16 @@ from kseg.utils.errors import KsegError
 
 
 @pytest.fixture(scope="module")
-def peer(smp):
+def baseline(smp):
     torch.manual_seed(0)
     return smp.FPN("resnet18", encoder_weights=None, classes=3)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(peer, tmp_path_factory):
+def checkpoint(baseline, tmp_path_factory):
     """A Lightning checkpoint."""
     path = tmp_path_factory.mktemp("convert") / "last.ckpt"
-    state = {f"model.{key}": value for key, value in peer.state_dict().items()}
+    state = {f"model.{key}": value for key, value in baseline.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, path)
     return path
 
@@ -38,7 +38,7 @@ def run(*flags):
     main(["kseg.convert", *map(str, flags)])
 
 
-def test_there_and_back(peer, checkpoint, tmp_path, capsys):
+def test_there_and_back(baseline, checkpoint, tmp_path, capsys):
     run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--output={tmp_path / 'model.keras'}")
     text = capsys.readouterr().out
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() in text
@@ -46,14 +46,14 @@ def test_there_and_back(peer, checkpoint, tmp_path, capsys):
     for name in ("w.safetensors", "w.pth"):
         run("--to=torch", f"--checkpoint={tmp_path / 'model.keras'}", f"--output={tmp_path / name}")
     states = load_file(tmp_path / "w.safetensors"), torch.load(tmp_path / "w.pth", weights_only=True)
-    expected = {key: value.clone() for key, value in peer.state_dict().items()}
+    expected = {key: value.clone() for key, value in baseline.state_dict().items()}
     for state in states:
-        peer.load_state_dict(state, strict=True)
-        for key, value in peer.state_dict().items():
+        baseline.load_state_dict(state, strict=True)
+        for key, value in baseline.state_dict().items():
             assert torch.equal(value, expected[key]), key
 
 
-def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
+def test_a_head_of_other_classes(baseline, checkpoint, tmp_path):
     flags = (
         f"--checkpoint={checkpoint}",
         "--model=fpn",
@@ -70,7 +70,7 @@ def test_a_head_of_other_classes(peer, checkpoint, tmp_path):
     model = load_model(tmp_path / "m.keras")
     assert model.output.shape[-1] == 5
     kernel = model.get_layer("decoder_p5").get_weights()[0]
-    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), peer.decoder.p5.weight.detach().numpy())
+    np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), baseline.decoder.p5.weight.detach().numpy())
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import torch
+from baselines import baseline_name, randomise
 from hub_server import COMMIT, serve, use_hub
-from parity import randomise
 from safetensors.numpy import save_file
 
 from kseg.models.backbones.registry import BACKBONES, list_backbones
@@ -23,14 +23,9 @@ from kseg.utils.errors import KsegError
 # --- The table ------------------------------------------------------------------------------------------------------------------
 
 
-def smps_name(name: str) -> str:
-    name = name.replace("legacy_seresnext", "se_resnext").replace("tf_efficientnet_", "timm-efficientnet-")
-    return name.removeprefix("torchvision_")
-
-
 @pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
 def test_the_table_is_smps(smp, name):
-    settings = smp.encoders.encoders[smps_name(name)]["pretrained_settings"]
+    settings = smp.encoders.encoders[baseline_name("smp", name)]["pretrained_settings"]
     expected = {tag.replace("-", "_"): (facts["repo_id"], facts["revision"]) for tag, facts in settings.items()}
     assert {tag: (hub.repo, hub.revision) for tag, hub in BACKBONES[name].info["weights"].items()} == expected
 
@@ -47,12 +42,9 @@ def test_mean_and_std_are_timms(smp):
     compared = 0
     for name in list_backbones():
         for tag, hub in BACKBONES[name].info["weights"].items():
-            timms_name = (
-                smps_name(name).replace("timm-efficientnet-", "tf_efficientnet_").replace("se_resnext", "legacy_seresnext")
-            )
-            known = {config.tag: config for config in timm.models.get_arch_pretrained_cfgs(timms_name).values()} if (
-                timm.is_model(timms_name)
-            ) else {}  # fmt: skip
+            timms = baseline_name("timm", name)
+            configs = timm.models.get_arch_pretrained_cfgs(timms).values() if timm.is_model(timms) else ()
+            known = {config.tag: config for config in configs}
             config = known.get(TIMMS_TAGS[tag]) or known.get("tv_in1k") or known.get("aa_in1k")
             if config is not None:
                 assert (hub.mean, hub.std) == (config.mean, config.std), (name, tag)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from parity import CLASSES, channels_first
+from cases import CLASSES
+from parity import channels_first
 
 from kseg.losses import CrossEntropy
 from kseg.models.build import build_model

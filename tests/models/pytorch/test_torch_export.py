@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from parity import randomise
+from baselines import baseline_name, randomise
 
 from kseg.models.backbones.keras_cv import _without_values
 from kseg.models.backbones.registry import list_backbones
@@ -29,19 +29,19 @@ def assert_same_bytes(model: keras.Model, reference: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "model", "backbone"),
+    ("model", "backbone"),
     [
-        ("DeepLabV3Plus", "deeplabv3plus", "resnext50_32x4d"),  # separable and grouped convolutions
-        ("FPN", "fpn", "timm-efficientnet-b0"),  # group norm, depthwise convolutions; an encoder with parts that are unused
-        ("Unet", "unet", "vgg11_bn"),
-        ("FPN", "fpn", "tu-tf_efficientnet_b0"),
-        ("Unet", "unet", "mobilenet_v2"),
-        ("DeepLabV3", "deeplabv3", "se_resnext50_32x4d"),
+        ("deeplabv3plus", "resnext50_32x4d"),  # separable and grouped convolutions
+        ("fpn", "timm-efficientnet-b0"),  # group norm, depthwise convolutions; an encoder with parts that are unused
+        ("unet", "vgg11_bn"),
+        ("fpn", "tu-tf_efficientnet_b0"),
+        ("unet", "mobilenet_v2"),
+        ("deeplabv3", "se_resnext50_32x4d"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
-def test_smps_models_come_back_to_the_byte(smp, architecture, model, backbone):
-    reference = randomise(getattr(smp, architecture)(backbone, encoder_weights=None, classes=3))
+def test_smps_models_come_back_to_the_byte(smp, model, backbone):
+    reference = randomise(getattr(smp, baseline_name("smp", model))(backbone, encoder_weights=None, classes=3))
     # Reading fills every variable: initial values, which take longest, need not be computed.
     built = _without_values(lambda: build_model(model, num_classes=3, backbone=backbone.removeprefix("tu-")))
     assert_same_bytes(built, reference)
@@ -79,21 +79,18 @@ def test_a_transposed_convolution_comes_back_to_the_byte(rng):
 
 @pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
-def test_every_layer_has_the_peers_module_path(smp, name):
-    smps = name.replace("legacy_seresnext", "se_resnext").replace("tf_efficientnet_", "timm-efficientnet-")
+def test_every_layer_has_smps_module_path(smp, name):
     with torch.device("meta"):
-        reference = smp.encoders.get_encoder(smps.removeprefix("torchvision_"), weights=None)
+        reference = smp.encoders.get_encoder(baseline_name("smp", name), weights=None)
     backbone = _without_values(lambda: build_backbone(name, output_stride=8 if "torchvision" in name else 32))
     ours = {torch_path(layer.name).removeprefix("encoder.") for layer in backbone.layers if layer.weights}
     assert ours == {key.rpartition(".")[0] for key in reference.state_dict()} - {"conv_head", "bn2"}
 
 
-@pytest.mark.parametrize(
-    ("architecture", "model"), [("Unet", "unet"), ("FPN", "fpn"), ("DeepLabV3", "deeplabv3"), ("DeepLabV3Plus", "deeplabv3plus")]
-)
-def test_every_decoder_layer_has_smps_module_path(smp, architecture, model):
+@pytest.mark.parametrize("model", ["unet", "fpn", "deeplabv3", "deeplabv3plus"])
+def test_every_decoder_layer_has_smps_module_path(smp, model):
     with torch.device("meta"):
-        reference = getattr(smp, architecture)("resnet18", encoder_weights=None)
+        reference = getattr(smp, baseline_name("smp", model))("resnet18", encoder_weights=None)
     built = _without_values(lambda: build_model(model, num_classes=1, backbone="resnet18"))
     layers = [layer for layer in built._flatten_layers() if layer.weights and not hasattr(layer, "layers")]
     assert {torch_path(layer.name) for layer in layers} == {key.rpartition(".")[0] for key in reference.state_dict()}

@@ -1,49 +1,13 @@
-"""Torch-layout backbones and whole models against timm and smp, with weights read by kseg.models.pytorch.load."""
+"""Reads PyTorch's checkpoints: wrappers, classifiers and unused parts, and what does not fit."""
 
 import keras
 import numpy as np
 import pytest
 import torch
-from parity import channels_last, randomise, relative_error
 
 from kseg.models.build import build_backbone, build_model
 from kseg.models.pytorch.load import load_torch_weights
 from kseg.utils.errors import KsegError
-
-
-@pytest.fixture(scope="module")
-def timm(smp):  # smp's fixture makes torchvision importable
-    import timm
-
-    return timm
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("resnet18", (64, 96)), ("resnet18", (65, 47)), ("resnet50", (65, 64)), ("resnext50_32x4d", (64, 33))]
-)
-def test_features_equal_timms(timm, rng, name, size):
-    reference = randomise(timm.create_model(name, pretrained=False, features_only=True))
-    backbone = build_backbone(name)
-    load_torch_weights(backbone, reference.state_dict())
-    images = rng.normal(size=(1, *size, 3)).astype("float32")
-    with torch.no_grad():
-        expected = reference(torch.from_numpy(images).permute(0, 3, 1, 2))
-    found = backbone.predict_on_batch(images)
-    for level, features in zip(("c1", "c2", "c3", "c4", "c5"), expected, strict=True):
-        assert relative_error(found[level], channels_last(features)) <= 1e-4, level
-
-
-@pytest.mark.parametrize(
-    ("backbone", "output_stride"), [("resnet18", 16), ("resnet34", 8), ("resnet50", 8), ("resnext50_32x4d", 16)]
-)
-def test_deeplabv3plus_equals_smps(smp, rng, backbone, output_stride):
-    reference = randomise(smp.DeepLabV3Plus(backbone, encoder_weights=None, encoder_output_stride=output_stride, classes=4))
-    model = build_model("deeplabv3plus", num_classes=4, backbone=backbone, output_stride=output_stride, normalization=None)
-    load_torch_weights(model, reference.state_dict())
-    images = rng.normal(size=(1, 64, 96, 3)).astype("float32")
-    with torch.no_grad():
-        expected = channels_last(reference(torch.from_numpy(images).permute(0, 3, 1, 2)))
-    assert relative_error(model.predict_on_batch(images), expected) <= 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +78,71 @@ def test_bad_files(small, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(KsegError, match="holds a list, not a state_dict"):
         load_torch_weights(model, tmp_path / "list.pth")
+
+
+# --- What is left out -----------------------------------------------------------------------------------------------------------
+
+
+def kernel(model, layer):
+    """Laid out as torch's."""
+    return model.get_layer(layer).get_weights()[0].transpose(3, 2, 0, 1)
+
+
+@pytest.mark.parametrize("head", [["classifier.0.weight"], ["pre_logits.fc1.weight", "head.fc.bias"]])
+def test_a_classifiers_checkpoint_fits_without_its_head(head):
+    backbone = build_backbone("vgg11")
+    state = {}
+    for layer in backbone.layers:
+        if layer.weights:
+            weight, bias = layer.get_weights()
+            path = layer.name.replace("encoder_features_", "features.")
+            state |= {f"{path}.weight": weight.transpose(3, 2, 0, 1) + 1, f"{path}.bias": bias + 2}
+    load_torch_weights(backbone, state | {key: np.zeros(3) for key in head})
+    np.testing.assert_array_equal(kernel(backbone, "encoder_features_0"), state["features.0.weight"])
+    np.testing.assert_array_equal(backbone.get_layer("encoder_features_0").get_weights()[1], 2)
+
+
+def test_torchvisions_checkpoint_fits_but_for_its_classifier(smp):  # smp's fixture makes torchvision importable
+    import torchvision
+
+    state = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    backbone = build_backbone("mobilenet_v2")
+    load_torch_weights(backbone, state)
+    np.testing.assert_array_equal(kernel(backbone, "encoder_features_18_0"), state["features.18.0.weight"].numpy())
+    with pytest.raises(KsegError, match="the model has no place for conv_head; wrong model or backbone"):
+        load_torch_weights(backbone, {**state, "conv_head.weight": np.zeros(3)})  # which only EfficientNet leaves out
+
+
+def test_a_whole_timm_checkpoint_fits_both_forms_but_for_its_named_head(smp):
+    import timm
+
+    state = timm.create_model("tf_efficientnet_b0", pretrained=False).state_dict()
+    for name in ("tf_efficientnet_b0", "timm-efficientnet-b0"):
+        backbone = build_backbone(name)
+        load_torch_weights(backbone, state)
+        np.testing.assert_array_equal(
+            kernel(backbone, "encoder_blocks_6_0_conv_pwl"), state["blocks.6.0.conv_pwl.weight"].numpy()
+        )
+    with pytest.raises(KsegError, match="the model has no place for conv_tail; wrong model or backbone"):
+        load_torch_weights(backbone, {**state, "conv_tail.weight": np.zeros(3)})
+
+
+def test_only_the_auxiliary_head_may_be_left_over(smp):
+    from torchvision.models import segmentation
+
+    model = build_model("fcn_resnet50", num_classes=2)
+    state = segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=2, aux_loss=True).state_dict()
+    load_torch_weights(model, state)
+    np.testing.assert_array_equal(kernel(model, "classifier_4"), state["classifier.4.weight"].numpy())
+    with pytest.raises(KsegError, match=r"the model has no place for classifier\.9"):
+        load_torch_weights(model, state | {"classifier.9.weight": torch.zeros(1)})
+    with pytest.raises(KsegError, match="the checkpoint has no weights for encoder_conv1"):
+        load_torch_weights(model, {key: value for key, value in state.items() if key != "backbone.conv1.weight"})
+
+
+def test_group_norm_without_a_bias_is_refused(smp):
+    state = smp.FPN("resnet18", encoder_weights=None, classes=4).state_dict()
+    del state["decoder.seg_blocks.3.block.0.block.1.bias"]
+    model = build_model("fpn", num_classes=4, backbone="resnet18")
+    with pytest.raises(KsegError, match=r"decoder_seg_blocks_3_block_0_block_1 has weight in the checkpoint; .* weight, bias"):
+        load_torch_weights(model, state)

@@ -1,0 +1,165 @@
+"""The table of networks under test: each architecture and backbone, its PyTorch baseline, and what is compared where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from baselines import baseline_name
+
+from kseg.models.backbones.registry import BACKBONES
+from kseg.models.build import build_backbone, build_model
+
+CLASSES = 5
+SIZES = ((64, 96), (129, 97), (256, 256))
+"""Sizes that benchmarks/parity.py compares; the tests compare the first two."""
+EVEN_SIZES = SIZES[::2]
+
+TOLERANCES = {"forward": 1e-4, "loss": 1e-3, "gradient": 1e-3, "statistics": 1e-3}
+"""Largest relative errors. Forward: of logits and features, against the baseline and between backends."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of kseg's and its PyTorch baseline.
+
+    model: the architecture; None for a backbone alone. backbone: None for the architecture's own.
+    library: of the baseline: smp, torchvision, timm, or paper (written from the paper: paper_models.py); None for no baseline.
+    options: further arguments of build_model or build_backbone.
+    backends: on which the baseline is compared. On torch nothing is compiled, so all of them run there.
+    step: on JAX and torch one training step is compared, too. Never SegNet's: its gradient goes to the larger of two values that
+    may differ by rounding alone.
+    file: gradients must reach every variable, and the saved file must give the same logits on every backend.
+    """
+
+    model: str | None
+    backbone: str | None
+    library: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    backends: tuple[str, ...] = ("torch",)
+    step: bool = False
+    file: bool = False
+
+    @property
+    def name(self) -> str:
+        """For example "fpn resnet18 / smp FPN": unique in CASES."""
+        own = self.library == "torchvision" or not self.backbone
+        name = " ".join(filter(None, [self.model, None if own and self.model else self.backbone]))
+        if "output_stride" in self.options:
+            name += f", stride {self.options['output_stride']}"
+        if self.options.get("auxiliary"):
+            name += " with auxiliary head"
+        if self.library == "smp" and self.model:
+            return f"{name} / smp {baseline_name('smp', self.model)}"
+        return f"{name} / {self.library}" if self.library else name
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of SIZES those that the baseline itself takes."""
+        return EVEN_SIZES if self.library == "smp" and self.model not in (None, "unet") else SIZES
+
+    def build(self, **more: Any) -> keras.Model:
+        """Builds kseg's network, with random weights. more: further options."""
+        if self.model is None:
+            return build_backbone(self.backbone, **self.options, **more)
+        return build_model(self.model, num_classes=CLASSES, backbone=self.backbone, **self.options, **more)
+
+
+ALL = ("torch", "jax", "tensorflow")
+JAX = ("torch", "jax")
+SMALL_FC = {"fc_filters": 32}
+
+
+def _smp_models() -> list[Case]:
+    """smp's decoders on the backbones of the reference experiments, and on one more of each family."""
+    backbones = {
+        "resnet18": True, "resnet34": False, "resnet50": False, "resnet101": False, "resnext50_32x4d": False,
+        "se_resnext50_32x4d": False, "timm-efficientnet-b0": False, "timm-efficientnet-b4": False, "mobilenet_v2": False,
+    }  # fmt: skip
+    # Strided, depthwise, grouped and dilated convolutions: their gradients on JAX are partly kseg's own.
+    backends = {
+        ("unet", "resnet18"): JAX,
+        ("fpn", "mobilenet_v2"): JAX,
+        ("deeplabv3", "resnet18"): JAX,
+        ("deeplabv3plus", "resnext50_32x4d"): ALL,
+    }
+    strides: dict[str, dict] = {"unet": {}, "fpn": {}, "deeplabv3": {"output_stride": 8}, "deeplabv3plus": {"output_stride": 16}}
+    files = {("fpn", "timm-efficientnet-b0"), ("deeplabv3", "resnet18")}
+    cases = []
+    for model, options in strides.items():
+        for backbone, step in {**backbones, **({"vgg16_bn": False} if model in ("unet", "fpn") else {})}.items():
+            step = step or (model == "unet" and backbone not in ("resnet101", "timm-efficientnet-b4"))
+            where = backends.get((model, backbone), ("torch",))
+            cases.append(Case(model, backbone, "smp", options, where, step or len(where) > 1, (model, backbone) in files))
+    cases.append(Case("deeplabv3", "resnet18", "smp", {"output_stride": 16}))
+    cases.append(Case("deeplabv3plus", "resnet50", "smp", {"output_stride": 8}))
+    return cases
+
+
+def _torchvision_models() -> list[Case]:
+    return [
+        Case(
+            f"{head}_{backbone}",
+            None,
+            "torchvision",
+            {"auxiliary": True} if auxiliary else {},
+            JAX if (head, backbone, auxiliary) == ("deeplabv3", "resnet50", True) else ("torch",),
+            step=backbone == "resnet50",
+            file=(head, backbone, auxiliary) in (("fcn", "resnet50", True), ("deeplabv3", "resnet50", False)),
+        )
+        for head in ("fcn", "deeplabv3")
+        for backbone in ("resnet50", "resnet101")
+        for auxiliary in (False, True)
+    ]
+
+
+def _library(backbone: str) -> str:
+    """The library with a backbone of this layout."""
+    if backbone.startswith("torchvision_"):
+        return "torchvision"
+    return "timm" if backbone.startswith(("tf_efficientnet", "legacy_")) else "smp"
+
+
+def _backbones() -> list[Case]:
+    names = [name for name in BACKBONES if not name.startswith(("keras_cv/", "test_"))]
+    stepped = ("resnet18", "vgg11", "vgg11_bn", "torchvision_resnet50", "legacy_seresnext50_32x4d")
+    stride = {name: {"output_stride": 8} if name.startswith("torchvision_") else {} for name in names}
+    dilated = {
+        "mobilenet_v2": (8, 16), "tf_efficientnet_b0": (8,), "timm-efficientnet-b0": (16,), "se_resnext50_32x4d": (16,),
+    }  # fmt: skip
+    return [
+        *(Case(None, name, _library(name), stride[name], step=name in stepped) for name in names),
+        *(Case(None, name, _library(name), {"output_stride": s}) for name, strides in dilated.items() for s in strides),
+        *(Case(None, name, "timm") for name in ("resnet18", "resnet50", "resnext50_32x4d")),
+    ]
+
+
+CASES = [
+    *_smp_models(),
+    *_torchvision_models(),
+    Case("fcn32s", "vgg11", "paper", SMALL_FC, file=True),
+    Case("fcn16s", "vgg13_bn", "paper", SMALL_FC, JAX, file=True),
+    Case("fcn8s", "vgg16_bn", "paper", SMALL_FC, step=True),
+    Case("segnet", "vgg11_bn", "paper", backends=JAX, file=True),
+    Case("segnet", "vgg16_bn", "paper"),
+    *_backbones(),
+    # No baseline: the rest of the architectures, and a member of each further family of backbones, dilated where it can be.
+    Case("unet", "tf_efficientnet_b0", file=True),
+    Case("fcn8s", "mobilenet_v2", options=SMALL_FC, file=True),
+    Case("deeplabv3", "mobilenet_v2", options={"output_stride": 8}, file=True),
+    Case("deeplabv3", "tf_efficientnet_b0", options={"output_stride": 8}, file=True),
+    Case("deeplabv3plus", "legacy_seresnext50_32x4d", file=True),
+    Case("fcn_resnet101", "torchvision_resnet50", file=True),
+    Case("deeplabv3_resnet101", "torchvision_resnet50", options={"auxiliary": True}, file=True),
+    Case("fcn32s", "keras_cv/resnet18_v2", options=SMALL_FC, file=True),
+    Case("fcn16s", "keras_cv/resnet18", options=SMALL_FC, file=True),
+    Case("fcn8s", "keras_cv/densenet121", options=SMALL_FC, file=True),
+    Case("fcn16s", "keras_cv/mit_b0", options=SMALL_FC, file=True),
+    Case("fcn32s", "keras_cv/csp_darknet_tiny", options=SMALL_FC, file=True),
+    Case("fcn16s", "keras_cv/mobilenet_v3_small", options=SMALL_FC, file=True),
+    Case("fpn", "keras_cv/efficientnetv1_b0", file=True),
+    Case("fpn", "keras_cv/efficientnetv2_b0", file=True),
+    Case("unet", "keras_cv/vgg16", options={"decoder_channels": (32, 16, 16, 8, 8)}, file=True),
+]
+PAIRS = [case for case in CASES if case.library]
+FILES = [case for case in CASES if case.file]

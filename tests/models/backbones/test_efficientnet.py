@@ -1,0 +1,48 @@
+"""EfficientNet's dilation and stochastic depth, in both forms. tests/models/test_models.py compares the numbers of every size."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from kseg.models.backbones import efficientnet
+from kseg.models.build import build_backbone
+
+# smp points to its encoders of timm's form, which are other networks: the ones here are those its users trained.
+pytestmark = pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+
+
+def stage_plan_of(blocks):
+    """(stride, first dilation, dilation of the others) of each stage of a torch network; one-block stages say it twice."""
+    convs = [[block.conv_dw for block in stage] for stage in blocks]
+    return [(stage[0].stride[0], stage[0].dilation[0], stage[-1].dilation[0]) for stage in convs]
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_dilation_is_the_baselines(smp, output_stride):
+    import timm  # smp's fixture makes torchvision importable
+
+    with torch.device("meta"):
+        theirs = timm.create_model("tf_efficientnet_b4", features_only=True, output_stride=output_stride)
+        smps = smp.encoders.get_encoder("timm-efficientnet-b4", weights=None, output_stride=output_stride)
+    assert efficientnet._stage_plan(efficientnet.FORMS["tf_efficientnet_"], output_stride) == stage_plan_of(theirs.blocks)
+    assert efficientnet._stage_plan(efficientnet.FORMS["timm-efficientnet-"], output_stride) == stage_plan_of(smps.blocks)
+
+
+def test_stochastic_depth_is_smps(smp):
+    """Its rates are smp's; in training it drops whole samples' residuals and scales those that are kept."""
+    with torch.device("meta"):
+        reference = smp.encoders.get_encoder("timm-efficientnet-b0", weights=None)
+    expected = {
+        f"encoder_{path.replace('.', '_')}": module.drop_prob
+        for path, module in reference.named_modules()
+        if type(module).__name__ == "DropPath"
+    }
+    backbone = build_backbone("timm-efficientnet-b0")
+    found = {layer.name: layer.rate for layer in backbone.layers if isinstance(layer, keras.layers.Dropout)}
+    used = {name for name in expected if name.replace("drop_path", "add") in {layer.name for layer in backbone.layers}}
+    assert found == pytest.approx({name: expected[name] for name in used})
+    drop = backbone.get_layer("encoder_blocks_5_3_drop_path")
+    kept = keras.ops.convert_to_numpy(drop(np.ones((64, 2, 2, 3), "float32"), training=True)).reshape(64, -1)
+    assert (kept == kept[:, :1]).all()
+    np.testing.assert_allclose(np.unique(kept), [0, 1 / (1 - drop.rate)], rtol=1e-6)

@@ -17,6 +17,8 @@ from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation
 from kseg.metrics.scores import scores
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.fixture(scope="module")
 def data(tiny_coco):

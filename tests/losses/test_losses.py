@@ -13,6 +13,8 @@ from kseg import losses
 from kseg.losses import CrossEntropy, FocalLoss, build_loss
 from kseg.utils.errors import KsegError
 
+pytestmark = pytest.mark.backends
+
 BACKEND = keras.backend.backend()
 WEIGHTS = (0.5, 2.0, 0.0, 1.5)
 EVEN, ODD = (2, 4, 6), (2, 5, 9)

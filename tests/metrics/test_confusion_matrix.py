@@ -5,6 +5,8 @@ import pytest
 from kseg.metrics.confusion_matrix import ConfusionMatrix, _count_by_adding, _count_by_comparing, confusion_matrices
 from kseg.metrics.scores import scores
 
+pytestmark = pytest.mark.backends
+
 
 def count_with_numpy(label, prediction, num_classes, ignore_index=255):
     """The definition: counts pixel by pixel."""

@@ -21,6 +21,8 @@ from kseg.runtime.run_dir import RunDir
 from kseg.training.checkpoints import RunState, restore_model, save_checkpoint
 from kseg.utils.errors import KsegError
 
+pytestmark = pytest.mark.backends
+
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles a whole model; JAX's run is enough")
 
 

@@ -8,6 +8,8 @@ from kseg.runtime.distribution import check_batch, data_parallel, device_count
 from kseg.runtime.hosts import connect
 from kseg.utils.errors import KsegError
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX divides batches")
 def test_jax_divides_batches():

@@ -9,6 +9,8 @@ import torch
 
 from kseg.training.optimizers import TorchAdam, build_optimizer
 
+pytestmark = pytest.mark.backends
+
 SHAPES = ((3, 5), (5,), (3, 5), (5,), (4, 3), (4, 3), (3,))
 """Weights and biases of the backbone, and others. Some shapes occur twice."""
 BACKBONE = (0, 1, 2)

@@ -7,6 +7,9 @@ import torch
 
 from kseg.training.schedules import build_schedule, steps_in
 
+pytestmark = pytest.mark.backends
+
+
 STEPS, RATE = 40, 0.1
 
 

@@ -9,6 +9,8 @@ import pytest
 from kseg.models.layers import Conv2D, DepthwiseConv2D, MaxPooling2D
 from kseg.models.ops import convolutions
 
+pytestmark = pytest.mark.backends
+
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the lowerings exist on JAX")
 
 CASES = [  # height, width, kernel, stride, dilation, padding

@@ -2,13 +2,12 @@
 
 A run starts them once; training, validation and scoring share them. They are fresh processes, not forks (JAX and TensorFlow have
 started threads by then), and not multiprocessing's (which imports the main script again, and a notebook has none). Samples come
-back through shared memory, several at a time; sockets carry only numbers.
+back through shared memory, several at a time; sockets carry only numbers. The arrays of a data set are shared, too.
 """
 
 import contextlib
 import mmap
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from kseg.data.loading.samples import Arrays, Samples, chunk_arrays, chunk_bytes
+from kseg.data.loading.shared_arrays import SharedArrays
 from kseg.utils.errors import KsegError
 from kseg.utils.system import usable_cores
 
@@ -56,12 +56,13 @@ class WorkerPool:
         self._pickled: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._arrays = SharedArrays()
         self.parallel_calls = workers * AHEAD
         """Number of calls of `run` that make progress at the same time."""
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
-                self._workers.append(_Worker())
+                self._workers.append(_Worker(self._arrays.descriptor))
         except OSError as error:
             self.close()
             raise KsegError(f"cannot start {workers} worker processes ({error.strerror}); pass a lower --workers.") from error
@@ -79,7 +80,9 @@ class WorkerPool:
                 if known == samples:
                     return number
             try:
-                self._pickled[len(self._samples)] = pickle.dumps(samples, protocol=pickle.HIGHEST_PROTOCOL)
+                self._pickled[len(self._samples)] = self._arrays.dumps(samples)
+            except KsegError:
+                raise
             except Exception as error:
                 name = type(samples.dataset).__name__
                 raise KsegError(f"{name} cannot be sent to worker processes ({error}); pass --workers=0.") from error
@@ -113,6 +116,7 @@ class WorkerPool:
             worker.process.kill()  # they hold nothing that needs an orderly end, and may be busy with a sample
         for worker in self._workers:
             worker.process.wait()
+        self._arrays.close()
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -122,9 +126,9 @@ class WorkerPool:
 
 
 class _Worker:
-    """One process and its slots. `known`: numbers of the samples that it has received."""
+    """One process and its slots. `known`: numbers of the samples that it has received. arrays: descriptor of a SharedArrays."""
 
-    def __init__(self) -> None:
+    def __init__(self, arrays: int) -> None:
         self.lock = threading.Lock()
         self.known: set[int] = set()
         self.slots = [_Slot(self) for _ in range(AHEAD)]
@@ -140,7 +144,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kseg.data.loading.worker_process", *map(str, theirs)],
             env=environment,
-            pass_fds=theirs,
+            pass_fds=[*theirs, arrays],
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C goes to the parent alone
         )

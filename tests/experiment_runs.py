@@ -1,16 +1,12 @@
-"""Two training steps of flagfiles, one after the other: python tests/experiment_runs.py DATA_DIR FLAGFILE...
+"""Takes two training steps of each flagfile: python tests/experiment_runs.py DATA_DIR FLAGFILE [FLAG...] FLAGFILE [FLAG...] ...
 
-In one process, and without the validation and the files of a whole run, because compiling is what costs: a flagfile with the
-network of the one before goes on with what is compiled. Data, augmentation, optimizer and seed are the flagfile's; the input is
-32x32.
+Compiling is what takes long. So all run in one process, without validation and files, and a flagfile that has the network of the
+one before uses its compiled step. Data, augmentation, optimizer and seed are the flagfile's; images are 32x32.
 """
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "models"))
 
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
@@ -21,9 +17,9 @@ from kseg.training.setup import compiled_model
 TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=none", "--workers=0")
 
 
-def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
-    """Returns the loss."""
-    config = parse(TrainConfig, ["kseg.train", f"--flagfile={flagfile}", f"--data_dir={data_dir}", *TINY], "")
+def two_steps(data_dir: str, words: list[str], models: dict[Any, Any]) -> float:
+    """Returns the loss. words: a flagfile and flags. models: the last network's compiled model, by what defines it."""
+    config = parse(TrainConfig, ["kseg.train", f"--flagfile={words[0]}", f"--data_dir={data_dir}", *TINY, *words[1:]], "")
     data = open_data(config)
     batches, steps = train_batches(
         data.train,
@@ -36,19 +32,20 @@ def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
     )
     network = (config.model, config.backbone, config.output_stride, config.double_normalization)
     if network not in models:
-        models.clear()  # a hundred million weights, some of them
+        models.clear()  # some have a hundred million weights
         models[network] = compiled_model(config, data, steps)
     history = models[network].fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert steps == 2 and models[network].output.shape[-1] == 12
     return history.history["loss"][0]
 
 
-def main(data_dir: str, *flagfiles: str) -> None:
+def main(data_dir: str, *words: str) -> None:
     models: dict[Any, Any] = {}
-    for flagfile in flagfiles:
-        start = time.process_time()
-        loss = two_steps(data_dir, flagfile, models)
-        print(f"{flagfile} loss {loss} processor seconds {time.process_time() - start:.1f}", flush=True)
+    starts = [index for index, word in enumerate(words) if not word.startswith("--")]
+    for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
+        clock = time.process_time()
+        loss = two_steps(data_dir, list(words[start:end]), models)
+        print(f"{words[start]} loss {loss} processor seconds {time.process_time() - clock:.1f}", flush=True)
 
 
 if __name__ == "__main__":

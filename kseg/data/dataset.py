@@ -42,6 +42,8 @@ class Dataset(Protocol):
         image_bytes(index): the image file's content, which kseg.write_shards copies as it is.
         overlap(index): number of pixels under several annotations, for kseg.inspect_data.
         image_ids, category_ids: COCO's ids of images and classes, for results in COCO's format.
+        label_values(index): the different values of the label image as stored, before the label map, an array; and
+        label_map: what they mean (kseg.data.label_map.LabelMap). Both are for kseg.data.label_values.
     """
 
     class_names: tuple[str, ...]

@@ -24,12 +24,13 @@ class LabelMap:
     """Maps the values of a label image to class indices.
 
     class_names: in the order in which the file first names them. table: int16 [65536], class index, IGNORE_INDEX, or -1 for a
-    value that the file does not list. shown: the file's name in messages.
+    value that the file does not list. shown: the file's name in messages. names: {value: class name or "ignore"}, as listed.
     """
 
     class_names: tuple[str, ...]
     table: np.ndarray
     shown: str
+    names: Mapping[int, str]
 
     def __call__(self, values: np.ndarray, shown: str) -> np.ndarray:
         """Maps values [H, W] to a label map, uint8 [H, W]. Raises BadSample for a value that the file does not list."""
@@ -59,7 +60,7 @@ def build_label_map(names: dict[int, str], shown: str) -> LabelMap:
         if not 0 <= value <= _MAX_VALUE:
             raise KsegError(f"{shown}: the label value {value} is not between 0 and {_MAX_VALUE}. Fix the file.")
         table[value] = IGNORE_INDEX if name == IGNORE else class_names.index(name)
-    return LabelMap(class_names, table, shown)
+    return LabelMap(class_names, table, shown, dict(names))
 
 
 def read_label_map(file: str) -> LabelMap:

@@ -9,7 +9,7 @@ import cv2
 from kseg.config import ShardsConfig
 from kseg.data.check import open_split
 from kseg.data.dataset import Dataset
-from kseg.data.subset import Subset
+from kseg.data.subset import base_sample
 from kseg.utils.errors import KsegError
 from kseg.utils.progress import progress_bar
 
@@ -75,8 +75,7 @@ def _examples(dataset: Dataset, bar: Any) -> Iterator[tuple[int, dict[str, Any]]
 
 def _image_bytes(dataset: Any, index: int) -> bytes | None:
     """Returns the content of the image's file, or None if the source has no files."""
-    while isinstance(dataset, Subset):
-        dataset, index = dataset.dataset, dataset.indices[index]
+    dataset, index = base_sample(dataset, index)
     return dataset.image_bytes(index) if hasattr(dataset, "image_bytes") else None
 
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from kseg.data.cache import CachedLabels
 from kseg.data.dataset import Dataset, Sample
 from kseg.utils.errors import KsegError
 
@@ -44,6 +46,17 @@ class Subset:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.dataset.size(self.indices[index])
+
+
+def base_sample(dataset: Any, index: int) -> tuple[Any, int]:
+    """Returns the data set that reads a sample, and the sample's index there: below subsets and caches."""
+    while True:
+        if isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, dataset.indices[index]
+        elif isinstance(dataset, CachedLabels):
+            dataset = dataset.dataset
+        else:
+            return dataset, index
 
 
 def split_part(

@@ -47,10 +47,16 @@ class Evaluation:
         return order[~np.isnan(image_scores[order])]
 
     def summary(self, split: str) -> str:
-        """Returns e.g. "mIoU 0.4321 (full val set, 101 images, 11 classes; 95% interval 0.4012 to 0.4588)"."""
+        """Returns e.g. "mIoU 0.4321 (full val set, 101 images, 11 classes; 95% interval 0.4012 to 0.4588)".
+
+        Says so if some classes are absent, and if only one is not: there is no mean of one class.
+        """
         scores, names = self.scores, self.class_names
-        absent = int(np.isnan(scores.iou).sum())
+        present = np.flatnonzero(~np.isnan(scores.iou))
+        absent = len(names) - len(present)
         left_out = f", {absent} of them absent and left out" if absent else ""
+        if len(present) == 1:
+            left_out += f": no mean, but the IoU of {names[present[0]]!r} alone"
         low, high = mean_iou_interval(self.matrices)
         interval = "" if np.isnan(low) else f"; {LEVEL:.0%} interval {low:.4f} to {high:.4f}"
         count = f"{len(self.matrices)} images, {len(names)} classes{left_out}"

@@ -9,6 +9,7 @@ from kseg.config import TrainConfig
 from kseg.data.check import open_split
 from kseg.data.dataset import Dataset
 from kseg.data.inspection.class_weights import find_class_weights
+from kseg.data.label_values import unclear_void
 from kseg.data.loading.samples import epoch_order
 from kseg.data.subset import Subset
 from kseg.runtime.hosts import warn
@@ -45,15 +46,17 @@ def open_data(config: TrainConfig) -> RunData:
     """
     splits: list[Dataset] = []
     skipped: list[str] = []
-    occurring: list[bytes] = []
+    occurring: list[list[bytes]] = []
     for split in (config.train_split, config.val_split):
-        dataset, bad = open_split(config.data, split, occurring=None if splits else occurring)
+        occurring.append([])
+        dataset, bad = open_split(config.data, split, occurring=occurring[-1])
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
-    check_labels(train_set, occurring, config.train_split)
+    check_labels(train_set, occurring[0], config.train_split)
+    check_scores(val_set, occurring[1], config.val_split)
     if config.debug.overfit_batches:
         train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
     return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
@@ -62,8 +65,11 @@ def open_data(config: TrainConfig) -> RunData:
 def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
     """Warns about images of a training split without a labelled pixel, and about classes that never occur.
 
-    occurring: the label values in each sample. Raises KsegError if the split has no labelled pixel at all.
+    occurring: the label values in each sample. Raises KsegError if the split has no labelled pixel at all, or if its label images
+    hold 255 and one other value, and nothing says what 255 is.
     """
+    if reason := unclear_void(dataset, occurring):
+        raise KsegError(f"split {split}: {reason}")
     empty = [index for index, values in enumerate(occurring) if not {*values} - {dataset.ignore_index}]
     if len(empty) == len(occurring):
         raise KsegError(
@@ -77,6 +83,13 @@ def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> No
     if absent := [name for value, name in enumerate(dataset.class_names) if value not in known]:
         some = "a class that never occurs" if len(absent) == 1 else f"{len(absent)} classes that never occur"
         warn(f"split {split}: {some} in its labels and cannot be learnt: {_listed(absent, len(absent))}")
+
+
+def check_scores(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
+    """Warns about a validation split whose labels are all of one class. occurring: as in check_labels."""
+    known = set().union(*occurring) - {dataset.ignore_index}
+    if len(known) == 1:
+        warn(f"split {split}: every labelled pixel is of class {dataset.class_names[known.pop()]!r}, so its mIoU says little")
 
 
 def _listed(names: Sequence[str], count: int) -> str:

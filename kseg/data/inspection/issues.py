@@ -9,6 +9,7 @@ import numpy as np
 
 from kseg.config import InspectConfig
 from kseg.data.inspection.statistics import TINY, SampleStatistics, SplitStatistics
+from kseg.data.label_values import unclear_void
 
 CONSTANT = 2.0
 """Images with a smaller standard deviation of their grey levels are reported as nearly constant."""
@@ -68,6 +69,8 @@ def _label_issues(stats: SplitStatistics) -> Iterator[Issue]:
     if not getattr(stats.dataset, "labelled", True):
         yield Issue("error", "unlabelled", stats.split, "the split has no annotations.", "Use it for kseg.predict only.")
         return
+    if reason := unclear_void(stats.dataset, [bytes(np.flatnonzero(s.counts).tolist()) for s in stats.samples.values()]):
+        yield Issue("error", "value 255", stats.split, f"{reason}.", "Otherwise 255 is ignored, and one class is left.")
     if names := select(lambda sample: sample.counts.sum() == sample.counts[ignore]):
         level = "error" if len(names) == len(stats.samples) else "warning"
         message = f"every pixel is ignored in {_images(names, stats)}."

@@ -54,8 +54,8 @@ class FolderDataset:
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
-        self._label_map, self._max_pixels = as_label_map(label_map, class_names), max_pixels
-        self.class_names = self._label_map.class_names
+        self.label_map, self._max_pixels = as_label_map(label_map, class_names), max_pixels
+        self.class_names = self.label_map.class_names
         images, labels = (
             pattern or (name if split is None else f"{name}/{{split}}")
             for pattern, name in ((images, "images"), (labels, "labels"))
@@ -107,7 +107,11 @@ class FolderDataset:
     def load_label(self, index: int) -> np.ndarray:
         """Reads the label map, uint8 [H, W]."""
         path, shown = self._label_path(index)
-        return self._label_map(read_values(path, shown, self._max_pixels), shown)
+        return self.label_map(read_values(path, shown, self._max_pixels), shown)
+
+    def label_values(self, index: int) -> np.ndarray:
+        """The different values of the label image, before the label map."""
+        return np.unique(read_values(*self._label_path(index), self._max_pixels))
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""

@@ -14,7 +14,7 @@ import numpy as np
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
 from kseg.data.image_io import read_image, read_size, read_values
-from kseg.data.label_map import LabelMap, as_label_map, build_label_map
+from kseg.data.label_map import IGNORE, LabelMap, as_label_map, build_label_map
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
@@ -66,12 +66,13 @@ class TfdsDataset:
             raise KsegError(f"{name} has no split {split!r}{suggest(split, list(info.splits))}")
         names = getattr(features[label], "names", None)  # of a LabeledImage
         if label_map is not None or class_names is not None:
-            self._map = as_label_map(label_map, class_names)
+            self.label_map = as_label_map(label_map, class_names)
         else:
             if not names:
                 raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
-            self._map = build_label_map(dict(enumerate(names)), name)
-        self.class_names = self._map.class_names
+            void = {IGNORE_INDEX: IGNORE} if FILE_NAME in features and len(names) < IGNORE_INDEX else {}  # as kseg writes shards
+            self.label_map = build_label_map(dict(enumerate(names)) | void, name)
+        self.class_names = self.label_map.class_names
         self._named = FILE_NAME in features
         try:
             self._count = len(self._source)
@@ -118,8 +119,14 @@ class TfdsDataset:
 
     def load_label(self, index: int) -> np.ndarray:
         """Reads the label map, uint8 [H, W]."""
-        shown = f"{self._shown(index)}, feature {self._features[1]}"
-        return self._map(read_values(self._record(index)[self._features[1]], shown, self._max_pixels), shown)
+        return self.label_map(self._values(index), self._shown_label(index))
+
+    def label_values(self, index: int) -> np.ndarray:
+        """The different values of the label image, before the label map."""
+        return np.unique(self._values(index))
+
+    def _values(self, index: int) -> np.ndarray:
+        return read_values(self._record(index)[self._features[1]], self._shown_label(index), self._max_pixels)
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
@@ -130,6 +137,9 @@ class TfdsDataset:
             return self._source[index]
         except Exception as error:  # array_record and protobuf raise many kinds on a damaged shard
             raise BadSample(f"{self._shown(index)}: cannot be read ({' '.join(str(error).split())}).") from error
+
+    def _shown_label(self, index: int) -> str:
+        return f"{self._shown(index)}, feature {self._features[1]}"
 
     def _shown(self, index: int) -> str:
         return f"{self._tfds}, split {self._split}, record {index}"

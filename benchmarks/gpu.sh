@@ -14,7 +14,13 @@ if [ -n "${WHEELS:-}" ]; then
   "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$cache/packages" "$WHEELS"/*.whl
   export PYTHONPATH=$cache/packages${PYTHONPATH:+:$PYTHONPATH}
 fi
+"$python" - << 'END'
+import importlib.util
+names = ("absl", "h5py", "huggingface_hub", "jax", "keras", "namex", "optree", "rich", "segmentation_models_pytorch", "timm", "torch")
+missing = [name for name in names if importlib.util.find_spec(name) is None]
+raise SystemExit(f"error: not installed: {', '.join(missing)}; see benchmarks/README.md" if missing else 0)
+END
 work=(--models unet/tf_efficientnet_b4 --batch_size=16 --image_size=512 --rounds=5 --steps=20)
 [ -z "${TINY:-}" ] || work=(--models unet/resnet18 --batch_size=2 --image_size=32 --rounds=1 --steps=1)
-exec timeout 580 "$python" -m benchmarks step --baseline compile --precision=bfloat16 "${work[@]}" --start_together --label=unet \
+exec timeout $((580 - SECONDS)) "$python" -m benchmarks step --baseline compile --precision=bfloat16 "${work[@]}" --start_together --label=unet \
   --json="$out/step-gpu-unet.json"

@@ -7,7 +7,7 @@ the outer one's.
 from kseg.config.convert import ConvertConfig
 from kseg.config.data import MAX_PIXELS, TRAIN_PART, VAL_PART, DataConfig, DataOverrides
 from kseg.config.export import ExportConfig
-from kseg.config.fields import build, flag_lines, flatten, leaves
+from kseg.config.fields import PYTHON, build, flag_lines, flatten, is_object, leaves
 from kseg.config.inference import EvaluateConfig, TrainedConfig
 from kseg.config.inspect_data import InspectConfig
 from kseg.config.lr_finder import LrFinderConfig
@@ -19,6 +19,7 @@ from kseg.config.train import (
     DeviceConfig,
     ObjectiveConfig,
     OptimizationConfig,
+    PythonConfig,
     SelectionConfig,
     TrackingConfig,
     TrainConfig,
@@ -28,6 +29,7 @@ from kseg.config.write_shards import ShardsConfig
 
 __all__ = [
     "MAX_PIXELS",
+    "PYTHON",
     "TRAIN_PART",
     "VAL_PART",
     "VIDEO_CODECS",
@@ -45,6 +47,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizationConfig",
     "PredictConfig",
+    "PythonConfig",
     "ReportConfig",
     "SelectionConfig",
     "ShardsConfig",
@@ -55,5 +58,6 @@ __all__ = [
     "build",
     "flag_lines",
     "flatten",
+    "is_object",
     "leaves",
 ]

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kseg.config.fields import check_choices, field
+from kseg.config.fields import PYTHON, check_choices, field
 from kseg.utils.errors import KsegError
 
 MAX_PIXELS = 2**30
@@ -76,7 +76,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_choices(self)
-        if self.dataset not in ("synthetic", "tfds") and self.data_dir is None:
+        if self.dataset not in ("synthetic", "tfds", PYTHON) and self.data_dir is None:
             raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder of the data set")
         if self.dataset == "tfds" and self.tfds_name is None:
             raise KsegError("--dataset=tfds needs --tfds_name, the name of the data set")

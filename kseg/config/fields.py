@@ -16,6 +16,10 @@ COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"
 DISTRIBUTIONS = ("none", "data_parallel")
 """Values of --distribution: compute a batch on one device, or divide it among all."""
 
+PYTHON = "python"
+"""The dataset in config.json of a run with data given from Python, to kseg.Segmenter. A loss or optimizer that was an object is
+"python:" and its class there."""
+
 FORMAT = 3
 """Number in the JSON that to_json writes. Raise it when an earlier reader would misunderstand a flag; a new flag needs no new
 number, because earlier versions refuse its name. 1 (not written): groups could be nested. 2: before some flags were renamed.
@@ -45,6 +49,16 @@ def field(default: Any, help: str, group: str, choices: tuple[str, ...] | None =
     group: heading that --help lists it under. choices: the allowed values. value: placeholder in --help, such as FILE.
     """
     return dataclasses.field(default=default, metadata={"help": help, "group": group, "choices": choices, "value": value})
+
+
+def python_field(default: Any) -> Any:
+    """Returns a field that is in config.json but is no flag: a note about objects that were given from Python."""
+    return dataclasses.field(default=default, metadata={"help": "", "group": "", "choices": None, "value": None, "flag": False})
+
+
+def is_object(value: Any) -> bool:
+    """Returns True for a flag's value that stands for an object given from Python."""
+    return isinstance(value, str) and value.startswith(f"{PYTHON}:")
 
 
 def compilation_cache_field() -> Any:
@@ -84,14 +98,17 @@ def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
     return height, width
 
 
-def leaves(config_class: type) -> Iterator[tuple[Any, Any]]:
-    """Yields (field, type without None) for each flag of a config class and of the configs nested in it. Names are unique."""
+def leaves(config_class: type, *, notes: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Yields (field, type without None) for each flag of a config class and of the configs nested in it. Names are unique.
+
+    notes: also the fields of python_field, which are no flags.
+    """
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
-            yield from leaves(hint)  # type: ignore[arg-type]
-        else:
+            yield from leaves(hint, notes=notes)  # type: ignore[arg-type]
+        elif notes or item.metadata.get("flag", True):
             if isinstance(hint, types.UnionType):
                 hint = next(part for part in typing.get_args(hint) if part is not type(None))
             yield item, hint
@@ -133,8 +150,9 @@ def as_typed(value: Any) -> Any:
 
 def flag_lines(config: Any) -> list[str]:
     """Returns a config as the lines of a flagfile, without the flags that are None."""
-    lines = []
-    for name, value in flatten(config).items():
+    lines, values = [], flatten(config)
+    for name in flag_names(type(config)):
+        value = values[name]
         if isinstance(value, bool):
             lines.append(f"--{name}" if value else f"--no{name}")
         elif value is not None:
@@ -162,7 +180,7 @@ def from_json(config_class: type[Config], text: str) -> Config:
         values: dict[str, Any] = {}
         for name, value in content.items():
             values |= value if isinstance(value, dict) else {name: value}
-        names = set(flag_names(config_class))
+        names = {item.name for item, _ in leaves(config_class, notes=True)}
         if number < FORMAT:
             values = {name if name in names else new_name(name, names) or name: value for name, value in values.items()}
         if unknown := sorted(set(values) - names):
@@ -175,10 +193,10 @@ def from_json(config_class: type[Config], text: str) -> Config:
 
 
 def check_choices(config: Any) -> None:
-    """Raises KsegError if a field has a value that is not among its choices; None passes."""
+    """Raises KsegError if a field has a value that is not among its choices; None and objects (is_object) pass."""
     for item in dataclasses.fields(config):
         choices, value = item.metadata.get("choices"), getattr(config, item.name)
-        if choices and value is not None and value not in choices:
+        if choices and value is not None and value not in choices and not is_object(value):
             raise KsegError(f"--{item.name}={value}: must be one of {', '.join(choices)}")
 
 

@@ -6,7 +6,9 @@ from kseg.config import DeviceConfig, TrackingConfig, TrainConfig, flatten
 from kseg.config.fields import build, flag_names
 from kseg.utils.errors import KsegError
 
-MAY_CHANGE = {"resume", "run_dir", "data_dir", "cache"}.union(*(flag_names(group) for group in (TrackingConfig, DeviceConfig)))
+MAY_CHANGE = {"resume", "run_dir", "data_dir", "cache", "callbacks"}.union(
+    *(flag_names(group) for group in (TrackingConfig, DeviceConfig))
+)
 """Flags that affect neither the weights nor metrics.csv."""
 
 PER_PROCESS = {"coordinator", "num_processes", "process_id"}

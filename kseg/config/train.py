@@ -16,6 +16,7 @@ from kseg.config.fields import (
     field,
     from_json,
     parse_size,
+    python_field,
     to_json,
     workers_field,
 )
@@ -256,6 +257,19 @@ class DeviceConfig:
 
 
 @dataclass(frozen=True)
+class PythonConfig:
+    """Notes about objects given to kseg.Segmenter, none of them a flag.
+
+    initial_model: the model that training began from, as "python:NAME". metrics, callbacks: those beside kseg's, "python:CLASS"
+    each.
+    """
+
+    initial_model: str | None = python_field(None)
+    metrics: tuple[str, ...] = python_field(())
+    callbacks: tuple[str, ...] = python_field(())
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run. The order of the fields is that of --help."""
 
@@ -302,6 +316,7 @@ class TrainConfig:
     )
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     devices: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
+    python: PythonConfig = dataclasses.field(default_factory=PythonConfig)
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", parse_size(self.image_size))

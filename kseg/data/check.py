@@ -89,11 +89,20 @@ def _check(dataset: Dataset, index: int) -> bytes | str:
 def open_split(
     config: DataConfig, split: str, *, labelled: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
-    """Opens a split and checks every sample. Prints the data set's warnings on stderr.
+    """Opens a split (kseg.data.build_dataset) and checks it; see check_split."""
+    dataset = build_dataset(config, split)
+    return check_split(dataset, split, config.on_bad_sample, labelled=labelled, occurring=occurring)
+
+
+def check_split(
+    dataset: Dataset, split: str, on_bad_sample: str = "error", *, labelled: bool = True, occurring: list[bytes] | None = None
+) -> tuple[Dataset, list[str]]:
+    """Checks every sample of a split. Prints the data set's warnings on stderr.
 
     Args:
-        config: the data set.
-        split: the split to open, see kseg.data.build_dataset.
+        dataset: the split.
+        split: its name, for messages.
+        on_bad_sample: see check_samples.
         labelled: refuses a split without any annotation, such as a test split.
         occurring: see check_samples.
 
@@ -101,11 +110,10 @@ def open_split(
         The data set without bad samples, and one line for each bad sample (see check_samples).
 
     Raises:
-        KsegError: if the data set cannot be used, or a sample cannot and config.on_bad_sample is "error".
+        KsegError: if the data set cannot be used, or a sample cannot and on_bad_sample is "error".
     """
-    dataset = build_dataset(config, split)
     if labelled and not getattr(dataset, "labelled", True):
         raise KsegError(f"split {split} has no annotations, so it can neither train nor be scored; use it with kseg.predict.")
     for warning in getattr(dataset, "warnings", ()):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return check_samples(dataset, config.on_bad_sample, occurring=occurring)
+    return check_samples(dataset, on_bad_sample, occurring=occurring)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kseg.config import TrainConfig
-from kseg.data.check import open_split
+from kseg.data.build import build_dataset, prepare_dataset
+from kseg.data.check import check_split
 from kseg.data.dataset import Dataset
 from kseg.data.inspection.class_weights import find_class_weights
 from kseg.data.label_values import unclear_void
@@ -39,17 +40,30 @@ class RunData:
         return replace(self, train=_first(self.train, batch_size), val=_first(self.val, batch_size))
 
 
-def open_data(config: TrainConfig) -> RunData:
+@dataclass(frozen=True)
+class GivenData:
+    """The data sets of a run, given from Python. val: None if config.data.val_fraction divides `train`."""
+
+    train: Dataset
+    val: Dataset | None = None
+
+
+def open_data(config: TrainConfig, given: GivenData | None = None) -> RunData:
     """Opens both splits and checks every sample. Warns about labels that teach nothing.
 
-    Raises KsegError for errors that the user can fix.
+    given: the data sets, instead of those that config.data names. Raises KsegError for errors that the user can fix.
     """
     splits: list[Dataset] = []
     skipped: list[str] = []
     occurring: list[list[bytes]] = []
     for split in (config.train_split, config.val_split):
         occurring.append([])
-        dataset, bad = open_split(config.data, split, occurring=occurring[-1])
+        if given is None:
+            dataset = build_dataset(config.data, split)
+        else:
+            whole = given.val if splits and given.val is not None else given.train
+            dataset = prepare_dataset(whole, config.data, split)
+        dataset, bad = check_split(dataset, split, config.data.on_bad_sample, occurring=occurring[-1])
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits

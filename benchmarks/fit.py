@@ -36,7 +36,8 @@ def _data(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _model(arguments: argparse.Namespace, *, metric: bool = True) -> Any:
-    return compiled_model(*arguments.model.split("/", 1), arguments.num_classes, metric=metric)
+    name, backbone = arguments.model.split("/", 1)
+    return compiled_model(name, backbone, arguments.num_classes, metric=metric)
 
 
 def _fit(arguments: argparse.Namespace) -> dict[str, list[float]]:

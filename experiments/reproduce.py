@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns (our flags, flags for the experiments); words: the command line without the program. Raises KsegError for misuse."""
+    """Returns (our flags, flags for the experiments). words: the command line without the program. Raises KsegError."""
     arguments, extra = parser().parse_known_args(list(words))
     arguments.data = arguments.data or ("drawn" if arguments.scale == "smoke" else "reference")
     if arguments.data == "drawn":

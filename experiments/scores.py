@@ -36,6 +36,7 @@ def measure(run_dir: str) -> dict[str, Any]:
     with worker_pool(None) as pool:
         trained = open_trained(TrainedConfig(model=run_dir), pool)
         evaluation = trained.predictor.evaluate(progress=False)
+    assert trained.run is not None  # the model is a run's
     epochs, timing = _rows(trained.run.metrics), _rows(trained.run.timing)
     batch_size = trained.config.batch_size
     return {

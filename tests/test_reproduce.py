@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 
 import keras
@@ -141,6 +142,16 @@ def test_the_table_compares_only_the_same_data(tmp_path):
     table = (tmp_path / "experiments.md").read_text()
     assert "do not compare" not in table
     assert "| 0427-1 FCN | 0.3218 |  | failed: error: <b> / no |" in table
+
+
+def test_the_readme_shows_the_results():
+    """The scores of CamVid and the facades, by experiment."""
+    text = (ROOT / "experiments" / "README.md").read_text()
+    for experiment in read_experiments():
+        (line,) = re.findall(rf"^\| {experiment.id} .*", text, re.M)
+        files = [ROOT / "experiments" / "results" / f"small-{data}" / f"{experiment.id}.json" for data in ("camvid", "facade")]
+        scores = [json.loads(file.read_text())[name] for file in files for name in ("mean_iou", "batch_mean_iou")]
+        assert [cell.strip() for cell in line.split("|")][4:8] == [f"{score:.4f}" for score in scores]
 
 
 def test_a_flagfile_without_a_header_is_refused(tmp_path):

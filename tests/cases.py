@@ -148,6 +148,7 @@ CASES = [
     Case("fcn8s", "mobilenet_v2", options=SMALL_FC, file=True),
     Case("deeplabv3", "mobilenet_v2", options={"output_stride": 8}, file=True),
     Case("deeplabv3", "tf_efficientnet_b0", options={"output_stride": 8}, file=True),
+    Case("deeplabv3plus", None, file=True),  # on keras_cv/resnet18
     Case("deeplabv3plus", "legacy_seresnext50_32x4d", file=True),
     Case("fcn_resnet101", "torchvision_resnet50", file=True),
     Case("deeplabv3_resnet101", "torchvision_resnet50", options={"auxiliary": True}, file=True),

@@ -1,6 +1,9 @@
+"""What build_model adds to a decoder: normalisation, float32 logits; a saved model; mistakes."""
+
 import keras
 import numpy as np
 import pytest
+import tiny_model  # noqa: F401  (registers test_conv)
 
 import kseg
 from kseg.models.build import build_model
@@ -11,21 +14,12 @@ from kseg.utils.errors import KsegError
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(1)
-    return build_model("deeplabv3plus", num_classes=5)
+    return build_model("test_conv", num_classes=5)
 
 
 @pytest.fixture
 def image(rng):
-    return rng.integers(0, 256, (1, 64, 96, 3)).astype("uint8")
-
-
-@pytest.mark.parametrize("size", [(32, 32), (33, 65), (64, 96)])
-def test_any_size_gives_logits_of_that_size(model, rng, size):
-    logits = model.predict_on_batch(rng.integers(0, 256, (2, *size, 3)).astype("uint8"))
-    assert logits.shape == (2, *size, 5)
-    assert logits.dtype == "float32"
-    assert np.isfinite(logits).all()
-    assert logits.std() > 0
+    return rng.integers(0, 256, (1, 33, 48, 3)).astype("uint8")
 
 
 def test_uint8_and_float_images_are_the_same_to_it(model, image):
@@ -33,7 +27,7 @@ def test_uint8_and_float_images_are_the_same_to_it(model, image):
 
 
 def test_the_model_normalises_and_none_leaves_it_to_the_caller(model, image):
-    bare = build_model("deeplabv3plus", num_classes=5, normalization=None)
+    bare = build_model("test_conv", num_classes=5, normalization=None)
     bare.set_weights(model.get_weights())
     mean, std = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
     normalised = ((image / 255.0 - mean) / std).astype("float32")
@@ -42,14 +36,14 @@ def test_the_model_normalises_and_none_leaves_it_to_the_caller(model, image):
 
 
 def test_another_mean_and_std():
-    layer = build_model("deeplabv3plus", num_classes=2, normalization=((0.5,) * 3, (0.25,) * 3)).get_layer("normalize")
+    layer = build_model("test_conv", num_classes=2, normalization=((0.5,) * 3, (0.25,) * 3)).get_layer("normalize")
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(np.full((1, 1, 1, 3), 255, "uint8"))), np.full((1, 1, 1, 3), 2.0))
 
 
 def test_mixed_precision_leaves_the_logits_float32(image):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = build_model("deeplabv3plus", num_classes=3)
+        model = build_model("test_conv", num_classes=3)
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.get_layer("segmentation_head_0").compute_dtype == "bfloat16"
@@ -63,21 +57,6 @@ def test_saved_and_loaded_it_is_the_same_model(model, image, tmp_path):
     np.testing.assert_array_equal(
         kseg.load_model(tmp_path / "model.keras").predict_on_batch(image), model.predict_on_batch(image)
     )
-
-
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="gradients are taken with jax.grad")
-def test_every_variable_has_a_gradient(model, rng):
-    import jax
-
-    image = rng.integers(0, 256, (2, 64, 96, 3)).astype("uint8")  # two: batch norm makes zeros of one image's pooled features
-
-    def loss(trainable):
-        logits, _ = model.stateless_call(trainable, [v.value for v in model.non_trainable_variables], image, training=True)
-        return (logits**2).mean()
-
-    gradients = jax.jit(jax.grad(loss))([v.value for v in model.trainable_variables])
-    dead = [v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if not np.abs(g).max() > 0]
-    assert dead == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +78,7 @@ def test_every_variable_has_a_gradient(model, rng):
             r"vgg16 cannot have output_stride=16 \(its layers cannot be dilated\)",
         ),
         ({"input_shape": (31, 64, 3)}, "height and width must be at least 32"),
-        ({"normalization": "imagnet"}, "unknown normalization 'imagnet'"),
+        ({"normalization": "imagnet", "backbone": "resnet18"}, "unknown normalization 'imagnet'"),
     ],
 )
 def test_what_cannot_be_built_says_why(options, message):

@@ -9,7 +9,7 @@ from kseg.utils.errors import KsegError, suggest
 
 VIDEO_CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 """Suffixes of the videos that can be written, and the codec of each."""
-OUTPUTS = ("labels", "overlays", "probabilities", "results", "submission")
+OUTPUTS = ("labels", "overlays", "probabilities", "results", "coco", "label_studio", "submission")
 """Values of --write."""
 
 
@@ -33,7 +33,8 @@ class PredictConfig(TrainedConfig):
         ("labels", "overlays"),
         "What to write: labels (palette PNGs with class ids, at each image's own size), overlays (images with the classes' "
         "colours; of a video, a video), probabilities (NumPy float16 [H, W, classes]), results (results.json: COCO results with "
-        "RLE masks), submission (submission.csv: the leaderboard's 256x256 class ids).",
+        "RLE masks), coco (coco.json: COCO annotations with polygons), label_studio (label_studio.json: tasks to correct), "
+        "submission (submission.csv: the leaderboard's 256x256 class ids).",
         "output",
     )
     video_format: str = field("mp4", "File format of a video's overlays.", "output", tuple(s[1:] for s in VIDEO_CODECS))
@@ -58,6 +59,6 @@ class PredictConfig(TrainedConfig):
                 if getattr(self, name) != default:
                     raise KsegError(f"--{name}={getattr(self, name)}: needs --video=FILE")
             return
-        for name in ("submission", "results"):
+        for name in ("submission", "results", "coco", "label_studio"):
             if name in self.write:
                 raise KsegError(f"--write={name}: lists images, not a video's frames; leave it out")

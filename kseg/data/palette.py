@@ -1,6 +1,7 @@
 """Colours of the classes in reports, predictions and overlays."""
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -22,6 +23,16 @@ def palette(num_classes: int) -> np.ndarray:
     if not 0 <= num_classes <= IGNORE_INDEX:
         raise ValueError(f"a palette has 0 to {IGNORE_INDEX} colours, not {num_classes}")
     return _colors()[:num_classes].copy()
+
+
+def hex_color(rgb: Iterable[int]) -> str:
+    """Returns an RGB colour for CSS."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+def hex_colors(count: int) -> list[str]:
+    """Returns the classes' colours for CSS."""
+    return [hex_color(color) for color in palette(count)]
 
 
 def colorize(label: np.ndarray) -> np.ndarray:

@@ -10,7 +10,10 @@ from kseg.config import DataConfig, TrainConfig, TrainedConfig
 from kseg.data import Dataset
 from kseg.data.check import open_split
 from kseg.data.loading.worker_pool import WorkerPool
-from kseg.inference.predictor import Predictor, Windows
+from kseg.inference.label_maps import best_tile
+from kseg.inference.picture_predictor import PicturePredictor
+from kseg.inference.predictor import Predictor
+from kseg.inference.sliding_window import Windows
 from kseg.inference.source import Source, find_source
 from kseg.inference.tta import mean_probabilities
 from kseg.runtime.distribution import check_batch
@@ -39,28 +42,48 @@ class TrainedModel:
         count = self.models[0].output.shape[-1]
         return self.sources[0].class_names or tuple(f"class {number}" for number in range(count))
 
-    def predictor(
-        self, dataset: Dataset, what: str, pool: WorkerPool | None = None, *, confidence: bool = False, keep: bool = False
-    ) -> Predictor:
-        """Returns a Predictor of a data set, with the options' window, test-time augmentation and ensemble.
+    @property
+    def batch_size(self) -> int:
+        return self.flags.batch_size or self.config.batch_size
 
-        what: names the data in messages. confidence, keep: Predictor's confidence and keep_probabilities. Raises KsegError if
-        the data set has other classes than a model.
-        """
+    def check_classes(self, dataset: Dataset, what: str) -> None:
+        """Raises KsegError if the data set has other classes than a model. what: names the data in messages."""
         for source, model in zip(self.sources, self.models, strict=True):
-            _check_classes(source, model, dataset, what)
+            _check_classes(source, model, dataset.class_names, what)
+
+    def predictor(self, dataset: Dataset, pool: WorkerPool | None = None, *, confidence: bool = False) -> Predictor:
+        """Returns a Predictor of a data set, with the options' window, test-time augmentation and ensemble."""
         flags = self.flags
         averaged = len(self.models) > 1 or bool(flags.tta) or flags.window is not None
         return Predictor(
             mean_probabilities(self.models, self.size, flags.tta) if averaged else self.models[0],
             dataset,
             image_size=self.size,
-            batch_size=flags.batch_size or self.config.batch_size,
+            batch_size=self.batch_size,
             pool=pool,
             probabilities=averaged,
             windows=Windows(flags.window, flags.overlap) if flags.window else None,
             confidence=confidence,
-            keep_probabilities=keep,
+        )
+
+    def picture_predictor(self, size: tuple[int, int] | None = None) -> PicturePredictor:
+        """Returns a PicturePredictor with the options' window, test-time augmentation and ensemble.
+
+        size: (height, width) of all pictures, if it is known: then it computes no pixel in vain. Raises KsegError if models of an
+        ensemble have different classes.
+        """
+        for source, model in zip(self.sources[1:], self.models[1:], strict=True):
+            _check_classes(source, model, self.class_names, self.sources[0].shown)
+        return PicturePredictor(
+            self.models,
+            self.class_names,
+            self.size,
+            window=self.flags.window,
+            overlap=self.flags.overlap,
+            tta=self.flags.tta,
+            batch_size=self.batch_size,
+            max_pixels=self.data.max_pixels,
+            **({} if size is None else {"tile": best_tile(*size)}),
         )
 
 
@@ -96,28 +119,29 @@ def open_model(config: TrainedConfig, flag: str = "--model") -> TrainedModel:
     return TrainedModel(config, trained, config.data.apply(trained.data), size, sources, models)
 
 
-def open_trained(
-    config: TrainedConfig,
-    pool: WorkerPool | None,
-    *,
-    labelled: bool = True,
-    confidence: bool = False,
-    keep: bool = False,
-    flag: str = "--model",
-) -> Trained:
+def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, confidence: bool = False, flag: str = "--model") -> Trained:
     """Loads the models and opens the split that the options name; checks every sample and prints those that are skipped.
 
-    pool: loads the images. labelled: raise for a split without annotations. confidence, keep: as in TrainedModel.predictor.
-    flag: as in open_model. Raises KsegError.
+    pool: loads the images. confidence: as in TrainedModel.predictor. flag: as in open_model. Raises KsegError.
     """
     opened = open_model(config, flag)
-    split = config.split or opened.config.val_split
+    split, dataset = open_data(opened)
+    predictor = opened.predictor(dataset, pool, confidence=confidence)
+    first = opened.sources[0]
+    return Trained(first.run, opened.config, split, dataset, opened.models[0], first.shown, predictor, _how(config))
+
+
+def open_data(opened: TrainedModel, *, labelled: bool = True) -> tuple[str, Dataset]:
+    """Opens the split that the options name; checks every sample and prints those that are skipped.
+
+    labelled: raise for a split without annotations. Returns the split's name and the data set. Raises KsegError.
+    """
+    split = opened.flags.split or opened.config.val_split
     dataset, skipped = open_split(opened.data, split, labelled=labelled)
     for line in skipped:
         print(f"skipped: {line}")
-    predictor = opened.predictor(dataset, f"split {split} of the data", pool, confidence=confidence, keep=keep)
-    first = opened.sources[0]
-    return Trained(first.run, opened.config, split, dataset, opened.models[0], first.shown, predictor, _how(config))
+    opened.check_classes(dataset, f"split {split} of the data")
+    return split, dataset
 
 
 def _input_size(config: TrainedConfig, sources: Sequence[Source], models: Sequence[keras.Model]) -> tuple[int, int]:
@@ -151,9 +175,8 @@ def _check_size(source: Source, model: keras.Model, size: tuple[int, int], confi
         raise KsegError(f"--tta=scales: {source.shown} takes only images of {_text(shape)}; leave scales out")
 
 
-def _check_classes(source: Source, model: keras.Model, dataset: Dataset, what: str) -> None:
-    """Raises KsegError unless the model has the data set's classes. what: names the data set."""
-    names = dataset.class_names
+def _check_classes(source: Source, model: keras.Model, names: tuple[str, ...], what: str) -> None:
+    """Raises KsegError unless the model has these classes. what: names where they are from."""
     if model.output.shape[-1] != len(names):
         raise KsegError(f"{source.shown} has {model.output.shape[-1]} classes, but {what} has {len(names)}")
     trained_names = source.class_names

@@ -2,8 +2,7 @@
 
 import contextlib
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from kseg.utils.errors import KsegError
 
 if TYPE_CHECKING:
     from kseg.data import Dataset
-    from kseg.inference.predictor import Predictor
+    from kseg.inference.picture_predictor import PicturePredictor
 
 
 @dataclass(frozen=True)
@@ -42,60 +41,51 @@ def predict(config: PredictConfig) -> Done:
         raise KsegError(f"cannot write {error.filename or 'the predictions'}: {error.strerror or error}") from None
 
 
-def _extras(config: PredictConfig) -> dict[str, Any]:
-    """Returns the predictor's options for outputs other than label maps."""
-    return {"confidence": "results" in config.write, "keep": "probabilities" in config.write}
+def _kept(config: PredictConfig) -> dict[str, Any]:
+    """Returns the options of PicturePredictor.predict for outputs other than label maps."""
+    return {"confidence": "results" in config.write, "probabilities": "probabilities" in config.write}
 
 
 def _predict_split(config: PredictConfig) -> Done:
-    from kseg.data.loading.worker_pool import worker_pool
-    from kseg.inference.load import open_trained
+    from kseg.inference.load import open_data, open_model
 
-    with worker_pool(config.workers) as pool:
-        trained = open_trained(config, pool, labelled=False, **_extras(config))
-        _write(config, trained.dataset, [(range(len(trained.dataset)), trained.predictor)])
-    return Done(len(trained.dataset), f"images of split {trained.split}")
+    opened = open_model(config)
+    split, dataset = open_data(opened, labelled=False)
+    _write(config, dataset, opened.picture_predictor())
+    return Done(len(dataset), f"images of split {split}")
 
 
 def _predict_files(config: PredictConfig) -> Done:
-    """Predicts the images that can be read, by one compiled program, or a few if their sizes differ much."""
+    """Predicts the images that can be read."""
     from kseg.data.check import check_samples
-    from kseg.data.loading.worker_pool import worker_pool
-    from kseg.data.sources.image_files import ImageFiles, find_images, group_by_size
-    from kseg.data.subset import Subset
+    from kseg.data.sources.image_files import ImageFiles, find_images
     from kseg.inference.load import open_model
     from kseg.inference.writers import check_inputs_stay, write_skipped
 
     files = find_images(config.input)
     check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
     opened = open_model(config)
+    predictor = opened.picture_predictor()
     images, skipped = check_samples(ImageFiles(files, opened.class_names, opened.data.max_pixels), "skip")
-    groups = group_by_size([images.size(index) for index in range(len(images))])
-    with worker_pool(config.workers) as pool:
-        parts = ((group, opened.predictor(Subset(images, group), "--input", pool, **_extras(config))) for group in groups)
-        _write(config, images, parts)
+    _write(config, images, predictor)
     write_skipped(config, skipped)
     return Done(len(images), "images", skipped)
 
 
-def _write(config: PredictConfig, dataset: "Dataset", parts: "Iterable[tuple[Sequence[int], Predictor]]") -> None:
-    """parts: indices of some images, and a Predictor of just these."""
+def _write(config: PredictConfig, dataset: "Dataset", predictor: "PicturePredictor") -> None:
     from kseg.inference.writers import PredictionFiles
     from kseg.utils.progress import progress_bar
 
     with PredictionFiles(config, dataset) as files, progress_bar(len(dataset), "predict") as bar:
-        for indices, predictor in parts:
-            for index, prediction in zip(indices, predictor.predict(range(len(indices))), strict=True):
-                files.add(index, prediction)
-                bar.update()
+        for index, prediction in enumerate(predictor.predict(dataset, **_kept(config))):
+            files.add(index, prediction)
+            bar.update()
 
 
 def _predict_video(config: PredictConfig, path: Path) -> Done:
     """Predicts frame by frame, with one batch of them in memory."""
     import numpy as np
 
-    from kseg.data.palette import overlay
-    from kseg.data.sources.image_files import ImageArrays
     from kseg.inference.load import open_model
     from kseg.inference.video import Video, video_file
     from kseg.inference.writers import check_inputs_stay, output_path, write_image
@@ -105,29 +95,20 @@ def _predict_video(config: PredictConfig, path: Path) -> Done:
     check_inputs_stay(config, [], [path])
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(contextlib.closing(Video(path, config.data.max_pixels)))
-        opened = open_model(config)
+        predictor = open_model(config).picture_predictor(video.size)
         add_overlay = None
         if "overlays" in config.write:
             temporary = stack.enter_context(atomic_path(output_path(config, "overlays")))
             add_overlay = stack.enter_context(video_file(temporary, video.size, video.fps / config.every))
         total = None if video.expected is None else -(-video.expected // config.every)
         bar = stack.enter_context(progress_bar(total, "predict", unit="frame"))
-        blank = ImageArrays([np.zeros((*video.size, 3), "uint8")], opened.class_names)
-        predictor = opened.predictor(blank, "--video", keep="probabilities" in config.write)
-        pending: deque[tuple[int, np.ndarray]] = deque()  # frames without a prediction yet
-
-        def frames() -> Iterator[np.ndarray]:
-            for number, frame in video.frames(config.every):
-                pending.append((number, frame))
-                yield frame
-
         count = 0
-        for prediction in predictor.predict_arrays(frames()):
-            count += 1
-            number, frame = pending.popleft()
-            write_image(config, Path(f"frame_{number:06d}"), prediction)
+        for prediction in predictor.predict(video.pictures(config.every), **_kept(config)):
+            assert prediction.name is not None
+            write_image(config, Path(prediction.name), prediction)
             if add_overlay:
-                add_overlay(overlay(frame, prediction.prediction))
+                add_overlay(np.asarray(prediction.overlay()))
+            count += 1
             bar.update()
         if not count:
             raise KsegError(f"--video={path}: has no frame that can be read")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kseg.config import VIDEO_CODECS
+from kseg.inference.pictures import Picture
 from kseg.utils.errors import KsegError
 
 # KsegError replaces FFmpeg's own messages. A playlist must not make FFmpeg fetch anything.
@@ -30,13 +31,13 @@ class Video:
         expected: number of frames that the file claims, or None.
 
     Raises KsegError if OpenCV cannot read the file, or frames have more than max_pixels pixels (None:
-    PIL.Image.MAX_IMAGE_PIXELS).
+    PIL.Image.MAX_IMAGE_PIXELS). flag: stands before the path in messages.
     """
 
-    def __init__(self, path: Path, max_pixels: int | None = None):
+    def __init__(self, path: Path, max_pixels: int | None = None, flag: str = "--video="):
+        self._shown = f"{flag}{path}"
         if not path.is_file():
-            raise KsegError(f"--video={path}: {'is no file' if path.exists() else 'no such file'}")
-        self._shown = f"--video={path}"
+            raise KsegError(f"{self._shown}: {'is no file' if path.exists() else 'no such file'}")
         with _quiet():
             self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -63,6 +64,14 @@ class Video:
                     raise KsegError(f"{self._shown}: frame {number} has another size than the first")
                 yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             number += 1
+
+    def pictures(self, every: int = 1) -> Iterator[Picture]:
+        """Yields every Nth frame for a PicturePredictor, named frame_000000 and so on, and closes the video at its end."""
+        try:
+            for number, frame in self.frames(every):
+                yield Picture(frame, f"frame_{number:06d}")
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._capture.release()

@@ -1,26 +1,32 @@
-"""Writes predictions: label maps, overlays, probabilities, COCO results and the leaderboard's CSV."""
+"""Writes predictions: label maps, overlays, probabilities, annotations for other tools, and the leaderboard's CSV."""
 
 import contextlib
+import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from kseg.config import PredictConfig
-from kseg.data.dataset import BadSample, Dataset
-from kseg.data.palette import IGNORED, overlay, palette
-from kseg.inference.predictor import Prediction
+from kseg.data.dataset import Dataset
+from kseg.inference.annotations import LOCAL_FILES, category_ids, coco_annotations, coco_masks
+from kseg.inference.prediction import Prediction
 from kseg.inference.submission import submission_file
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path, write_text
 
 FOLDERS = {"labels": ".png", "overlays": ".png", "probabilities": ".npy"}
 """Values of --write that are a folder with a file per image, and the files' suffix."""
-FILES = {"results": "results.json", "submission": "submission.csv"}
+FILES = {
+    "results": "results.json",
+    "coco": "coco.json",
+    "label_studio": "label_studio.json",
+    "submission": "submission.csv",
+}
 """Values of --write that are one file, and its name."""
 SKIPPED = "skipped.txt"
 
@@ -96,97 +102,96 @@ class PredictionFiles:
     """
 
     def __init__(self, config: PredictConfig, dataset: Dataset):
-        self._config, self._dataset = config, dataset
+        self._config, self._class_names = config, dataset.class_names
         self._names = [dataset.name(index) for index in range(len(dataset))]
         self._paths = image_files(self._names)
         self._image_ids, self._category_ids = coco_ids(dataset)
         self._stack = contextlib.ExitStack()
-        self._add_row: Callable[[str, np.ndarray], None] | None = None
-        self._add_result: Callable[[dict[str, Any]], None] | None = None
+        self._writers: list[Callable[[int, Prediction], None]] = []
 
     def __enter__(self) -> "PredictionFiles":
+        writers = {"submission": self._submission, "results": self._results, "coco": self._coco, "label_studio": self._tasks}
         with self._stack:
-            if "submission" in self._config.write:
-                self._add_row = self._stack.enter_context(submission_file(self._temporary("submission")))
-            if "results" in self._config.write:
-                self._add_result = self._stack.enter_context(_json_list(self._temporary("results")))
+            for name, writer in writers.items():
+                if name in self._config.write:
+                    file = self._stack.enter_context(atomic_path(output_path(self._config, name)))
+                    self._writers.append(self._stack.enter_context(writer(file)))
             self._stack = self._stack.pop_all()
         return self
-
-    def _temporary(self, name: str) -> Path:
-        return self._stack.enter_context(atomic_path(output_path(self._config, name)))
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Writes image `index`. Raises KsegError if the image can no longer be read."""
-        try:
-            image = self._dataset.load(index).image if "overlays" in self._config.write else None
-        except BadSample as error:
-            raise KsegError(f"{error} It could be read when the run started.") from error
-        write_image(self._config, self._paths[index], prediction, image)
-        if self._add_row:
-            self._add_row(self._names[index], prediction.prediction)
-        if self._add_result:
-            for result in coco_results(prediction, self._category_ids):
-                self._add_result({"image_id": self._image_ids[index], "file_name": self._names[index], **result})
+        """Writes image `index`."""
+        write_image(self._config, self._paths[index], prediction)
+        for write in self._writers:
+            write(index, prediction)
+
+    @contextlib.contextmanager
+    def _submission(self, path: Path) -> Iterator[Callable[[int, Prediction], None]]:
+        with submission_file(path) as add_row:
+            yield lambda index, prediction: add_row(self._names[index], prediction.labels)
+
+    @contextlib.contextmanager
+    def _results(self, path: Path) -> Iterator[Callable[[int, Prediction], None]]:
+        """COCO's results format: a list of masks with scores."""
+        with path.open("w", encoding="utf-8") as file, json_list(file) as add_entry:
+
+            def add(index: int, prediction: Prediction) -> None:
+                for result in coco_masks(prediction, self._category_ids):
+                    add_entry({"image_id": self._image_ids[index], "file_name": self._names[index], **result})
+
+            yield add
+            file.write("\n")
+
+    @contextlib.contextmanager
+    def _coco(self, path: Path) -> Iterator[Callable[[int, Prediction], None]]:
+        """An annotation file of COCO's format, with polygons."""
+        images: list[dict[str, Any]] = []
+        numbers = itertools.count(1)
+        categories = [
+            {"id": category, "name": name}
+            for name, category in zip(self._class_names, self._category_ids, strict=True)
+            if category is not None
+        ]
+        with path.open("w", encoding="utf-8") as file:
+            file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": ')
+            with json_list(file) as add_entry:
+
+                def add(index: int, prediction: Prediction) -> None:
+                    height, width = prediction.labels.shape
+                    image_id = self._image_ids[index]
+                    images.append({"id": image_id, "file_name": self._names[index], "height": height, "width": width})
+                    for found in coco_annotations(prediction, image_id, self._category_ids, "polygons"):
+                        add_entry({"id": next(numbers), **found})
+
+                yield add
+            file.write(f',\n"images": {json.dumps(images)}}}\n')
+
+    @contextlib.contextmanager
+    def _tasks(self, path: Path) -> Iterator[Callable[[int, Prediction], None]]:
+        """Tasks of Label Studio."""
+        with path.open("w", encoding="utf-8") as file, json_list(file) as add_entry:
+            yield lambda index, prediction: add_entry(prediction.to_label_studio(f"{LOCAL_FILES}{self._names[index]}"))
+            file.write("\n")
 
 
-def write_image(config: PredictConfig, path: Path, prediction: Prediction, image: np.ndarray | None = None) -> None:
-    """Writes an image's own files.
-
-    path: below the folders of the outputs, without suffix. image: uint8 [H, W, 3]; None writes no overlay.
-    """
+def write_image(config: PredictConfig, path: Path, prediction: Prediction) -> None:
+    """Writes an image's own files; of a video's frames, no overlay. path: below the folders of the outputs, without suffix."""
 
     def target(name: str) -> Path:
         return Path(config.output, name, f"{path}{FOLDERS[name]}")
 
     if "labels" in config.write:
-        write_label(target("labels"), prediction.prediction)
-    if image is not None:
-        write_overlay(target("overlays"), image, prediction.prediction)
+        prediction.save(target("labels"))
+    if "overlays" in config.write and config.video is None:
+        with atomic_path(target("overlays")) as temporary:
+            prediction.overlay().save(temporary)
     if "probabilities" in config.write:
-        assert prediction.probabilities is not None
+        assert prediction.probability_map is not None
         with atomic_path(target("probabilities")) as temporary:
-            np.save(temporary, prediction.probabilities)
-
-
-def write_label(path: Path, prediction: np.ndarray) -> None:
-    """Writes class ids [H, W] as a palette PNG."""
-    from PIL import Image
-
-    label = Image.fromarray(prediction.astype("uint8"), "L")
-    label.putpalette([*palette(255).ravel().tolist(), *IGNORED])
-    with atomic_path(path) as temporary:
-        label.save(temporary, optimize=True)
-
-
-def write_overlay(path: Path, image: np.ndarray, prediction: np.ndarray) -> None:
-    """Writes an image with the classes' colours over it as PNG."""
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(overlay(image, prediction)).save(temporary)
-
-
-def coco_results(prediction: Prediction, category_ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
-    """Yields an entry of COCO's results format, without the image's id, for each class in an image.
-
-    segmentation: all pixels of the class, compressed RLE. score: their mean probability. category_ids: by class; None skips it.
-    """
-    from pycocotools import mask
-
-    assert prediction.confidence is not None
-    for value in np.unique(prediction.prediction).tolist():
-        if (category := category_ids[value]) is not None:
-            pixels = prediction.prediction == value
-            runs = mask.encode(np.asfortranarray(pixels, "uint8"))
-            yield {
-                "category_id": category,
-                "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-                "score": round(float(prediction.confidence[pixels].mean(dtype="float64")), 6),
-            }
+            np.save(temporary, prediction.probability_map)
 
 
 def coco_ids(dataset: Dataset) -> tuple[Sequence[int], Sequence[int | None]]:
@@ -196,21 +201,19 @@ def coco_ids(dataset: Dataset) -> tuple[Sequence[int], Sequence[int | None]]:
     """
     images, categories = (getattr(dataset, name, None) for name in ("image_ids", "category_ids"))
     if images is None or categories is None:
-        names = dataset.class_names
-        images, categories = range(1, len(dataset) + 1), [None if name == "background" else i for i, name in enumerate(names)]
+        images, categories = range(1, len(dataset) + 1), category_ids(dataset.class_names)
     return images, categories
 
 
 @contextlib.contextmanager
-def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields a function that appends an entry to a JSON list on disk."""
-    with path.open("w", encoding="utf-8") as file:
-        separator = "["
+def json_list(file: TextIO) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields a function that appends an entry to a JSON list in a file."""
+    separator = "["
 
-        def add(entry: dict[str, Any]) -> None:
-            nonlocal separator
-            file.write(f"{separator}\n{json.dumps(entry)}")
-            separator = ","
+    def add(entry: dict[str, Any]) -> None:
+        nonlocal separator
+        file.write(f"{separator}\n{json.dumps(entry)}")
+        separator = ","
 
-        yield add
-        file.write("[]\n" if separator == "[" else "\n]\n")
+    yield add
+    file.write("[]" if separator == "[" else "\n]")

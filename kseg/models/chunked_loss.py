@@ -64,9 +64,9 @@ class ChunkedLoss(TrainingModel):
         label = ops.pad(label, ((0, 0), (0, beyond), (0, 0)), constant_values=self.loss.ignore_index)
         label = ops.moveaxis(ops.reshape(label, (label.shape[0], self.chunks, size, width)), 1, 0)
         small = ops.cast(small, "float32")
-        rows = interpolation(small.shape[1], height, self.align_corners, None, "float32")
+        rows = interpolation(small.shape[1], height, self.align_corners, "float32")
         rows = ops.reshape(ops.pad(rows, ((0, beyond), (0, 0))), (self.chunks, size, -1))
-        columns = interpolation(small.shape[2], width, self.align_corners, None, "float32")
+        columns = interpolation(small.shape[2], width, self.align_corners, "float32")
 
         @jax.checkpoint  # the backward pass keeps a chunk's inputs only
         def chunk(small, some_rows, some_labels):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from kseg.config.fields import as_typed
+from kseg.data.palette import hex_colors
 from kseg.metrics.bootstrap import LEVEL
 from kseg.reports.comparison import ComparedRun, difference, differing_settings, not_comparable
 from kseg.reports.figures import compared_chart
-from kseg.reports.html import chart_image, hex_colors, template, write_page
+from kseg.reports.html import chart_image, template, write_page
 
 
 def write_comparison(path: Path, runs: Sequence[ComparedRun]) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from kseg.data.dataset import Dataset, Sample
-from kseg.data.palette import IGNORED, colorize, stripes
+from kseg.data.palette import IGNORED, colorize, hex_colors, stripes
 from kseg.inference.predictor import Predictor
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
-from kseg.reports.html import data_uri, encode, hex_colors, shrink
+from kseg.utils.images import data_uri, encode, shrink
 
 WRONG = (214, 20, 20)
 """RGB of wrong pixels in an error map; its other pixels are grey."""

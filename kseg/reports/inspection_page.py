@@ -8,9 +8,10 @@ import numpy as np
 from kseg.config import InspectConfig
 from kseg.data.augmentation.augmenter import Augmenter, sample_seed
 from kseg.data.inspection.inspect import Inspection
-from kseg.data.palette import overlay
+from kseg.data.palette import hex_colors, overlay
 from kseg.reports.figures import share_chart, size_chart
-from kseg.reports.html import chart_image, data_uri, encode, hex_colors, shrink, template, write_page
+from kseg.reports.html import chart_image, template, write_page
+from kseg.utils.images import data_uri, encode, shrink
 
 _NAMED = 12  # images listed for an issue; inspection.json lists all
 

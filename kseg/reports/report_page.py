@@ -9,13 +9,14 @@ import numpy as np
 
 from kseg.config import TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
+from kseg.data.palette import hex_colors
 from kseg.inference.predictor import Predictor
 from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
 from kseg.reports.examples import examples
 from kseg.reports.figures import confusion_chart, curves_chart, iou_chart
-from kseg.reports.html import chart_image, hex_colors, template, write_page
+from kseg.reports.html import chart_image, template, write_page
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.files import atomic_path, read_json
 

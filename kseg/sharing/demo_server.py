@@ -19,10 +19,12 @@ import numpy as np
 from kseg.config import DemoConfig
 from kseg.data.dataset import BadSample
 from kseg.data.image_io import read_image
-from kseg.reports.html import data_uri, encode, hex_colors, template
+from kseg.data.palette import hex_colors
+from kseg.reports.html import template
 from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.sharing.demo_model import DemoModel, open_demo_model
 from kseg.utils.errors import KsegError
+from kseg.utils.images import data_uri, encode
 
 MAX_UPLOAD = 2**25
 """Largest upload in bytes."""
@@ -178,17 +180,16 @@ def describe(demo: DemoModel, image: np.ndarray) -> dict[str, Any]:
     size: [width, height] of the upload. image, label: data URIs of the same size, a JPEG and a grey PNG of class indices.
     classes: predicted classes, largest first, each with index, name, color (CSS) and area in per cent.
     """
-    shown, label = demo.predict(image)
-    counts = np.bincount(label.ravel(), minlength=len(demo.class_names))
-    colors = hex_colors(len(demo.class_names))
-    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
+    prediction = demo.predict(image)
+    assert prediction.image is not None
+    colors = dict(zip(demo.class_names, hex_colors(len(demo.class_names)), strict=True))
     return {
         "size": [image.shape[1], image.shape[0]],
-        "image": data_uri(encode(shown, "JPEG"), "JPEG"),
-        "label": data_uri(encode(label, "PNG"), "PNG"),
+        "image": data_uri(encode(prediction.image, "JPEG"), "JPEG"),
+        "label": data_uri(encode(prediction.labels, "PNG"), "PNG"),
         "classes": [
-            {"index": i, "name": demo.class_names[i], "color": colors[i], "area": 100 * float(counts[i]) / label.size}
-            for i in order
+            {"index": demo.class_names.index(name), "name": name, "color": colors[name], "area": 100 * share}
+            for name, share in prediction.shares().items()
         ],
     }
 

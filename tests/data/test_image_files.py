@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from kseg.data.sources.image_files import MAX_AREA_RATIO, ImageArrays, find_images, group_by_size
+from kseg.data.sources.image_files import ImageFiles, find_images
 from kseg.utils.errors import KsegError
 
 FILES = ("b.jpg", "a.PNG", "sub/c.tif", "sub/deep/d.jpg", "sub/notes.txt", ".hidden/e.jpg", ".f.jpg", "other/a.PNG", "x[1].jpg")
@@ -65,22 +66,9 @@ def test_an_input_without_images_is_one_line(folder, given, says):
         find_images(["in", given])
 
 
-def test_groups_of_sizes():
-    photos = [(3000, 4000), (4000, 3000), (1500, 2000)]
-    assert group_by_size(photos) == [[0, 1, 2]]
-    assert group_by_size([(100, 90), *photos, (40, 40), (90, 100)]) == [[1, 2, 3], [0, 4, 5]]
-    assert group_by_size([(10, 10)] * 3) == [[0, 1, 2]]
-    rng = np.random.default_rng(1)
-    sizes = [tuple(map(int, np.exp(rng.uniform(3, 9, 2)))) for _ in range(200)]
-    groups = group_by_size(sizes)
-    assert sorted(index for group in groups for index in group) == list(range(200))
-    assert 1 < len(groups) < 30
-    for group in groups:
-        height, width = (max(sizes[index][axis] for index in group) for axis in (0, 1))
-        assert all(MAX_AREA_RATIO * np.prod(sizes[index]) > height * width for index in group)
-
-
-def test_arrays_have_no_labels():
-    pictures = ImageArrays([np.zeros((4, 5, 3), "uint8")], ("a", "b"))
-    assert pictures.size(0) == (4, 5)
-    assert (pictures.load(0).label == 255).all()
+def test_images_have_no_labels(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 5, 3), "uint8"))
+    images = ImageFiles(find_images([str(tmp_path)]), ("a", "b"))
+    assert images.size(0) == (4, 5)
+    assert images.load_image(0).shape == (4, 5, 3)
+    assert (images.load(0).label == 255).all()

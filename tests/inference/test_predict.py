@@ -122,15 +122,15 @@ def test_a_picture_that_vanishes_leaves_no_half_submission(run, data, tmp_path, 
     from kseg.data.dataset import BadSample
     from kseg.data.sources.coco import CocoDataset
 
-    load, seen = CocoDataset.load, []
+    load_image, seen = CocoDataset.load_image, []
 
     def vanish(self, index):
         seen.append(index)
         if len(seen) > 8:  # five reads are the check
             raise BadSample(f"{self.name(index)}: the file does not exist.")
-        return load(self, index)
+        return load_image(self, index)
 
-    monkeypatch.setattr(CocoDataset, "load", vanish)
+    monkeypatch.setattr(CocoDataset, "load_image", vanish)
     with pytest.raises(KsegError, match="the file does not exist"):
         predict.main(
             ["kseg.predict", f"--model={run.path}", "--split=test", "--workers=0", f"--output={tmp_path}", "--write=submission"]

@@ -10,7 +10,8 @@ import torch
 from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.augmentation.augmenter import Augmenter
-from kseg.inference.predictor import Predictor, Windows
+from kseg.inference.predictor import Predictor
+from kseg.inference.sliding_window import Windows
 from kseg.inference.tta import mean_probabilities, views
 from kseg.metrics.calibration import Calibration
 from kseg.metrics.evaluation import Evaluation

@@ -12,8 +12,7 @@ from random_run import NAMES, random_run
 
 from kseg import predict
 from kseg.data.palette import overlay
-from kseg.data.sources.image_files import ImageArrays
-from kseg.inference.predictor import Predictor
+from kseg.inference.picture_predictor import PicturePredictor
 from kseg.inference.video import Video, video_file
 from kseg.models.saving import load_model
 from kseg.utils.errors import KsegError
@@ -47,11 +46,11 @@ def test_every_frame_is_predicted(run, clip, tmp_path, flags, suffix, capsys):
     written = tmp_path / f"overlays{suffix}"
     call(run, f"--video={path}", f"--output={tmp_path}", *flags)
     assert capsys.readouterr().out == f"predicted 7 frames of {path}: {tmp_path / 'labels'}, {written}\n"
-    pictures = ImageArrays(frames, NAMES)
-    predictor = Predictor(load_model(run.model), pictures, image_size=(32, 40), batch_size=2)
+    predictor = PicturePredictor(load_model(run.model), NAMES, (32, 40), batch_size=2)
     video = Video(written)
     assert video.size == (50, 66) and video.fps == 10 and video.expected == 7
-    for (number, shown), (_, label) in zip(video.frames(), predictor(range(7)), strict=True):
+    for (number, shown), prediction in zip(video.frames(), predictor.predict(frames), strict=True):
+        label = prediction.labels
         with Image.open(tmp_path / f"labels/frame_{number:06d}.png") as picture:
             np.testing.assert_array_equal(np.asarray(picture), label)
         assert len(np.unique(label)) > 1
@@ -61,9 +60,9 @@ def test_every_frame_is_predicted(run, clip, tmp_path, flags, suffix, capsys):
 
 def test_no_more_than_a_batch_of_frames_is_held(run, clip):
     _, frames = clip
-    predictor = Predictor(load_model(run.model), ImageArrays(frames, NAMES), image_size=(32, 40), batch_size=2)
+    predictor = PicturePredictor(load_model(run.model), NAMES, (32, 40), batch_size=2)
     taken = []
-    found = predictor.predict_arrays(taken.append(frame) or frame for frame in frames)
+    found = predictor.predict(taken.append(frame) or frame for frame in frames)
     for given, _ in enumerate(found, 1):
         assert given <= len(taken) <= given + 1
     assert given == 7

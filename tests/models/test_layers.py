@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kseg.models.layers import BatchNormalization, Normalize, Resize
-from kseg.models.ops.resize import resize_bilinear
+from kseg.models.ops.resize import resize_bilinear, resize_tile
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -20,15 +20,17 @@ def test_resize_equals_torch(rng, align_corners, source, target):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected.permute(0, 2, 3, 1).numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_resize_to_a_size_that_is_not_static(rng):
-    """What scoring does: the size is data, the padded size is static, and the pixels within the size are the plain resize."""
-    x = rng.normal(size=(1, 6, 8, 3)).astype("float32")
-    size = keras.ops.convert_to_tensor(np.array([13, 17], "int32"))
-    found = resize_bilinear(keras.ops.convert_to_tensor(x), (size[0], size[1]), align_corners=False, padded_size=(20, 20))
-    expected = resize_bilinear(keras.ops.convert_to_tensor(x), (13, 17), align_corners=False)
-    found = keras.ops.convert_to_numpy(found)
-    assert found.shape == (1, 20, 20, 3)
-    np.testing.assert_allclose(found[:, :13, :17], keras.ops.convert_to_numpy(expected), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("size", [(13, 17), (6, 8), (3, 40), (1, 1)])
+def test_tiles_are_parts_of_the_plain_resize(rng, size):
+    """The size is data. Pixels within it are the plain resize, and equal to the last bit in any tile that has them."""
+    x = rng.normal(size=(6, 8, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(resize_bilinear(keras.ops.convert_to_tensor(x[None]), size, align_corners=False)[0])
+    whole = keras.ops.convert_to_numpy(resize_tile(keras.ops.convert_to_tensor(x), np.array(size), np.array([0, 0]), (48, 48)))
+    np.testing.assert_allclose(whole[: size[0], : size[1]], expected, rtol=1e-4, atol=1e-5)
+    for start in ((0, 0), (5, 0), (5, 7)):
+        found = resize_tile(keras.ops.convert_to_tensor(x), np.array(size), np.array(start), (5, 7))
+        tile = whole[start[0] : start[0] + 5, start[1] : start[1] + 7]
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), tile)
 
 
 def test_normalize_takes_uint8_and_float_alike(rng):

@@ -11,7 +11,9 @@ from tiny_model import flags
 from kseg import train
 from kseg.config import DataConfig, TrainConfig
 from kseg.data import build_dataset
-from kseg.inference.predictor import Predictor, Windows
+from kseg.inference.picture_predictor import PicturePredictor
+from kseg.inference.predictor import Predictor
+from kseg.inference.sliding_window import Windows
 from kseg.inference.tta import mean_probabilities
 from kseg.models.blocks import head
 from kseg.models.registry import MODELS
@@ -73,9 +75,9 @@ def test_batches_are_halved_and_every_image_is_predicted_once(data, plain, capsy
 
 def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
     arrays = [data.load(index).image for index in range(5)]
-    predictor = Predictor(network(2), data, image_size=(32, 40), batch_size=4)
-    for found, expected in zip(predictor.predict_arrays(iter(arrays)), plain, strict=True):
-        np.testing.assert_array_equal(found.prediction, expected)
+    predictor = PicturePredictor(network(2), data.class_names, (32, 40), batch_size=4)
+    for found, expected in zip(predictor.predict(iter(arrays)), plain, strict=True):
+        np.testing.assert_array_equal(found.labels, expected)
     assert "with 4 images per step; continuing with 2" in capsys.readouterr().err
 
     averaged = functools.partial(mean_probabilities, size=(32, 40))
@@ -85,14 +87,14 @@ def test_so_are_batches_of_arrays_and_of_windows(data, plain, capsys):
     for (matrix, _), (expected, _) in zip(many([0, 1]), few([0, 1]), strict=True):
         np.testing.assert_array_equal(matrix, expected)
     assert "with 4 windows per step; continuing with 2" in capsys.readouterr().err
-    [array], [file] = many.predict_arrays(arrays[:1]), few.predict([0])
-    np.testing.assert_array_equal(array.prediction, file.prediction)
+    array = PicturePredictor(network(2), data.class_names, (32, 40), window=(32, 40), batch_size=4).predict_one(arrays[0])
+    np.testing.assert_array_equal(array.labels, next(few.predict([0])).prediction)
 
 
 def test_one_image_that_is_too_much_is_one_line(data):
     predictor = Predictor(network(0), data, image_size=(32, 40), batch_size=2)
     with pytest.raises(
-        KsegError, match="memory ran out with 1 image of 32x40 per step, for images of up to 50x64; pass a smaller"
+        KsegError, match="memory ran out with 1 image of 32x40 per step, for an image of 48x64; pass a smaller --image_size"
     ):
         next(predictor.predict([0]))
 

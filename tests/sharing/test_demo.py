@@ -21,10 +21,10 @@ from small_model import strongest_channel
 from kseg import demo
 from kseg.config import TrainConfig
 from kseg.data.dataset import Sample
-from kseg.data.palette import palette
+from kseg.data.palette import hex_colors, palette
+from kseg.inference.picture_predictor import PicturePredictor
 from kseg.models.saving import save_model
 from kseg.reports.examples import example_panels, side_by_side
-from kseg.reports.html import hex_colors
 from kseg.runtime.run_dir import RunDir
 from kseg.sharing.demo_model import DemoModel
 from kseg.sharing.demo_server import MAX_UPLOAD, DemoServer
@@ -332,7 +332,7 @@ def test_mistakes_are_one_line(flags, says, run):
 
 
 def test_an_address_for_others_answers_to_any_name():
-    server = DemoServer(DemoModel(strongest_channel(), NAMES, (32, 32), "title"), "0.0.0.0", 0)
+    server = DemoServer(DemoModel(PicturePredictor(strongest_channel(), NAMES, (32, 32)), "title"), "0.0.0.0", 0)
     try:
         assert not server.local
         assert server.url.startswith("http://127.0.0.1:")

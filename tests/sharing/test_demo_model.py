@@ -11,6 +11,7 @@ from PIL import Image
 from small_model import strongest_channel
 
 from kseg.config import DemoConfig
+from kseg.inference.picture_predictor import PicturePredictor
 from kseg.models.ops.resize import resize_bilinear
 from kseg.models.saving import save_model
 from kseg.sharing.demo_model import LONGEST, DemoModel, open_demo_model
@@ -32,20 +33,20 @@ def model():
 def test_labels_are_those_of_the_resized_logits(model):
     picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype="uint8")
     for size in ((45, 70), (20, 90)):
-        tried = DemoModel(model, NAMES, size, "title")
-        shown, label = tried.predict(picture)
+        prediction = DemoModel(PicturePredictor(model, NAMES, size), "title").predict(picture)
+        label = prediction.labels
         logits = model.predict_on_batch(cv2.resize(picture, size[::-1])[None])
         expected = np.asarray(resize_bilinear(np.asarray(logits), (45, 70), align_corners=False))[0].argmax(-1)
         assert (label == expected).mean() > 0.999  # a tie may fall either way
         assert len(np.unique(label)) == 4
-        np.testing.assert_array_equal(shown, picture)
+        np.testing.assert_array_equal(prediction.image, picture)
 
 
 def test_a_large_picture_is_made_smaller_to_be_shown(model):
     scene = np.full((60, 80, 3), 20, "uint8")
     scene[10:50, 5:25, 0] = 230
     picture = scene.repeat(40, 0).repeat(40, 1)
-    answer = describe(DemoModel(model, NAMES, (60, 80), "title"), picture)
+    answer = describe(DemoModel(PicturePredictor(model, NAMES, (60, 80)), "title"), picture)
     assert answer["size"] == [3200, 2400]
     label = decode(answer["label"])
     assert label.shape == decode(answer["image"]).shape[:2] == (LONGEST * 3 // 4, LONGEST)

@@ -1,4 +1,4 @@
-"""Images without labels, for prediction: image files wherever they are, or arrays."""
+"""Images without labels, for prediction: image files wherever they are."""
 
 import glob
 import os
@@ -12,9 +12,6 @@ from kseg.data.dataset import IGNORE_INDEX, Sample
 from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size
 from kseg.data.paths import printable
 from kseg.utils.errors import KsegError
-
-MAX_AREA_RATIO = 16
-"""One program predicts images whose areas differ by less than this factor (group_by_size)."""
 
 
 @dataclass(frozen=True)
@@ -118,57 +115,12 @@ class ImageFiles:
 
     def load(self, index: int) -> Sample:
         """Reads image `index`. Raises BadSample if it cannot be used."""
+        image = self.load_image(index)
+        return Sample(image, np.full(image.shape[:2], IGNORE_INDEX, "uint8"), self.name(index))
+
+    def load_image(self, index: int) -> np.ndarray:
+        """Reads the image of sample `index`, uint8 [H, W, 3]. Raises BadSample."""
         path = self._files[index].path
         image = read_image(path, printable(str(path)), max_pixels=self._max_pixels)
         self._sizes[index] = image.shape[:2]
-        return _unlabelled(image, self.name(index))
-
-
-class ImageArrays:
-    """Images in memory, uint8 [H, W, 3] each, as a kseg.data.dataset.Dataset. All pixels of the label maps are ignored."""
-
-    labelled = False
-
-    def __init__(self, images: Sequence[np.ndarray], class_names: tuple[str, ...]):
-        self.class_names, self.ignore_index = class_names, IGNORE_INDEX
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        return f"{index:06d}"
-
-    def size(self, index: int) -> tuple[int, int]:
-        height, width = self._images[index].shape[:2]
-        return height, width
-
-    def load(self, index: int) -> Sample:
-        return _unlabelled(self._images[index], self.name(index))
-
-
-def _unlabelled(image: np.ndarray, name: str) -> Sample:
-    return Sample(image, np.full(image.shape[:2], IGNORE_INDEX, "uint8"), name)
-
-
-def group_by_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Divides images of these (height, width) into groups; one program, for the largest sides of a group, predicts all of it.
-
-    A program computes as much for a small image as for the largest one, and compiling takes long. So one program serves all
-    images of more than 1/MAX_AREA_RATIO of its area, and a folder of photos, portrait and landscape, is one group. Returns
-    indices, the largest image's group first, in the images' order within each group.
-    """
-    groups: list[list[int]] = []
-    areas: list[tuple[int, int]] = []
-    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index][0] * sizes[index][1], index)):
-        height, width = sizes[index]
-        for place, area in enumerate(areas):
-            larger = max(area[0], height), max(area[1], width)
-            if larger[0] * larger[1] < MAX_AREA_RATIO * height * width:  # and less still for those before, which are larger
-                groups[place].append(index)
-                areas[place] = larger
-                break
-        else:
-            groups.append([index])
-            areas.append((height, width))
-    return [sorted(group) for group in groups]
+        return image

@@ -27,18 +27,39 @@ def _resize_axis(x: Any, axis: int, target: Any) -> Any:
     return ops.take(x, ops.arange(target) * source // target, axis=axis)
 
 
-def resize_bilinear(x: Any, size: Any, *, align_corners: bool, padded_size: tuple[int, int] | None = None) -> Any:
+def resize_bilinear(x: Any, size: Any, *, align_corners: bool) -> Any:
     """Bilinear resize without antialiasing, as two matrix products, whose gradients are cheap on every device.
 
     x: [B, h, w, C]. size: (H, W), ints or int scalars of the backend. align_corners: as in torch's interpolate.
-    padded_size: static (height, width) of the result if `size` is not static; pixels beyond `size` repeat the edge.
-    Returns [B, H, W, C], or padded, of x's dtype.
+    Returns [B, H, W, C] of x's dtype.
     """
-    if padded_size is None and all(isinstance(n, int) for n in size) and tuple(size) == tuple(ops.shape(x)[1:3]):
+    if all(isinstance(n, int) for n in size) and tuple(size) == tuple(ops.shape(x)[1:3]):
         return x
-    rows = interpolation(ops.shape(x)[1], size[0], align_corners, padded_size and padded_size[0], x.dtype)
-    columns = interpolation(ops.shape(x)[2], size[1], align_corners, padded_size and padded_size[1], x.dtype)
+    rows = interpolation(ops.shape(x)[1], size[0], align_corners, x.dtype)
+    columns = interpolation(ops.shape(x)[2], size[1], align_corners, x.dtype)
     return resize_by(rows, columns, x)
+
+
+def resize_tile(x: Any, size: Any, start: Any, tile: tuple[int, int]) -> Any:
+    """Returns a tile of x resized to `size`: bilinear, half-pixel centres, without antialiasing. For inference.
+
+    Each pixel is computed from its four neighbours, so it does not depend on the tile that it is in. Every size has the same
+    program. x: [h, w, C] float32. size, start: int32 [2]: (height, width) of the whole result, and the first (row, column) of the
+    tile. Returns [*tile, C]; pixels beyond `size` repeat the edge.
+    """
+    for axis in (0, 1):
+        source = x.shape[axis]
+        index = ops.cast(start[axis] + ops.arange(tile[axis], dtype="int32"), "float32")
+        position = ops.clip((index + 0.5) * (float(source) / ops.cast(size[axis], "float32")) - 0.5, 0.0, source - 1)
+        first = ops.minimum(ops.floor(position), max(source - 2, 0))
+        shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+        pair = []
+        for neighbour in (first, first + 1):
+            weight = ops.maximum(0.0, 1.0 - ops.abs(position - neighbour))
+            values = ops.take(x, ops.cast(ops.minimum(neighbour, source - 1), "int32"), axis=axis)
+            pair.append(values * ops.reshape(weight, shape))
+        x = pair[0] + pair[1]
+    return x
 
 
 def resize_by(rows: Any, columns: Any, x: Any) -> Any:
@@ -48,13 +69,12 @@ def resize_by(rows: Any, columns: Any, x: Any) -> Any:
         return ops.einsum("Ww,bhwc->bhWc", columns, x)
 
 
-def interpolation(source: Any, target: Any, align_corners: bool, padded: int | None, dtype: str) -> Any:
-    """Returns the matrix [padded or target, source] that resizes a line of `source` pixels to `target` pixels."""
+def interpolation(source: Any, target: Any, align_corners: bool, dtype: str) -> Any:
+    """Returns the matrix [target, source] that resizes a line of `source` pixels to `target` pixels."""
     static = isinstance(source, int) and isinstance(target, int)
     xp: Any = np if static else ops  # static sizes: numpy in float64, which are constants to XLA
     real = "float64" if static else "float32"
-    length = padded if padded is not None else target
-    index = xp.cast(xp.arange(length), real) if not static else np.arange(length, dtype=real)
+    index = xp.cast(xp.arange(target), real) if not static else np.arange(target, dtype=real)
     n, m = (float(source), float(target)) if static else (ops.cast(source, real), ops.cast(target, real))
     if align_corners:
         position = index * ((n - 1) / xp.maximum(m - 1, 1.0))

@@ -9,7 +9,7 @@ import keras
 from kseg.config import TrainConfig
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.model_folder import ModelFolder, find_model_folder, is_model_folder
-from kseg.models.model_info import CONFIG
+from kseg.models.model_info import CONFIG, ModelInfo, read_file_info
 from kseg.models.registry import MODELS
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
@@ -23,7 +23,8 @@ class Source:
     """A trained model that was found, but not loaded yet.
 
     name: as the user gave it. flag: the flag that named it. path: the .keras file, or the model folder (of a repository, its
-    place in the Hub's cache). run, config: of a run directory, else None. folder: of a model folder, else None.
+    place in the Hub's cache). run, config: of a run directory, else None. folder: of a model folder, else None. info: the
+    description of a model folder, or of a .keras file that has one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Source:
     run: RunDir | None = None
     config: TrainConfig | None = None
     folder: ModelFolder | None = None
+    info: ModelInfo | None = None
 
     @property
     def shown(self) -> str:
@@ -42,15 +44,15 @@ class Source:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that it was trained on; None if the source does not record them."""
-        if self.folder is not None:
-            return self.folder.info.class_names
+        if self.info is not None:
+            return self.info.class_names
         return self.run.read_class_names() if self.run is not None else None
 
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) that it was trained at; None if the source does not record it."""
-        if self.folder is not None:
-            return self.folder.info.image_size
+        if self.info is not None:
+            return self.info.image_size
         return self.config.image_size if self.config is not None else None
 
     def load(self, *, channels: int | None = 3) -> keras.Model:
@@ -75,19 +77,20 @@ def find_source(name: str, flag: str = "--model") -> Source:
     try:
         if name.startswith("hf://"):
             folder = find_model_folder(name)
-            return Source(name, flag, "folder", folder.path, folder=folder)
+            return Source(name, flag, "folder", folder.path, folder=folder, info=folder.info)
         if path.is_dir():
             if not (path / CONFIG).exists():
                 raise KsegError(f"{flag}={name}: is neither a run directory nor a model folder (it has no {CONFIG})")
             if is_model_folder(path):
-                return Source(name, flag, "folder", path, folder=find_model_folder(path))
+                folder = find_model_folder(path)
+                return Source(name, flag, "folder", path, folder=folder, info=folder.info)
             run = RunDir(path)
             config = run.read_config()
             return Source(name, flag, "run", run.newest_model(), run=run, config=config)
     except KsegError as error:
         raise KsegError(str(error).replace("--run_dir=", f"{flag}=", 1)) from None
     if path.exists():
-        return Source(name, flag, "file", path)
+        return Source(name, flag, "file", path, info=read_file_info(path))
     if name in MODELS:
         raise KsegError(f"{flag}={name}: is an architecture; name a trained model: {EXPECTED}")
     raise KsegError(f"{flag}={name}: no such file or folder; name a trained model: {EXPECTED}")

@@ -7,13 +7,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from kseg.config import TrainConfig
 from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.hub_files import download
@@ -113,6 +114,30 @@ def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:
     if backbone is not None and any(layer.name == "unit_range" for layer in backbone.layers):
         return (0.0,) * len(normalize.mean), (1.0,) * len(normalize.std)  # keras-cv's preset undoes the normalisation
     return tuple(map(float, normalize.mean)), tuple(map(float, normalize.std))
+
+
+def describe_model(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> ModelInfo:
+    """Returns the description of a model that was trained with a config. Raises KsegError for names that no description has."""
+    return ModelInfo(
+        model=config.model,
+        class_names=tuple(class_names),
+        image_size=config.image_size,
+        backbone=config.backbone,
+        output_stride=config.output_stride,
+        normalization=normalization_of(model),
+        input_shape=tuple(model.input.shape[1:]),
+        precision=config.optimization.precision,
+    )
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies all weights to a model of the same architecture. Raises KsegError, without changing it, if it is of another one."""
+    theirs, ours = ({weight.path: weight for weight in model.weights} for model in (source, target))
+    shapes = [{path: tuple(weight.shape) for path, weight in weights.items()} for weights in (theirs, ours)]
+    if differing := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
+        raise KsegError(f"the weights are of another architecture than {target.name}: they differ in {differing[0][0]}")
+    for path, weight in ours.items():
+        weight.assign(theirs[path])
 
 
 def write_model_folder(

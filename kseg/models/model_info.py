@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError, root_cause
 
 CONFIG = "config.json"
+KERAS_MEMBER = "kseg.json"
+"""The description in a .keras file, which is a zip archive."""
 FORMAT, VERSION = "kseg", 1
 """Format name and version in config.json. VERSION goes up when an older kseg cannot read what a newer one writes."""
 MAX_CONFIG = 2**20
@@ -135,6 +139,21 @@ def parse_info(path: Path, shown: object) -> ModelInfo:
         raise KsegError(f"{shown}: {error}") from None
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise KsegError(f"{shown}: cannot be read ({root_cause(error)})") from None
+
+
+def read_file_info(path: Path) -> ModelInfo | None:
+    """Returns the description in a .keras file (KERAS_MEMBER), None if it has none. Raises KsegError like parse_info."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(KERAS_MEMBER).file_size > MAX_CONFIG:
+                raise KsegError(f"has more than {MAX_CONFIG} bytes")
+            return _parse(json.loads(archive.read(KERAS_MEMBER)))
+    except KeyError:
+        return None
+    except KsegError as error:
+        raise KsegError(f"{path}: {KERAS_MEMBER}: {error}") from None
+    except (OSError, ValueError, OverflowError, RecursionError, EOFError, zlib.error, zipfile.BadZipFile):
+        return None  # load_model says what is wrong with the file
 
 
 def _parse(content: Any) -> ModelInfo:

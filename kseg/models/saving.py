@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -17,10 +18,16 @@ from kseg.utils.files import atomic_path
 _MAX_RATIO, _ALWAYS_ALLOWED = 50, 2**28  # a .keras file may unpack to 50 times its size, or to 256 MiB
 
 
-def save_model(model: keras.Model, path: Path) -> None:
-    """Writes a .keras file, completely or not at all. Includes the optimizer's state if the model is compiled."""
+def save_model(model: keras.Model, path: Path, further: Mapping[str, str] | None = None) -> None:
+    """Writes a .keras file, completely or not at all. Includes the optimizer's state if the model is compiled.
+
+    further: texts that the file, a zip archive, has beside Keras's, by their name in it. Keras ignores them.
+    """
     with local_only(), atomic_path(path) as temporary:
         model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            for name, text in (further or {}).items():
+                archive.writestr(zipfile.ZipInfo(name), text)  # with the date of all archives: the same model, the same bytes
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:

@@ -113,8 +113,7 @@ def share(config: HubConfig) -> Iterator[str]:
 
 
 def _write_run(source: "Source", config: HubConfig) -> None:
-    from kseg.models.model_folder import check_free, normalization_of, write_model_folder
-    from kseg.models.model_info import ModelInfo
+    from kseg.models.model_folder import check_free, describe_model, write_model_folder
     from kseg.sharing.model_card import card_files
 
     if source.run is None or source.config is None:
@@ -129,14 +128,5 @@ def _write_run(source: "Source", config: HubConfig) -> None:
     if source.class_names is None:
         raise KsegError(f"--model={source.name}: the run stopped before its evaluation; finish it with kseg.train --resume")
     model = source.load()
-    info = ModelInfo(
-        model=trained.model,
-        class_names=source.class_names,
-        image_size=trained.image_size,
-        backbone=trained.backbone,
-        output_stride=trained.output_stride,
-        normalization=normalization_of(model),
-        input_shape=tuple(model.input.shape[1:]),
-        precision=trained.optimization.precision,
-    )
+    info = describe_model(model, trained, source.class_names)
     write_model_folder(model, info, folder, card_files(source.run, trained, info, config), overwrite=config.overwrite)

@@ -5,7 +5,7 @@ To add a callback, put it into the list of build_callbacks. If it has get_state 
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,11 @@ def build_callbacks(
     *,
     steps: int,
     resume_from: tuple[Path, RunState] | None,
+    own: Sequence[Any] = (),
 ) -> RunCallbacks:
     """Returns the callbacks of a run in the order in which Keras calls them. Each comment says why a callback has its place.
 
-    steps: of an epoch. resume_from: the checkpoint to continue from, and its state.
+    steps: of an epoch. resume_from: the checkpoint to continue from, and its state. own: the user's.
     """
     main = hosts.is_main_process()
     selection = config.selection
@@ -77,6 +78,7 @@ def build_callbacks(
         ),
         WarnOnUnlabelledBatches(steps),  # removes its metric from the logs: before they are written
         WarnOnPlateau(),  # any place
+        *own,  # may change the logs: before they are written
     ]
     if main:
         callbacks.append(MetricsLog(run.metrics))  # before the checkpoint, which contains metrics.csv

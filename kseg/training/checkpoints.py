@@ -83,11 +83,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.resume_from = resume_from
         self.best_value: float | None = None
         self.best_epoch = 0
-        self.stateful: dict[str, Any] = {
-            getattr(callback, "STATE_KEY", type(callback).__name__): callback
-            for callback in [*callbacks, self]
-            if hasattr(callback, "get_state")
-        }
+        self.stateful: dict[str, Any] = {}
+        for callback in [*callbacks, self]:
+            if hasattr(callback, "get_state"):
+                key = getattr(callback, "STATE_KEY", type(callback).__name__)
+                if key in self.stateful:
+                    raise KsegError(
+                        f"callbacks: two keep their state as {key!r}; give the class of one another STATE_KEY = '...'"
+                    )
+                self.stateful[key] = callback
         if resume_from is not None and "Checkpoint" in resume_from[1].callbacks:
             # Not only on_train_begin: the loop reads best_epoch of a finished run, too, which never gets there.
             self.set_state(resume_from[1].callbacks["Checkpoint"])
@@ -176,7 +180,14 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
-    """Writes a compiled model and the run's state atomically. Raises OSError, for example if the disk is full."""
+    """Writes a compiled model and the run's state atomically. Raises OSError, for example if the disk is full.
+
+    Raises KsegError if a callback's state is not made of JSON values.
+    """
+    try:
+        text = json.dumps(asdict(state))
+    except (TypeError, ValueError) as error:
+        raise KsegError(f"callbacks: get_state of one returns more than JSON values ({error})") from None
     arrays = {f"seed/{i}": variable for i, variable in enumerate(_seeds(model))}
     if state.step:
         arrays |= {f"metric/{i}": variable for i, variable in enumerate(model.metrics_variables)}
@@ -184,7 +195,7 @@ def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
     with local_only(), atomic_path(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(_STATE, json.dumps(asdict(state)))
+            archive.writestr(_STATE, text)
             archive.writestr(_ARRAYS, safetensors.numpy.save(arrays))
 
 

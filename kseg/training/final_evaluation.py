@@ -1,5 +1,7 @@
 """Ends a run: writes model.keras, scores the best epoch's model, writes the report."""
 
+from collections.abc import Sequence
+
 import keras
 
 from kseg.config import TrainConfig
@@ -9,11 +11,14 @@ from kseg.inference.predictor import Predictor
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation, write_matrices
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.model_folder import describe_model
+from kseg.models.model_info import KERAS_MEMBER
 from kseg.models.saving import load_model, save_model
 from kseg.reports.report_page import write_report
 from kseg.runtime import hosts
 from kseg.runtime.run_dir import RunDir
 from kseg.training.run_data import RunData
+from kseg.utils.errors import KsegError
 
 
 def evaluate_best(
@@ -24,7 +29,7 @@ def evaluate_best(
     Returns the evaluation and the split's name. In a run of several processes each computes a part. finished: False if a signal
     stopped the run; then it gets no model.keras.
     """
-    model = _best_model(run, finished)
+    model = _best_model(run, config, data.train.class_names, finished)
     local_batch = config.batch_size // hosts.process_count()  # this process's devices had as much of a batch in training
     predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=local_batch, pool=pool)
     evaluation = predictor.evaluate()
@@ -38,17 +43,25 @@ def evaluate_best(
     return evaluation, split
 
 
-def _best_model(run: RunDir, finished: bool) -> keras.Model:
+def _best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], finished: bool) -> keras.Model:
     """Returns the best epoch's model in every process. In process 0 it writes model.keras if the run is finished."""
     model = source = None
     if hosts.is_main_process():
         source = run.best if run.best.exists() else run.checkpoints()[0]
         model = inference_model(load_model(source))
         if finished:
-            save_model(model, run.model)
+            save_model(model, run.model, _description(model, config, class_names))
             source = run.model  # smaller: it lacks the optimizer's state
     with hosts.shared_file(source) as path:
         if model is None:
             assert path is not None  # process 0 has one
             model = inference_model(load_model(path))
     return model
+
+
+def _description(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> dict[str, str]:
+    """Returns what model.keras says of itself; nothing if names are too long for it, or cannot be printed."""
+    try:
+        return {KERAS_MEMBER: describe_model(model, config, class_names).to_json()}
+    except KsegError:
+        return {}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from kseg.config import TrainConfig
 from kseg.data.loading.pipeline import eval_batches, sample_errors, train_batches
 from kseg.data.loading.worker_pool import WorkerPool, worker_pool
@@ -23,9 +25,18 @@ from kseg.runtime.run_dir import RunDir, default_run_dir
 from kseg.runtime.signals import Interrupted, deferred_signals
 from kseg.training.callbacks import build_callbacks, is_finished
 from kseg.training.checkpoints import RunState, restore_model, shared_checkpoint
+from kseg.training.extras import NO_EXTRAS, FitExtras
 from kseg.training.final_evaluation import evaluate_best
-from kseg.training.run_data import RunData, open_data
-from kseg.training.setup import check_config, compiled_model, reserved_run_dir, settle_config, shared_flags, write_run_dir
+from kseg.training.run_data import GivenData, RunData, open_data
+from kseg.training.setup import (
+    check_config,
+    check_data_given,
+    compiled_model,
+    reserved_run_dir,
+    settle_config,
+    shared_flags,
+    write_run_dir,
+)
 from kseg.training.summary import describe_memory, describe_run
 
 
@@ -45,13 +56,23 @@ class TrainResult:
     stopped: int | None = None
 
 
-def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainResult:
+def train(
+    config: TrainConfig,
+    given: Collection[str] | None = None,
+    *,
+    data: GivenData | None = None,
+    initial: keras.Model | None = None,
+    extras: FitExtras = NO_EXTRAS,
+) -> TrainResult:
     """Trains a model, scores the best epoch on the validation split, and writes the run directory.
 
     In a run of several processes each calls this, within kseg.runtime.hosts.run_distributed; process 0 writes and prints.
 
     Args:
         given: names of the flags that were given; a resumed run takes the others from its config.json. None: all were given.
+        data: the data sets, instead of those that config.data names.
+        initial: a model to start from; see kseg.training.setup.compiled_model.
+        extras: callbacks, loss, optimizer and metrics as objects.
 
     Raises:
         KsegError: for errors that the user can fix. Flags and data are checked before the run directory is created.
@@ -59,17 +80,28 @@ def train(config: TrainConfig, given: Collection[str] | None = None) -> TrainRes
     start = time.monotonic()
     target = RunDir(config.run_dir or default_run_dir(config))
     config, resuming = settle_config(config, given, target)
-    check_config(config)
+    check_data_given(config, data is not None)
+    check_config(config, extras)
     distribution = config.devices.distribution
     with (
         reserved_run_dir(target, config, resuming=resuming) as run,
         worker_pool(config.devices.workers) as pool,  # starts while the data are checked
     ):
         with hosts.raise_together():
-            data = open_data(config)
-        hosts.check_same("flags or data", f"{shared_flags(config)} {data.summary()}")
+            run_data = open_data(config, data)
+        hosts.check_same("flags or data", f"{shared_flags(config)} {run_data.summary()}")
         with shared_checkpoint(run) as resume_from, data_parallel(distribution):
-            fitted = _fit(config, run, data, pool, resuming=resuming, resume_from=resume_from, shown_as=target.path)
+            fitted = _fit(
+                config,
+                run,
+                run_data,
+                pool,
+                resuming=resuming,
+                resume_from=resume_from,
+                shown_as=target.path,
+                initial=initial,
+                extras=extras,
+            )
         with data_parallel(distribution, local=True):
             finished = fitted.stopped is None
             evaluation, split = evaluate_best(config, run, fitted.data, pool, best_epoch=fitted.best_epoch, finished=finished)
@@ -94,6 +126,8 @@ def _fit(
     resuming: bool,
     resume_from: tuple[Path, RunState] | None,
     shown_as: Path,
+    initial: keras.Model | None,
+    extras: FitExtras,
 ) -> _Fitted:
     """Builds the model, writes the run directory and trains. The model is released when this returns.
 
@@ -119,7 +153,7 @@ def _fit(
             epochs=config.epochs,
             **loading,
         )
-    model = compiled_model(config, data, steps)
+    model = compiled_model(config, data, steps, initial=initial, extras=extras)
     if resume_from:
         restore_model(resume_from[0], model)
     write_run_dir(run, config, data, state, resuming=resuming)
@@ -128,7 +162,7 @@ def _fit(
         print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resume_from[0]}", flush=True)
 
     with deferred_signals() as request:
-        callbacks = build_callbacks(config, run, data, request, steps=steps, resume_from=resume_from)
+        callbacks = build_callbacks(config, run, data, request, steps=steps, resume_from=resume_from, own=extras.callbacks)
         if not is_finished(state, config):
             with callbacks.closed_at_exit(), contextlib.suppress(Interrupted), explain_out_of_memory(config), sample_errors():
                 model.fit(

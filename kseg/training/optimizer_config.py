@@ -10,10 +10,17 @@ from kseg.training.schedules import build_schedule, steps_in
 from kseg.utils.errors import KsegError
 
 
-def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, steps: int) -> keras.optimizers.Optimizer:
+def configure(
+    config: OptimizationConfig,
+    model: keras.Model,
+    *,
+    epochs: int,
+    steps: int,
+    optimizer: keras.optimizers.Optimizer | None = None,
+) -> keras.optimizers.Optimizer:
     """Returns the optimizer to compile a model of build_model with, and turns on --remat in its backbone.
 
-    steps: of an epoch. With mixed_float16 the result is Keras's LossScaleOptimizer around the optimizer.
+    steps: of an epoch. optimizer: instead of the config's. With mixed_float16 the result is Keras's LossScaleOptimizer around it.
     Raises KsegError for flags that do not fit the number of steps or the backend.
     """
     if config.accumulate_steps > steps:
@@ -21,6 +28,17 @@ def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, st
     backbone = model.get_layer("backbone")
     if config.remat:
         backbone.remat = True
+    if optimizer is None:
+        optimizer = _build(config, model, backbone, epochs=epochs, steps=steps)
+    if config.precision == "mixed_float16":
+        # model.compile would wrap it too, but a file of the model would then hold the optimizer without its wrapper.
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _build(
+    config: OptimizationConfig, model: keras.Model, backbone: Any, *, epochs: int, steps: int
+) -> keras.optimizers.Optimizer:
     members = {id(variable) for variable in backbone.trainable_variables}
     schedule = build_schedule(
         config.schedule,
@@ -31,7 +49,7 @@ def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, st
         gamma=config.schedule_gamma,
         accumulate_steps=config.accumulate_steps,
     )
-    optimizer = build_optimizer(
+    return build_optimizer(
         config.optimizer,
         learning_rate=schedule,
         weight_decay=config.weight_decay,
@@ -44,10 +62,6 @@ def configure(config: OptimizationConfig, model: keras.Model, *, epochs: int, st
         backbone_multiplier=config.backbone_lr_multiplier,
         freezes_backbone=config.freeze_backbone_epochs > 0,
     )
-    if config.precision == "mixed_float16":
-        # model.compile would wrap it too, but a file of the model would then hold the optimizer without its wrapper.
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
 
 
 def optimization_callbacks(config: OptimizationConfig) -> list[keras.callbacks.Callback]:

@@ -5,28 +5,32 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import keras
 
-from kseg.config import TrainConfig, flatten
+from kseg.config import PYTHON, TrainConfig, flatten
 from kseg.config.resume import resumed_config
 from kseg.data.augmentation.augmenter import describe_transforms
 from kseg.data.inspection.class_weights import check_setting
 from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix, UnlabelledBatches
-from kseg.models.auxiliary_head import deeply_supervised
+from kseg.models.auxiliary_head import deeply_supervised, inference_model
 from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.layers import DOUBLE_NORMALIZATION
+from kseg.models.model_folder import copy_weights, normalization_of
 from kseg.models.registry import MODELS
 from kseg.runtime import hosts
 from kseg.runtime.distribution import check_batch
 from kseg.runtime.run_dir import RunDir
 from kseg.training.checkpoints import RunState
+from kseg.training.extras import NO_EXTRAS, FitExtras
 from kseg.training.loggers import check_loggers
 from kseg.training.optimizer_config import configure
 from kseg.training.run_data import RunData
+from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
 
 
@@ -47,13 +51,28 @@ def settle_config(config: TrainConfig, given: Collection[str] | None, run: RunDi
     return dataclasses.replace(config, backbone=backbone, augment=augment, resume=False), bool(stored)
 
 
-def check_config(config: TrainConfig) -> None:
+def check_data_given(config: TrainConfig, given: bool) -> None:
+    """Raises KsegError unless a run with data from Python gets them, and no other run does. given: whether it gets them."""
+    if (config.data.dataset == PYTHON) == given:
+        return
+    if given:
+        raise KsegError(f"--run_dir={config.run_dir}: the run's data were not given from Python; go on with kseg.train --resume")
+    resumed = f"run_dir={config.run_dir!r}, resume=True" if config.run_dir else "..."
+    raise KsegError(
+        "--dataset=python: stands for data given from Python, which a command cannot find; name another data set, or call "
+        f"kseg.Segmenter(...).fit(train, val, {resumed})"
+    )
+
+
+def check_config(config: TrainConfig, extras: FitExtras = NO_EXTRAS) -> None:
     """Raises KsegError for flags that cannot work. The data are checked later, by open_data."""
+    extras.check(config)
     defaults = MODELS[config.model].info
     check_backbone(config.backbone or defaults["backbone"], config.output_stride or defaults["output_stride"])
     describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
-    build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
+    if extras.loss is None:
+        build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
     check_loggers(config)
     check_batch(config.devices.distribution, config.batch_size)
 
@@ -89,33 +108,48 @@ def write_run_dir(run: RunDir, config: TrainConfig, data: RunData, state: RunSta
             write_text(run.transforms, json.dumps(describe_transforms(config.augment, config.image_size), indent=1) + "\n")
 
 
-def compiled_model(config: TrainConfig, data: RunData, steps: int) -> keras.Model:
-    """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit. steps: of an epoch."""
+def compiled_model(
+    config: TrainConfig, data: RunData, steps: int, *, initial: keras.Model | None = None, extras: FitExtras = NO_EXTRAS
+) -> keras.Model:
+    """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit.
+
+    steps: of an epoch. initial: a model of the same architecture and classes, whose weights and normalisation count.
+    """
     keras.utils.set_random_seed(config.seed)
     num_classes, ignore_index = len(data.train.class_names), data.train.ignore_index
     objective = config.objective
     with precision(config.optimization.precision):
-        model = build_model(
-            config.model,
-            num_classes=num_classes,
-            backbone=config.backbone,
-            backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
-            output_stride=config.output_stride,
-            normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
-            auxiliary=objective.auxiliary_weight > 0,
-        )
+        model = _network(config, num_classes, initial)
         if objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
         if objective.loss_chunks:
             model = with_chunked_loss(model, objective.loss_chunks)
-    model.compile(
-        optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps),
-        loss=build_loss(
-            objective.loss,
-            ignore_index=ignore_index,
-            class_weights=data.class_weights,
-            label_smoothing=objective.label_smoothing,
-        ),
-        metrics=[ConfusionMatrix(num_classes, ignore_index), UnlabelledBatches(ignore_index)],
+    loss = extras.loss or build_loss(
+        objective.loss,
+        ignore_index=ignore_index,
+        class_weights=data.class_weights,
+        label_smoothing=objective.label_smoothing,
     )
+    model.compile(
+        optimizer=configure(config.optimization, model, epochs=config.epochs, steps=steps, optimizer=extras.new_optimizer()),
+        loss=loss,
+        metrics=[ConfusionMatrix(num_classes, ignore_index), UnlabelledBatches(ignore_index), *extras.metrics],
+    )
+    return model
+
+
+def _network(config: TrainConfig, num_classes: int, initial: keras.Model | None) -> keras.Model:
+    weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
+    normalization: Any = DOUBLE_NORMALIZATION if config.double_normalization else "auto"
+    model = build_model(
+        config.model,
+        num_classes=num_classes,
+        backbone=config.backbone,
+        backbone_weights=weights,
+        output_stride=config.output_stride,
+        normalization=normalization if initial is None else normalization_of(initial),
+        auxiliary=config.objective.auxiliary_weight > 0,
+    )
+    if initial is not None:
+        copy_weights(initial, inference_model(model))
     return model

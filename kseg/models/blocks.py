@@ -1,7 +1,7 @@
 """Blocks that decoders and backbones share: functions from a tensor to a tensor, made of the layers in kseg.models.layers.
 
 A layer's name is its torch module path with "_" for ".": `decoder_aspp_0_convs_0_0` is decoder.aspp.0.convs.0.0. So reading a
-torch checkpoint needs no table of names.
+torch checkpoint needs no table of names. A module name with a "_" of its own stands in kseg.models.pytorch.export.COMPOUND.
 
 `conv` and `depthwise_conv` pad as torch does and start from Kaiming's initialization, as backbones do. `conv_bn_relu` and what
 follows pad "same" and start from PyTorch's default initialization, as smp's and torchvision's decoders do.

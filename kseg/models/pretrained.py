@@ -119,7 +119,7 @@ def _from_file(backbone: str, path: Path) -> Pretrained:
 
 
 def _check_torch_layout(backbone: str, weights: str) -> None:
-    if "first_layer" not in BACKBONES[backbone].info:
+    if BACKBONES[backbone].info.get("first_layer") is None:
         raise KsegError(f"{weights}: backbone {backbone} takes no PyTorch weights; use a .keras or .weights.h5 file of kseg")
 
 

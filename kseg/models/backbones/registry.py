@@ -1,5 +1,6 @@
 """The registry of backbones."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,21 +27,30 @@ class HubWeights:
 
 def register_backbone(
     name: str,
-    build: Any,
+    build: Callable[..., Any],
     *,
     output_strides: tuple[int, ...],
-    weights: dict[str, HubWeights] | None = None,
-    **info: Any,
+    weights: Mapping[str, HubWeights] | None = None,
+    first_layer: str | None = None,
+    unused_keys: tuple[str, ...] = (),
+    presets: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
     """Registers `build(output_stride=, input_shape=)` under `name`.
 
     output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
-    info for backbones in a torch layout: `first_layer`, the torch module path of the first convolution, by which checkpoints of
-    the family are recognised; and `unused_keys`, the module paths in its checkpoints that features do not need, such as
-    ("classifier",).
-    info for a family that loads weights itself: `presets`, functions by tag that replace `build`.
+    first_layer: for a backbone in a torch layout, the module path of its first convolution. It tells the families apart.
+    unused_keys: module paths in the family's checkpoints that features do not need, such as ("classifier",).
+    presets: for a family that loads weights itself, functions by tag that replace `build`.
     """
-    BACKBONES.add(name, build, output_strides=output_strides, weights=weights or {}, **info)
+    BACKBONES.add(
+        name,
+        build,
+        output_strides=output_strides,
+        weights=weights or {},
+        first_layer=first_layer,
+        unused_keys=unused_keys,
+        presets=presets or {},
+    )
 
 
 def check_backbone(name: str, output_stride: int) -> None:

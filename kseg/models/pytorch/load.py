@@ -208,7 +208,7 @@ def _by_module(arrays: dict[str, np.ndarray]) -> dict[str, _Module]:
 
 def _families(layers: Container[str]) -> list[dict[str, Any]]:
     """Returns the registrations of the backbone family that the layers belong to."""
-    known = [BACKBONES[name].info for name in BACKBONES if "first_layer" in BACKBONES[name].info]
+    known = [info for name in BACKBONES if (info := BACKBONES[name].info).get("first_layer") is not None]
     return [info for info in known if _encoder_name(info["first_layer"]) in layers]
 
 

@@ -45,6 +45,7 @@ def measured(*words, platform="cpu", device="cpu", ours=(1.0, 3.0, 2.0), memory_
 
 
 @on_jax
+@pytest.mark.slow
 def test_a_step_is_measured_beside_the_baselines(monkeypatch):
     """kseg's worker cannot import TensorFlow, keras-cv or torch, and fails if it needs one."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -137,6 +138,7 @@ def test_a_backend_must_be_one_of_keras(capsys):
 
 
 @on_jax
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

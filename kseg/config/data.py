@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kseg.config.fields import PYTHON, check_choices, field
+from kseg.config.data_sources import READ_BY, how_to_read, is_read
+from kseg.config.fields import PYTHON, as_flag, check_choices, field
 from kseg.utils.errors import KsegError
 
 MAX_PIXELS = 2**30
@@ -40,10 +41,12 @@ class DataConfig:
         "data files",
     )
     background: bool = field(
-        True, "coco: pixels without annotation are class 0, 'background'; --nobackground ignores them.", "data files"
+        True, "coco, synthetic: pixels without annotation are class 0, 'background'; --nobackground ignores them.", "data files"
     )
     ignore_categories: tuple[str, ...] = field(
-        (), "coco: categories (names or ids) whose pixels are ignored, in training and in scores.", "data files"
+        (),
+        "Classes whose pixels are ignored, in training and in scores: names; of coco, also ids of categories.",
+        "data files",
     )
     labels: str = field("labels/{split}", "folder: a split's label maps, a folder or a pattern as in --images.", "data files")
     split_list: str | None = field(
@@ -54,9 +57,16 @@ class DataConfig:
     )
     label_map: str | None = field(
         None,
-        "folder, tfds: YAML or JSON file of label value: class name, or 'ignore'; or a .txt of class names, one per line.",
+        "folder, tfds: file of the classes' values or colours: YAML or JSON (1: car, or car: [0, 0, 142]; the name 'ignore' is "
+        "no class), a .txt of class names, one per line, or a file of another tool; or voc, cityscapes, camvid.",
         "data files",
         value="FILE",
+    )
+    label_threshold: float | None = field(
+        None,
+        "folder, tfds: of two classes, pixels at least so bright are the second, for masks with soft edges and JPEG; 128 is the "
+        "middle.",
+        "data files",
     )
     tfds_name: str | None = field(
         None, "tfds: name of the data set, e.g. oxford_iiit_pet or oxford_iiit_pet:4.0.0.", "data files"
@@ -76,7 +86,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_choices(self)
-        if self.dataset not in ("synthetic", "tfds", PYTHON) and self.data_dir is None:
+        if self.dataset not in ("synthetic", "tfds", PYTHON) and self.data_dir is None and how_to_read(self.dataset) is None:
             raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder of the data set")
         if self.dataset == "tfds" and self.tfds_name is None:
             raise KsegError("--dataset=tfds needs --tfds_name, the name of the data set")
@@ -86,11 +96,27 @@ class DataConfig:
             raise KsegError(f"--split_seed={self.split_seed}: must be at least 0")
         if self.max_pixels is not None and not 1 <= self.max_pixels <= MAX_PIXELS:
             raise KsegError(f"--max_pixels={self.max_pixels}: must be between 1 and {MAX_PIXELS}")
+        if self.label_threshold is not None and not abs(self.label_threshold) < float("inf"):
+            raise KsegError(f"--label_threshold={self.label_threshold}: must be a finite number")
         if self.split_group is not None:
             try:
                 re.compile(self.split_group)
             except re.error as error:
                 raise KsegError(f"--split_group={self.split_group}: is not a regular expression ({error})") from None
+        self._check_sources()
+
+    def _check_sources(self) -> None:
+        """Raises KsegError for a flag that the data source does not read."""
+        for name in READ_BY:
+            value = getattr(self, name)
+            if value != _FIELDS[name].default and not is_read(name, self.dataset):
+                sources = " or ".join(f"--dataset={source}" for source in READ_BY[name])
+                raise KsegError(
+                    f"{as_flag(name, value)}: is not read by --dataset={self.dataset}; use {sources}, or leave it out"
+                )
+        for name in ("split_seed", "split_group"):
+            if getattr(self, name) != _FIELDS[name].default and not self.val_fraction:
+                raise KsegError(f"{as_flag(name, getattr(self, name))}: needs --val_fraction, the share to validate on")
 
 
 _FIELDS = {item.name: item for item in dataclasses.fields(DataConfig)}
@@ -117,6 +143,7 @@ class DataOverrides:
     labels: str | None = _override("labels")
     split_list: str | None = _override("split_list")
     label_map: str | None = _override("label_map")
+    label_threshold: float | None = _override("label_threshold")
     tfds_name: str | None = _override("tfds_name")
     tfds_image: str | None = _override("tfds_image")
     tfds_label: str | None = _override("tfds_label")
@@ -128,6 +155,12 @@ class DataOverrides:
         check_choices(self)
 
     def apply(self, data: DataConfig) -> DataConfig:
-        """Returns the run's data config with the given values replaced."""
+        """Returns the run's data config with the given values replaced.
+
+        Another source starts from its own defaults where it does not read the run's flags.
+        """
         given = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return dataclasses.replace(data, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        dataset = given.get("dataset", data.dataset)
+        unread: dict[str, Any] = {name: _FIELDS[name].default for name in READ_BY if not is_read(name, dataset)}
+        return dataclasses.replace(data, **({} if dataset == data.dataset else unread) | given)

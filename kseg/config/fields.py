@@ -7,6 +7,7 @@ import typing
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
+from kseg.config.data_sources import drop_unread
 from kseg.utils.errors import KsegError
 
 Config = TypeVar("Config")
@@ -20,9 +21,10 @@ PYTHON = "python"
 """The dataset in config.json of a run with data given from Python, to kseg.Segmenter. A loss or optimizer that was an object is
 "python:" and its class there."""
 
-FORMAT = 3
+FORMAT = 4
 """Number in the JSON that to_json writes. Raise it when an earlier reader would misunderstand a flag; a new flag needs no new
 number, because earlier versions refuse its name. 1 (not written): groups could be nested. 2: before some flags were renamed.
+3: flags that the data source does not read were ignored.
 """
 _FORMAT_KEY = "config_format"
 
@@ -144,19 +146,28 @@ def build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
 def as_typed(value: Any) -> Any:
     """Returns a value as a user types it: a size as 192x256, names separated by commas; others unchanged."""
     if isinstance(value, tuple):
-        return ",".join(value) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
+        return ",".join(map(_listed, value)) if all(isinstance(part, str) for part in value) else "x".join(map(str, value))
     return value
+
+
+def _listed(name: str) -> str:
+    """Returns a name as a list of names has it: in quotes if it holds a comma."""
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"') else name
+
+
+def as_flag(name: str, value: Any) -> str:
+    """Returns a flag as a user types it, without quotes for a shell."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={as_typed(value)}"
 
 
 def flag_lines(config: Any) -> list[str]:
     """Returns a config as the lines of a flagfile, without the flags that are None."""
     lines, values = [], flatten(config)
     for name in flag_names(type(config)):
-        value = values[name]
-        if isinstance(value, bool):
-            lines.append(f"--{name}" if value else f"--no{name}")
-        elif value is not None:
-            lines.append(f"--{name}={as_typed(value)}")
+        if (value := values[name]) is not None:
+            lines.append(as_flag(name, value))
     return lines
 
 
@@ -183,6 +194,7 @@ def from_json(config_class: type[Config], text: str) -> Config:
         names = {item.name for item, _ in leaves(config_class, notes=True)}
         if number < FORMAT:
             values = {name if name in names else new_name(name, names) or name: value for name, value in values.items()}
+            values = drop_unread(values)
         if unknown := sorted(set(values) - names):
             raise KsegError(f"not a kseg configuration: unknown field {unknown[0]!r}")
         if not values:

@@ -1,6 +1,7 @@
 """Builds the data set that a DataConfig describes."""
 
 from kseg.config import PYTHON, TRAIN_PART, VAL_PART, DataConfig
+from kseg.config.data_sources import how_to_read
 from kseg.data.dataset import Dataset
 from kseg.data.registry import DATASETS
 from kseg.utils.errors import KsegError
@@ -23,6 +24,8 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
         )
     import kseg.data.sources  # noqa: F401  # registers every source
 
+    if config.dataset not in DATASETS and (how := how_to_read(config.dataset)):
+        raise KsegError(f"--dataset={config.dataset}: is no source; {how}")
     whole, _ = _part(config, split)
     return prepare_dataset(DATASETS[config.dataset].build(config, whole), config, split)
 

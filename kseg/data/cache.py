@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from kseg.data.dataset import BadSample, Dataset, Sample
-from kseg.data.image_io import read_values
+from kseg.data.label_images import read_values
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_path, cache_folder
 

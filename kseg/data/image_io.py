@@ -1,4 +1,4 @@
-"""Reads image files and label images. The header is checked before any pixel is decoded."""
+"""Reads image files. The header is checked before any pixel is decoded. Label images: kseg.data.label_images."""
 
 import io
 from collections.abc import Callable
@@ -9,13 +9,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kseg.data.dataset import BadSample
+from kseg.data.image_checks import EXTRA_BANDS, check_bits, check_pages, has_extra_bands
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are read. Pillow knows more, among them EPS, which would start Ghostscript."""
-LOSSLESS = ("BMP", "GIF", "PNG", "PPM", "TIFF")
-"""Formats of label images: JPEG would invent classes."""
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes by which folders are searched for images."""
+
+EXIF_UNCLEAR = "the EXIF orientation fits the label both ways; turned as viewers show it (--exif=ignore: as stored)"
+EXIF_STORED = "the EXIF orientation is not applied: only so the image has the stated size"
+"""Notes of read_image, as EXTRA_BANDS of kseg.data.image_checks."""
 
 Result = TypeVar("Result")
 
@@ -35,7 +38,14 @@ _TRANSPOSE = {
 
 
 def read_image(
-    source: Path | bytes, shown: str, size: tuple[int, int] | None = None, stated_in: str = "", max_pixels: int | None = None
+    source: Path | bytes,
+    shown: str,
+    size: tuple[int, int] | None = None,
+    stated_in: str = "",
+    max_pixels: int | None = None,
+    *,
+    exif: str = "auto",
+    notes: list[str] | None = None,
 ) -> np.ndarray:
     """Reads an image file.
 
@@ -48,19 +58,21 @@ def read_image(
         size: stated (height, width); None accepts any size.
         stated_in: where the size is stated, for error messages.
         max_pixels: images with more pixels are refused before decoding; None: PIL.Image.MAX_IMAGE_PIXELS.
+        exif: "auto", as above; "apply" always applies the EXIF orientation, "ignore" never.
+        notes: receives what the user should know: EXIF_UNCLEAR, EXIF_STORED, EXTRA_BANDS.
 
     Returns:
         uint8 [H, W, 3] RGB, writable.
 
     Raises:
         BadSample: if the file is missing, not an image or damaged, if its size is not the stated one, or if it has more than
-            8 bits per channel or more than max_pixels pixels.
+            8 bits per channel, several pages or frames, or more than max_pixels pixels.
     """
 
     def decode(image: Image.Image) -> np.ndarray:
-        return _rgb(image, shown, size, stated_in, max_pixels)
+        return _rgb(image, shown, size, stated_in, max_pixels, exif, notes)
 
-    pixels = _open(source, shown, FORMATS, max_pixels, decode)
+    pixels = open_image(source, shown, max_pixels, decode)
     if size is not None and pixels.shape[:2] != size:
         raise BadSample(_wrong_size(shown, pixels.shape[:2], size, stated_in))
     return pixels
@@ -79,35 +91,25 @@ def image_pixels(image: Image.Image, shown: str, max_pixels: int | None = None) 
         image.info = info
 
 
-def _rgb(image: Image.Image, shown: str, size: tuple[int, int] | None, stated_in: str, max_pixels: int | None) -> np.ndarray:
-    _check_header(image, shown, size, stated_in, max_pixels)
+def _rgb(
+    image: Image.Image,
+    shown: str,
+    size: tuple[int, int] | None,
+    stated_in: str,
+    max_pixels: int | None,
+    exif: str = "auto",
+    notes: list[str] | None = None,
+) -> np.ndarray:
+    check_header(image, shown, size, stated_in, max_pixels)
     if image.mode not in _MODES_OF_8_BITS:
         raise BadSample(f"{shown}: is an image of mode {image.mode} (16 bits or floats); store it with 8 bits per channel.")
+    check_bits(image, shown)
+    check_pages(image, shown)
     image.load()
     image.info.pop("transparency", None)  # else converting a palette warns
-    return np.array(_oriented(image, size).convert("RGB"))
-
-
-def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None) -> np.ndarray:
-    """Reads the stored values of a label image: a palette's indices or grey values, never colours.
-
-    source, shown, max_pixels: see read_image. Returns uint8 or uint16 [H, W], as stored: the EXIF orientation is not applied,
-    values of 1, 2 and 4 bits are not scaled. Raises BadSample if the file is missing, damaged, lossy, in colour or too large.
-    """
-
-    def decode(image: Image.Image) -> np.ndarray:
-        _check_header(image, shown, None, "", max_pixels)
-        if image.mode not in ("1", "L", "P", "I;16", "I;16B"):
-            raise BadSample(
-                f"{shown}: is an image of mode {image.mode}; a label image has one value per pixel: store it as palette or grey."
-            )
-        tile = getattr(image, "tile", None)
-        raw = tile[0].args if tile else None
-        scale = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else raw[0] if raw else "", 1)
-        values = np.array(image)
-        return values.astype(np.uint16 if values.itemsize > 1 else np.uint8) // scale
-
-    return _open(source, shown, LOSSLESS, max_pixels, decode)
+    if notes is not None and image.mode != "RGB" and has_extra_bands(image):
+        notes.append(EXTRA_BANDS)
+    return np.array(_oriented(image, size, exif, notes).convert("RGB"))
 
 
 def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None, oriented: bool = False) -> tuple[int, int]:
@@ -117,15 +119,18 @@ def read_size(source: Path | bytes, shown: str, max_pixels: int | None = None, o
         rotated = oriented and _orientation(image) >= 5
         return (image.width, image.height) if rotated else (image.height, image.width)
 
-    return _open(source, shown, FORMATS, max_pixels, size)
+    return open_image(source, shown, max_pixels, size)
 
 
-def _open(
-    source: Path | bytes, shown: str, formats: tuple[str, ...], max_pixels: int | None, decode: Callable[[Image.Image], Result]
-) -> Result:
+def read_orientation(source: Path | bytes, shown: str, max_pixels: int | None = None) -> tuple[tuple[int, int], int]:
+    """Reads the stored (height, width) and the EXIF orientation, 1 to 8, from the header. Raises BadSample."""
+    return open_image(source, shown, max_pixels, lambda image: ((image.height, image.width), _orientation(image)))
+
+
+def open_image(source: Path | bytes, shown: str, max_pixels: int | None, decode: Callable[[Image.Image], Result]) -> Result:
     """Returns decode(image). Any error in the file becomes a BadSample."""
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has no other way; it is only ever raised, and _check_header checks each call
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has no other way; it is only ever raised, and check_header checks each call
     try:
         if isinstance(source, bytes):
             empty = not source
@@ -135,12 +140,12 @@ def _open(
             empty = source.stat().st_size == 0
         if empty:
             raise BadSample(f"{shown}: the file is empty.")
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return decode(image)
     except BadSample:
         raise
     except UnidentifiedImageError:
-        raise BadSample(f"{shown}: is not an image file of a known format ({', '.join(formats)}).") from None
+        raise BadSample(f"{shown}: is not an image file of a known format ({', '.join(FORMATS)}).") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         raise BadSample(_too_large(shown, max_pixels)) from None
     except Exception as error:  # on damaged files Pillow's plugins raise OSError, SyntaxError, struct.error, ...
@@ -152,7 +157,10 @@ def _unreadable(shown: str, error: Exception, path: Path | None = None) -> BadSa
     return BadSample(f"{shown}: cannot be read as an image ({reason.rstrip('.')}).")
 
 
-def _check_header(image: Image.Image, shown: str, size: tuple[int, int] | None, stated_in: str, max_pixels: int | None) -> None:
+def check_header(
+    image: Image.Image, shown: str, size: tuple[int, int] | None = None, stated_in: str = "", max_pixels: int | None = None
+) -> None:
+    """Raises BadSample for an opened image of another size, either way round, or of too many pixels."""
     width, height = image.size
     if size is not None and size not in ((height, width), (width, height)):  # either way round until EXIF is known
         raise BadSample(_wrong_size(shown, (height, width), size, stated_in))
@@ -170,13 +178,18 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TRANSPOSE else 1
 
 
-def _oriented(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    orientation = _orientation(image)
+def _oriented(image: Image.Image, size: tuple[int, int] | None, exif: str, notes: list[str] | None) -> Image.Image:
+    orientation = _orientation(image) if exif != "ignore" else 1
     if orientation == 1:
         return image
     width, height = image.size
     rotated = (width, height) if orientation >= 5 else (height, width)  # (height, width) afterwards
-    return image.transpose(_TRANSPOSE[orientation]) if size is None or size == rotated else image
+    if exif == "auto" and size is not None and notes is not None:
+        if size == rotated == (height, width):
+            notes.append(EXIF_UNCLEAR)
+        elif size == (height, width):
+            notes.append(EXIF_STORED)
+    return image.transpose(_TRANSPOSE[orientation]) if size in (None, rotated) or exif == "apply" else image
 
 
 def _too_large(shown: str, max_pixels: int | None) -> str:

@@ -121,12 +121,12 @@ def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "images/a.png")
-    Image.new("RGB", (2, 2)).save(tmp_path / "labels/a.png")
+    Image.new("RGB", (2, 2), "red").save(tmp_path / "labels/a.png")
     (tmp_path / "map.yaml").write_text("0: sky\n")
     bad = DataConfig(
         dataset="folder", data_dir=str(tmp_path), images="images", labels="labels", label_map=str(tmp_path / "map.yaml")
     )
-    with pytest.raises(KsegError, match="mode RGB"):
+    with pytest.raises(KsegError, match="is a colour image"):
         write_shards(ShardsConfig(data=bad, output=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size, read_values
-from kseg.data.label_map import LabelMap, as_label_map
+from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size
+from kseg.data.label_images import read_label, stored_values
+from kseg.data.label_map import LabelMap
+from kseg.data.label_map_file import as_label_map
 from kseg.data.paths import check_link, fill_in, printable, unsafe
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
@@ -32,6 +34,8 @@ class FolderDataset:
         split_list: pattern of a text file of keys, one a line; None takes every image.
         class_names: names of the label values 0, 1, ....
         label_map: instead, the class of each value: {value: name or "ignore"}, or a file, see kseg.data.label_map.
+        label_threshold: see kseg.data.label_images.read_label.
+        ignore_categories: names of classes whose pixels are ignored.
         max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
@@ -51,10 +55,15 @@ class FolderDataset:
         images: str | None = None,
         labels: str | None = None,
         split_list: str | None = None,
+        label_threshold: float | None = None,
+        ignore_categories: Sequence[str] = (),
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
-        self.label_map, self._max_pixels = as_label_map(label_map, class_names), max_pixels
+        self.label_map = as_label_map(label_map, class_names).ignoring(ignore_categories)
+        self._max_pixels, self._threshold = max_pixels, label_threshold
+        if label_threshold is not None:
+            self.label_map.binary()  # raises unless there are two classes
         self.class_names = self.label_map.class_names
         images, labels = (
             pattern or (name if split is None else f"{name}/{{split}}")
@@ -107,11 +116,11 @@ class FolderDataset:
     def load_label(self, index: int) -> np.ndarray:
         """Reads the label map, uint8 [H, W]."""
         path, shown = self._label_path(index)
-        return self.label_map(read_values(path, shown, self._max_pixels), shown)
+        return read_label(path, shown, self.label_map, threshold=self._threshold, max_pixels=self._max_pixels)
 
     def label_values(self, index: int) -> np.ndarray:
         """The different values of the label image, before the label map."""
-        return np.unique(read_values(*self._label_path(index), self._max_pixels))
+        return stored_values(*self._label_path(index), self._max_pixels)
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
@@ -148,6 +157,8 @@ def open_folder(config: DataConfig, split: str) -> FolderDataset:
         labels=config.labels,
         split_list=config.split_list,
         label_map=config.label_map,
+        label_threshold=config.label_threshold,
+        ignore_categories=config.ignore_categories,
         max_pixels=config.max_pixels,
     )
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.image_io import read_image, read_size, read_values
-from kseg.data.label_map import IGNORE, LabelMap, as_label_map, build_label_map
+from kseg.data.image_io import read_image, read_size
+from kseg.data.label_images import read_label, stored_values
+from kseg.data.label_map import IGNORE, LabelMap, build_label_map
+from kseg.data.label_map_file import as_label_map
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
@@ -33,6 +35,8 @@ class TfdsDataset:
         class_names: names of the label values 0, 1, ....
         label_map: instead, the class of each value: {value: name or "ignore"}, or a file, see kseg.data.label_map. Neither is
             needed if the label feature names its classes (a LabeledImage).
+        label_threshold: see kseg.data.label_images.read_label.
+        ignore_categories: names of classes whose pixels are ignored.
         max_pixels: see kseg.data.image_io.read_image.
 
     Raises:
@@ -49,10 +53,12 @@ class TfdsDataset:
         label: str = "segmentation_mask",
         class_names: Sequence[str] | None = None,
         label_map: LabelMap | str | os.PathLike[str] | Mapping[int, str] | None = None,
+        label_threshold: float | None = None,
+        ignore_categories: Sequence[str] = (),
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
-        self._tfds, self._split, self._max_pixels = name, split, max_pixels
+        self._tfds, self._split, self._max_pixels, self._threshold = name, split, max_pixels, label_threshold
         self._features = (image, label)
         self._data_dir = os.path.expanduser(data_dir) if data_dir else None  # noqa: PTH111  # tfds's may be a URL
         info = _builder(name, self._data_dir).info
@@ -72,6 +78,9 @@ class TfdsDataset:
                 raise KsegError(f"{name} does not name its classes; pass --label_map=FILE, label value: class name.")
             void = {IGNORE_INDEX: IGNORE} if FILE_NAME in features and len(names) < IGNORE_INDEX else {}  # as kseg writes shards
             self.label_map = build_label_map(dict(enumerate(names)) | void, name)
+        self.label_map = self.label_map.ignoring(ignore_categories)
+        if label_threshold is not None:
+            self.label_map.binary()  # raises unless there are two classes
         self.class_names = self.label_map.class_names
         self._named = FILE_NAME in features
         try:
@@ -119,14 +128,12 @@ class TfdsDataset:
 
     def load_label(self, index: int) -> np.ndarray:
         """Reads the label map, uint8 [H, W]."""
-        return self.label_map(self._values(index), self._shown_label(index))
+        content, shown = self._record(index)[self._features[1]], self._shown_label(index)
+        return read_label(content, shown, self.label_map, threshold=self._threshold, max_pixels=self._max_pixels)
 
     def label_values(self, index: int) -> np.ndarray:
         """The different values of the label image, before the label map."""
-        return np.unique(self._values(index))
-
-    def _values(self, index: int) -> np.ndarray:
-        return read_values(self._record(index)[self._features[1]], self._shown_label(index), self._max_pixels)
+        return stored_values(self._record(index)[self._features[1]], self._shown_label(index), self._max_pixels)
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
@@ -174,5 +181,7 @@ def open_tfds(config: DataConfig, split: str) -> TfdsDataset:
         image=config.tfds_image,
         label=config.tfds_label,
         label_map=config.label_map,
+        label_threshold=config.label_threshold,
+        ignore_categories=config.ignore_categories,
         max_pixels=config.max_pixels,
     )

@@ -25,15 +25,17 @@ _PROGRESS_AFTER = 2.0  # seconds
 _OBJECTS = (4, 9)  # fewest and most in an image
 
 
-def load_synthetic(split: str, cache_dir: str | os.PathLike[str] | None = None) -> CocoDataset:
+def load_synthetic(split: str, cache_dir: str | os.PathLike[str] | None = None, **options: Any) -> CocoDataset:
     """Opens "train" or "val" of the synthetic data set, and draws it first if needed. It has 12 classes; 0 is "background".
+
+    options: CocoDataset's background, ignore_categories and max_pixels.
 
     Raises:
         KsegError: for another split, or if the cache cannot be written.
     """
     if split not in ("train", "val"):
         raise KsegError(f"the synthetic data set has no split {split!r}; choose train or val.")
-    return CocoDataset(synthetic_coco(cache_dir), split, background=True)
+    return CocoDataset(synthetic_coco(cache_dir), split, **options)
 
 
 def synthetic_coco(
@@ -125,4 +127,10 @@ def _plan(generator: np.random.Generator, count: int) -> list[list[int]]:
 @register_dataset("synthetic")
 def open_synthetic(config: DataConfig, split: str) -> CocoDataset:
     """Opens the synthetic data set, kept in config.data_dir or the cache."""
-    return load_synthetic(split, config.data_dir)
+    return load_synthetic(
+        split,
+        config.data_dir,
+        background=config.background,
+        ignore_categories=config.ignore_categories,
+        max_pixels=config.max_pixels,
+    )

@@ -13,7 +13,7 @@ from benchmarks.common import ROOT
 
 
 class Worker:
-    """A process that measures on request, so that several can take turns without sharing an interpreter.
+    """A process that measures on request, so that several can alternate without sharing an interpreter.
 
     It runs `python -m benchmarks.MODULE` with JSON settings as its argument, and writes a JSON line when it is ready. For each
     line that it reads it writes another. environment: variables beside our own; None removes one.

@@ -15,6 +15,16 @@ if "keras" not in sys.modules:
     os.environ.setdefault("KERAS_BACKEND", "jax")
 
 _PUBLIC = {
+    "Segmenter": "kseg.api.segmenter",
+    "FitResult": "kseg.api.fit_result",
+    "load": "kseg.api.load",
+    "split": "kseg.api.split",
+    "ArrayDataset": "kseg.data.sources.arrays",
+    "CocoDataset": "kseg.data.sources.coco",
+    "FolderDataset": "kseg.data.sources.folder",
+    "TfdsDataset": "kseg.data.sources.tfds",
+    "Evaluation": "kseg.metrics.evaluation",
+    "Prediction": "kseg.inference.prediction",
     "KsegError": "kseg.utils.errors",
     "build_backbone": "kseg.models",
     "build_dataset": "kseg.data",

@@ -35,13 +35,7 @@ def _train(config: TrainConfig, given: Collection[str]) -> None:
 
     enable_compilation_cache(config.devices.compilation_cache)
     result = train(config, given)
-    if config.debug.dry_run:
-        print(f"dry run: one batch went through everything, {result.seconds:.0f} s; nothing was kept")
-        return
-    scores, config = result.evaluation.scores, result.config
-    print(f"predicting one class everywhere would score {scores.constant_mean_iou:.4f}")
-    page = result.run.report if config.tracking.report else result.run.path
-    print(f"{result.evaluation.summary(result.split)}, {result.seconds:.0f} s, {page}")
+    print(result.summary())
     if result.stopped is not None:
         path = shlex.quote(str(result.run.path))
         print(f"stopped early; to continue: python -m kseg.train --resume --run_dir={path}")

@@ -6,6 +6,7 @@ import numpy as np
 
 from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.calibration import Calibration
+from kseg.metrics.evaluation_html import evaluation_html
 from kseg.metrics.scores import Scores, nanmean, scores
 
 
@@ -31,6 +32,16 @@ class Evaluation:
     def scores(self) -> Scores:
         """The scores of the split, from one confusion matrix."""
         return scores(self.confusion_matrix)
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean IoU over the classes that occur in labels or predictions."""
+        return self.scores.mean_iou
+
+    @property
+    def iou(self) -> dict[str, float]:
+        """The IoU of each class by name; nan for a class that is in neither labels nor predictions."""
+        return dict(zip(self.class_names, self.scores.iou.tolist(), strict=True))
 
     @property
     def boundary_iou(self) -> np.ndarray | None:
@@ -88,3 +99,7 @@ class Evaluation:
         if self.calibration is not None:
             lines.append(f"expected calibration error {self.calibration.error():.4f}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Shows the scores in a notebook."""
+        return evaluation_html(self)

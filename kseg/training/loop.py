@@ -44,8 +44,9 @@ from kseg.training.summary import describe_memory, describe_run
 class TrainResult:
     """The result of a run.
 
-    evaluation: of the best epoch's model on the whole validation split. split: the split's name. stopped: the exit code of a run
-    that a signal stopped, else None. After a dry run the directory is deleted, and the scores mean nothing.
+    evaluation: of the best epoch's model on the whole validation split. split: the split's name. best_epoch: from 1; 0 if there
+    was none. stopped: the exit code of a run that a signal stopped, else None. After a dry run the directory is deleted, and the
+    scores mean nothing.
     """
 
     evaluation: Evaluation
@@ -53,7 +54,16 @@ class TrainResult:
     run: RunDir
     config: TrainConfig
     seconds: float
+    best_epoch: int
     stopped: int | None = None
+
+    def summary(self) -> str:
+        """Returns the lines that end a run: scores, time, and where the report is."""
+        if self.config.debug.dry_run:
+            return f"dry run: one batch went through everything, {self.seconds:.0f} s; nothing was kept"
+        constant = f"predicting one class everywhere would score {self.evaluation.scores.constant_mean_iou:.4f}"
+        page = self.run.report if self.config.tracking.report else self.run.path
+        return f"{constant}\n{self.evaluation.summary(self.split)}, {self.seconds:.0f} s, {page}"
 
 
 def train(
@@ -105,7 +115,7 @@ def train(
         with data_parallel(distribution, local=True):
             finished = fitted.stopped is None
             evaluation, split = evaluate_best(config, run, fitted.data, pool, best_epoch=fitted.best_epoch, finished=finished)
-    return TrainResult(evaluation, split, run, config, time.monotonic() - start, fitted.stopped)
+    return TrainResult(evaluation, split, run, config, time.monotonic() - start, fitted.best_epoch, fitted.stopped)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def compiled_model(
     num_classes, ignore_index = len(data.train.class_names), data.train.ignore_index
     objective = config.objective
     with precision(config.optimization.precision):
-        model = _network(config, num_classes, initial)
+        model = build_network(config, num_classes, initial)
         if objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
         if objective.loss_chunks:
@@ -138,7 +138,8 @@ def compiled_model(
     return model
 
 
-def _network(config: TrainConfig, num_classes: int, initial: keras.Model | None) -> keras.Model:
+def build_network(config: TrainConfig, num_classes: int, initial: keras.Model | None = None) -> keras.Model:
+    """Returns the model that the config describes, not compiled. initial: as in compiled_model."""
     weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
     normalization: Any = DOUBLE_NORMALIZATION if config.double_normalization else "auto"
     model = build_model(

@@ -57,7 +57,7 @@ class SharedArrays:
     def _write(self, array: np.ndarray) -> None:
         rows = max(1, _PART // max(1, array[:1].nbytes))
         for start in range(0, len(array), rows):
-            part = memoryview(np.ascontiguousarray(array[start : start + rows])).cast("B")
+            part = np.ascontiguousarray(array[start : start + rows]).data.cast("B")
             while part:
                 written = os.pwrite(self.descriptor, part, self._size)
                 self._size += written

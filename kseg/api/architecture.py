@@ -1,0 +1,27 @@
+"""The flags of kseg.train that say what a model is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kseg.config.fields import check_architecture
+from kseg.models.backbones.registry import check_backbone
+from kseg.models.registry import MODELS
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture, as flags of kseg.train. Raises KsegError for one that cannot be built."""
+
+    model: str
+    backbone: str | None = None
+    backbone_weights: str = "none"
+    output_stride: int | None = None
+
+    def __post_init__(self):
+        check_architecture(self.model, "; kseg.load opens a trained one")
+        defaults = MODELS[self.model].info
+        check_backbone(self.backbone or defaults["backbone"], self.output_stride or defaults["output_stride"])
+
+    def flags(self) -> dict[str, Any]:
+        """Returns the values that differ from the defaults, by flag; the model always."""
+        return {name: value for name, value in vars(self).items() if value not in (None, "none")}

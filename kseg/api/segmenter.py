@@ -1,0 +1,424 @@
+"""Segmenter: a model with the names of its classes, which trains, evaluates, predicts and is saved."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
+
+import keras
+import numpy as np
+from PIL import Image
+
+from kseg.api.architecture import Architecture
+from kseg.api.fit_options import FitOptions, flag_values
+from kseg.api.fit_result import FitResult, end_lines, fit_result
+from kseg.api.messages import keyword_messages
+from kseg.api.predict_options import PredictOptions, Size, read_options
+from kseg.api.split import check_dataset
+from kseg.config import PYTHON, TrainConfig, build
+from kseg.config.fields import parse_size
+from kseg.data.check import check_split
+from kseg.data.dataset import Dataset
+from kseg.data.label_map import check_class_names
+from kseg.data.loading.worker_pool import worker_pool
+from kseg.inference.picture_predictor import PicturePredictor
+from kseg.inference.pictures import is_single
+from kseg.inference.prediction import Prediction
+from kseg.inference.predictor import Predictor
+from kseg.inference.sliding_window import Windows
+from kseg.inference.source import find_source
+from kseg.inference.tta import mean_probabilities
+from kseg.metrics.evaluation import Evaluation
+from kseg.models.build import precision
+from kseg.models.model_folder import describe_model, write_model_folder
+from kseg.models.model_info import KERAS_MEMBER, ModelInfo
+from kseg.models.registry import MODELS
+from kseg.models.saving import save_model
+from kseg.runtime.compilation_cache import enable_compilation_cache
+from kseg.training import loop
+from kseg.training.extras import FitExtras
+from kseg.training.run_data import GivenData
+from kseg.training.setup import build_network
+from kseg.utils.errors import KsegError
+
+_MOST_PREDICTORS = 4
+"""A Segmenter keeps the compiled programs of so many sets of options for predict."""
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+class Segmenter:
+    """A segmentation model and the names of its classes.
+
+    The model is built when it is first needed, as `python -m kseg.train` builds it. kseg.load opens a trained one.
+
+    Args:
+        model: an architecture, one of kseg.list_models().
+        class_names: a name for each class.
+        backbone: one of kseg.list_backbones(); None is the model's own.
+        backbone_weights: a tag such as "imagenet", hf://owner/name[@revision], or a file; None trains from scratch.
+        output_stride: stride of the deepest features: 8, 16 or 32; None is the model's own.
+
+    Raises:
+        KsegError: for what cannot be built.
+    """
+
+    def __init__(
+        self,
+        model: str = "deeplabv3plus",
+        *,
+        class_names: Sequence[str],
+        backbone: str | None = None,
+        backbone_weights: str | os.PathLike[str] | None = "auto",
+        output_stride: int | None = None,
+    ):
+        if not isinstance(model, str):
+            raise KsegError(f"model: name an architecture, such as 'deeplabv3plus', instead of a {type(model).__name__}")
+        self._class_names = check_class_names(class_names)
+        weights = "none" if backbone_weights in (None, "auto") else os.fspath(backbone_weights)
+        with keyword_messages():
+            self._architecture: Architecture | None = Architecture(model, backbone, weights, output_stride)
+        self._model: keras.Model | None = None
+        self._origin = "a new model"
+        self._built: bytes | None = None  # digest of the weights of a model that was built but not trained
+        self._image_size: tuple[int, int] | None = None
+        self._batch_size = TrainConfig.batch_size
+        self._precision = "float32"
+        self._predictors: dict[Any, PicturePredictor] = {}
+
+    @classmethod
+    def of_model(
+        cls,
+        model: keras.Model,
+        class_names: Sequence[str],
+        *,
+        origin: str,
+        architecture: Architecture | None,
+        image_size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        precision: str = "float32",
+    ) -> "Segmenter":
+        """Returns a Segmenter of a trained model, for kseg.load.
+
+        origin: where the model is from, for messages. architecture: None if it is not known; then fit refuses.
+        """
+        self = cls(class_names=class_names)
+        self._architecture, self._model, self._origin, self._image_size = architecture, model, origin, image_size
+        self._batch_size, self._precision = batch_size or self._batch_size, precision
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class index."""
+        return self._class_names
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of the network's input in training; None before it."""
+        return self._image_size
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model, images [B, H, W, 3] in 0..255 to logits [B, H, W, C]. Built when it is first asked for."""
+        if self._model is None:
+            assert self._architecture is not None  # else there is a model
+            config = build(TrainConfig, self._architecture.flags())
+            keras.utils.set_random_seed(config.seed)
+            with precision(config.optimization.precision), keyword_messages():
+                self._model = build_network(config, len(self._class_names))
+            self._built = _digest(self._model)
+        return self._model
+
+    def fit(
+        self,
+        train: Any,
+        val: Any = None,
+        *,
+        run_dir: "str | os.PathLike[str] | Literal[False] | None" = None,
+        resume: bool = False,
+        loss: Any = None,
+        optimizer: Any = None,
+        metrics: Sequence[keras.metrics.Metric] = (),
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        **options: Unpack[FitOptions],
+    ) -> FitResult:
+        """Trains the model as `python -m kseg.train` does, and keeps the best epoch's.
+
+        The same settings, data and seed give the same bytes as the command. A second fit goes on from the weights.
+
+        Args:
+            train: a data set, such as FolderDataset.
+            val: a data set to validate on; None with val_fraction, which takes a part of `train`.
+            run_dir: the run directory, new or empty; None is runs/<time>-<model>-<backbone>; False keeps no directory.
+            resume: goes on with the stopped run in run_dir, on the same data, to the same bytes. Options may be left out.
+            loss: as --loss, such as "ce+0.5*dice"; a Keras loss; or a function of (label [B, H, W], logits [B, H, W, C]).
+            optimizer: as --optimizer, such as "adamw"; or a Keras optimizer with its own settings.
+            metrics: Keras metrics of (label, logits): further columns of metrics.csv.
+            callbacks: Keras callbacks. One with get_state and set_state (JSON values) is resumed, too.
+            options: flags of kseg.train, see FitOptions: image_size=256, epochs=40, augment="light", ....
+
+        Returns:
+            A FitResult, with mean_iou, run_dir and report.
+
+        Raises:
+            KsegError: for what the user can fix. Data and options are checked before the run directory is created.
+        """
+        with keyword_messages(), contextlib.ExitStack() as stack:
+            self._check_data(train, "train")
+            if val is not None:
+                self._check_data(val, "val")
+            if self._architecture is None:
+                raise KsegError(
+                    f"{self._origin}: does not record its architecture, so it cannot be trained; name it: "
+                    "kseg.Segmenter(MODEL, backbone=..., class_names=[...], init=FILE)"
+                )
+            extras = FitExtras(tuple(callbacks), _if_object(loss), _if_object(optimizer), tuple(metrics))
+            given: dict[str, Any] = {
+                **self._architecture.flags(),
+                **flag_values(options),
+                **{name: value for name, value in (("loss", loss), ("optimizer", optimizer)) if isinstance(value, str)},
+                **extras.settings(),
+                "run_dir": _run_dir(run_dir, resume, stack),
+                "resume": resume,
+            }
+            initial = self._initial()
+            notes = {"dataset": PYTHON, "initial_model": None if initial is None else f"{PYTHON}:{initial.name}"}
+            config = build(TrainConfig, given | notes)
+            if (val is None) == (not config.data.val_fraction):
+                what = "no validation data" if val is None else "validation data and val_fraction"
+                raise KsegError(f"val: {what}; pass a data set, or val_fraction=0.2 to take a part of train")
+            enable_compilation_cache(config.devices.compilation_cache)
+            if initial is not None and not resume:
+                print(f"weights from {self._origin}: this run goes on from them", flush=True)
+            result = loop.train(config, given, data=GivenData(train, val), initial=initial, extras=extras)
+            print("\n".join(end_lines(result, kept=run_dir is not False)), flush=True)
+            if not result.config.debug.dry_run:
+                self._take(result, "the last fit" if run_dir is False else str(result.run.path))
+            return fit_result(result, keep=run_dir is not False)
+
+    def evaluate(
+        self,
+        data: Dataset,
+        *,
+        boundary: bool = False,
+        calibration: bool = False,
+        on_bad_sample: Literal["error", "skip"] = "error",
+        workers: int | None = None,
+        **options: Unpack[PredictOptions],
+    ) -> Evaluation:
+        """Scores a data set at the labels' own size, as `python -m kseg.evaluate` does.
+
+        Args:
+            data: a data set with the model's classes.
+            boundary: also score the outlines of classes. calibration: also score the probabilities. Both take time.
+            on_bad_sample: "error" stops at the first bad sample, "skip" prints each and leaves it out.
+            workers: processes that load images; 0: threads; None: one a core.
+            options: see PredictOptions: window=512, tta="flips", ....
+
+        Returns:
+            An Evaluation: mean_iou, iou by class, table().
+
+        Raises:
+            KsegError: if the data have other classes, or cannot be read.
+        """
+        with keyword_messages():
+            self._check_data(data, "data")
+            flags = read_options(options, self._image_size, self._batch_size)
+            models = self._models(options.get("ensemble", ()))
+            dataset, skipped = check_split(data, "data", on_bad_sample)
+            print("".join(f"skipped: {line}\n" for line in skipped), end="")
+            size = flags.window or flags.image_size
+            assert size is not None  # of read_options
+            averaged = len(models) > 1 or bool(flags.tta) or flags.window is not None
+            with worker_pool(workers) as pool:
+                predictor = Predictor(
+                    mean_probabilities(models, size, flags.tta) if averaged else models[0],
+                    dataset,
+                    image_size=size,
+                    batch_size=flags.batch_size or self._batch_size,
+                    pool=pool,
+                    probabilities=averaged,
+                    windows=Windows(flags.window, flags.overlap) if flags.window else None,
+                    confidence=calibration,
+                )
+                return predictor.evaluate(boundary=boundary)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path is an iterable of strings, too
+        self, pictures: Picture, *, confidence: bool = ..., probabilities: bool = ..., **options: Unpack[PredictOptions]
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        pictures: "Iterable[Picture] | Dataset",
+        *,
+        confidence: bool = ...,
+        probabilities: bool = ...,
+        **options: Unpack[PredictOptions],
+    ) -> list[Prediction]: ...
+
+    def predict(self, pictures, *, confidence=False, probabilities=False, **options):
+        """Predicts one picture or several, at their own size.
+
+        Args:
+            pictures: a path, a PIL image, or an array uint8 [H, W, 3], RGB; or a list or generator of them, or a data set.
+            confidence, probabilities: also keep the probability of each pixel's class, or of all classes.
+            options: see PredictOptions: window=512, tta="flips", ....
+
+        Returns:
+            A Prediction for one picture, a list of them for several.
+
+        Raises:
+            KsegError: for what is no picture.
+        """
+        with keyword_messages():
+            predictions = self._predictor(options).predict(pictures, confidence=confidence, probabilities=probabilities)
+            return next(predictions) if is_single(pictures) else list(predictions)
+
+    def predict_video(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        every: int = 1,
+        confidence: bool = False,
+        probabilities: bool = False,
+        **options: Unpack[PredictOptions],
+    ) -> Iterator[Prediction]:
+        """Yields a Prediction for every Nth frame of a video, with one batch of frames in memory. Arguments as in predict."""
+        with keyword_messages():
+            predictor = self._predictor(options)
+            return predictor.predict_video(Path(path), every=every, confidence=confidence, probabilities=probabilities)
+
+    def save(self, path: str | os.PathLike[str], *, image_size: Size | None = None, overwrite: bool = False) -> None:
+        """Writes a model folder, or, if the path ends in .keras, a file. kseg.load opens both.
+
+        Args:
+            path: the folder or file.
+            image_size: recorded as the size for predictions; by default that of training.
+            overwrite: replace an earlier folder or file.
+
+        Raises:
+            KsegError: if it exists or cannot be written.
+        """
+        path = Path(path)
+        with keyword_messages():
+            info = self._info(image_size)
+            if path.suffix == ".keras":
+                if path.exists() and not overwrite:
+                    raise KsegError(f"{path} exists; name another file, or pass overwrite=True")
+                try:
+                    save_model(self.model, path, {} if info is None else {KERAS_MEMBER: info.to_json()})
+                except OSError as error:
+                    raise KsegError(f"{path}: cannot be written ({error.strerror or error})") from None
+            elif info is None:
+                raise KsegError(
+                    f"{path}: the model does not record its architecture, which a folder needs; name a file NAME.keras"
+                )
+            else:
+                write_model_folder(self.model, info, path, {}, overwrite=overwrite)
+
+    def _check_data(self, data: Any, name: str) -> None:
+        """Raises KsegError unless `data` is a data set of the model's classes. name: the parameter."""
+        check_dataset(data, name)
+        ours, theirs = self._class_names, tuple(data.class_names)
+        if len(ours) != len(theirs):
+            raise KsegError(f"{name}: has {len(theirs)} classes, and the model {len(ours)}: {', '.join(ours[:5])}, ...")
+        for our, their in zip(ours, theirs, strict=True):
+            if our != their:
+                raise KsegError(f"{name}: has a class {their!r} where the model has {our!r}; use class_names=data.class_names")
+
+    def _initial(self) -> keras.Model | None:
+        """Returns the model that a fit starts from; None if the run is to build it: it was not built, or not changed since."""
+        if self._model is None or (self._built is not None and self._built == _digest(self._model)):
+            return None
+        return self._model
+
+    def _take(self, result: loop.TrainResult, origin: str) -> None:
+        """Takes over the best model of a run, and how it was trained."""
+        self._model, self._built, self._origin = find_source(str(result.run.path)).load(), None, origin
+        self._image_size, self._batch_size = result.config.image_size, result.config.batch_size
+        self._precision = result.config.optimization.precision
+        self._predictors.clear()
+
+    def _models(self, ensemble: "Sequence[Segmenter]") -> list[keras.Model]:
+        for other in ensemble:
+            if not isinstance(other, Segmenter):
+                raise KsegError(f"ensemble: expected Segmenters, not a {type(other).__name__}; kseg.load opens one")
+            if other.class_names != self._class_names:
+                raise KsegError(f"ensemble: the model from {other.origin} has other classes")
+        return [self.model, *(other.model for other in ensemble)]
+
+    def _predictor(self, options: Any) -> PicturePredictor:
+        """Returns a PicturePredictor with these options: the same one again, whose programs are compiled."""
+        flags = read_options(options, self._image_size, self._batch_size)
+        models = self._models(options.get("ensemble", ()))
+        key = (flags, options.get("max_pixels"), *map(id, models))
+        if key not in self._predictors:
+            while len(self._predictors) >= _MOST_PREDICTORS:
+                del self._predictors[next(iter(self._predictors))]
+            self._predictors[key] = PicturePredictor(
+                models,
+                self._class_names,
+                flags.image_size or flags.window,  # type: ignore[arg-type]  # read_options sees to one
+                window=flags.window,
+                overlap=flags.overlap,
+                tta=flags.tta,
+                batch_size=flags.batch_size or self._batch_size,
+                max_pixels=options.get("max_pixels"),
+            )
+        return self._predictors[key]
+
+    def _info(self, image_size: Size | None) -> ModelInfo | None:
+        """Returns the model's description; None if its architecture is not known."""
+        if self._architecture is None:
+            return None
+        size = self._image_size if image_size is None else parse_size(image_size)
+        if size is None:
+            raise KsegError("image_size: the model was not trained; pass image_size=256, for example, the size for predictions")
+        config = build(TrainConfig, {**self._architecture.flags(), "image_size": size, "precision": self._precision})
+        return describe_model(self.model, config, self._class_names)
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.title}, {len(self._class_names)} classes, weights from {self._origin})"
+
+    @property
+    def origin(self) -> str:
+        """Where the weights are from: a path, "the last fit" or "a new model"."""
+        return self._origin
+
+    @property
+    def title(self) -> str:
+        """The architecture and its backbone, such as "unet on resnet50"."""
+        if self._architecture is None:
+            return str(self.model.name)
+        return f"{self._architecture.model} on {self._architecture.backbone or MODELS[self._architecture.model].info['backbone']}"
+
+    def _repr_html_(self) -> str:
+        """Shows the Segmenter in a notebook."""
+        from kseg.api.html import segmenter_html
+
+        return segmenter_html(self)
+
+
+def _digest(model: keras.Model) -> bytes:
+    """Returns a digest of the model's weights, which tells whether they have changed."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
+    return digest.digest()
+
+
+def _if_object(value: Any) -> Any:
+    """Returns a loss or optimizer that is an object; None for a flag's value."""
+    return None if isinstance(value, str) else value
+
+
+def _run_dir(run_dir: Any, resume: bool, stack: contextlib.ExitStack) -> str | None:
+    if run_dir is False:
+        if resume:
+            raise KsegError("resume: needs run_dir, the directory of the run to go on with")
+        return str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kseg-"))) / "run")
+    return None if run_dir is None else os.fspath(run_dir)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kseg.config import LrFinderConfig
-from kseg.config.command_line import parse
+from kseg.config.command_line import parse_given
 from kseg.runtime.main import run_main
 
 DESCRIPTION = """
@@ -19,10 +19,10 @@ Takes every flag of kseg.train; pass the same ones as for the run. Writes only t
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command. argv[0] is the program."""
-    config = parse(LrFinderConfig, argv, DESCRIPTION)
+    config, given = parse_given(LrFinderConfig, argv, DESCRIPTION)
     from kseg.training.lr_finder import run_lr_finder, write_picture  # imported late: --help needs no Keras
 
-    result = run_lr_finder(config)
+    result = run_lr_finder(config, given)
     write_picture(config.output, result)
     print(f"{result.summary()}, {config.output}")
 

@@ -1,5 +1,6 @@
 """The flags of kseg.train that say what a model is."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ class Architecture:
     backbone: str | None = None
     backbone_weights: str = "none"
     output_stride: int | None = None
+    init: str | None = None
 
     def __post_init__(self):
         check_architecture(self.model, "; kseg.load opens a trained one")
@@ -23,5 +25,9 @@ class Architecture:
         check_backbone(self.backbone or defaults["backbone"], self.output_stride or defaults["output_stride"])
 
     def flags(self) -> dict[str, Any]:
-        """Returns the values that differ from the defaults, by flag; the model always."""
-        return {name: value for name, value in vars(self).items() if value not in (None, "none")}
+        """Returns the values by flag, without those that are None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def trained(self) -> "Architecture":
+        """Returns the same for a model that has its weights already."""
+        return dataclasses.replace(self, backbone_weights="none", init=None)

@@ -1,6 +1,7 @@
 """Segmenter: a model with the names of its classes, which trains, evaluates, predicts and is saved."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -40,6 +41,7 @@ from kseg.models.saving import save_model
 from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.training import loop
 from kseg.training.extras import FitExtras
+from kseg.training.initial_weights import check_weights, open_initial, settle_weights
 from kseg.training.run_data import GivenData
 from kseg.training.setup import build_network
 from kseg.utils.errors import KsegError
@@ -48,6 +50,8 @@ _MOST_PREDICTORS = 4
 """A Segmenter keeps the compiled programs of so many sets of options for predict."""
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
+_ARCHITECTURE = [item.name for item in dataclasses.fields(Architecture)]
+
 
 class Segmenter:
     """A segmentation model and the names of its classes.
@@ -55,11 +59,14 @@ class Segmenter:
     The model is built when it is first needed, as `python -m kseg.train` builds it. kseg.load opens a trained one.
 
     Args:
-        model: an architecture, one of kseg.list_models().
+        model: an architecture, one of kseg.list_models(), by default deeplabv3plus.
         class_names: a name for each class.
-        backbone: one of kseg.list_backbones(); None is the model's own.
-        backbone_weights: a tag such as "imagenet", hf://owner/name[@revision], or a file; None trains from scratch.
+        backbone: one of kseg.list_backbones(); None is the model's own, or one with ImageNet weights as --backbone has it.
+        backbone_weights: "auto" for those of ImageNet, if the backbone has them; a tag such as "imagenet";
+            hf://owner/name[@revision]; a file; None trains from scratch.
         output_stride: stride of the deepest features: 8, 16 or 32; None is the model's own.
+        init: a whole model to start from, as --init: a run directory, a .keras file, a model folder, hf://owner/name, or a
+            PyTorch checkpoint. It says what `model` and `backbone` are. Classes of the same name keep their weights.
 
     Raises:
         KsegError: for what cannot be built.
@@ -67,19 +74,28 @@ class Segmenter:
 
     def __init__(
         self,
-        model: str = "deeplabv3plus",
+        model: str | None = None,
         *,
         class_names: Sequence[str],
         backbone: str | None = None,
         backbone_weights: str | os.PathLike[str] | None = "auto",
         output_stride: int | None = None,
+        init: str | os.PathLike[str] | None = None,
     ):
-        if not isinstance(model, str):
+        if not isinstance(model, str | None):
             raise KsegError(f"model: name an architecture, such as 'deeplabv3plus', instead of a {type(model).__name__}")
         self._class_names = check_class_names(class_names)
-        weights = "none" if backbone_weights in (None, "auto") else os.fspath(backbone_weights)
+        flags = {
+            "model": model,
+            "backbone": backbone,
+            "backbone_weights": "none" if backbone_weights is None else os.fspath(backbone_weights),
+            "output_stride": output_stride,
+            "init": None if init is None else os.fspath(init),
+        }
+        flags = {name: value for name, value in flags.items() if value is not None}
         with keyword_messages():
-            self._architecture: Architecture | None = Architecture(model, backbone, weights, output_stride)
+            config = settle_weights(build(TrainConfig, {**flags, "dataset": PYTHON}), flags)
+            self._architecture: Architecture | None = Architecture(**{name: getattr(config, name) for name in _ARCHITECTURE})
         self._model: keras.Model | None = None
         self._origin = "a new model"
         self._built: bytes | None = None  # digest of the weights of a model that was built but not trained
@@ -124,10 +140,11 @@ class Segmenter:
         """The Keras model, images [B, H, W, 3] in 0..255 to logits [B, H, W, C]. Built when it is first asked for."""
         if self._model is None:
             assert self._architecture is not None  # else there is a model
-            config = build(TrainConfig, self._architecture.flags())
+            config = build(TrainConfig, {**self._architecture.flags(), "dataset": PYTHON})
             keras.utils.set_random_seed(config.seed)
             with precision(config.optimization.precision), keyword_messages():
-                self._model = build_network(config, len(self._class_names))
+                check_weights(config)
+                self._model = build_network(config, self._class_names, open_initial(config))
             self._built = _digest(self._model)
         return self._model
 
@@ -175,15 +192,15 @@ class Segmenter:
                     "kseg.Segmenter(MODEL, backbone=..., class_names=[...], init=FILE)"
                 )
             extras = FitExtras(tuple(callbacks), _if_object(loss), _if_object(optimizer), tuple(metrics))
+            initial = self._initial()
             given: dict[str, Any] = {
-                **self._architecture.flags(),
+                **(self._architecture if initial is None else self._architecture.trained()).flags(),
                 **flag_values(options),
                 **{name: value for name, value in (("loss", loss), ("optimizer", optimizer)) if isinstance(value, str)},
                 **extras.settings(),
                 "run_dir": _run_dir(run_dir, resume, stack),
                 "resume": resume,
             }
-            initial = self._initial()
             notes = {"dataset": PYTHON, "initial_model": None if initial is None else f"{PYTHON}:{initial.name}"}
             config = build(TrainConfig, given | notes)
             if (val is None) == (not config.data.val_fraction):

@@ -11,6 +11,9 @@ MAY_CHANGE = {"resume", "run_dir", "data_dir", "cache", "callbacks"}.union(
 )
 """Flags that affect neither the weights nor metrics.csv."""
 
+_UNSETTLED = {"backbone": None, "backbone_weights": "auto", "output_stride": None}
+"""Values that config.json has settled."""
+
 PER_PROCESS = {"coordinator", "num_processes", "process_id"}
 """Flags that identify this process. They are never taken from config.json: the processes of a resumed run may be others."""
 
@@ -25,9 +28,10 @@ def resumed_config(config: TrainConfig, given: Collection[str] | None, stored: T
     for name in new if given is None else sorted(given):
         if name in MAY_CHANGE:
             old[name] = new[name]
-        elif new[name] != old[name] and not (name == "backbone" and new[name] is None):
+        elif new[name] != old[name] and new[name] != _UNSETTLED.get(name, old[name]):
+            further = f" from its model, with --init={config.run_dir}" if name == "epochs" else ""
             raise KsegError(
                 f"--{name}={new[name]}: the run in {config.run_dir} has {old[name]}, and a resumed run keeps what affects its "
-                "result; leave the flag out, or start another run"
+                f"result; leave the flag out, or start another run{further}"
             )
     return build(TrainConfig, old | {name: new[name] for name in PER_PROCESS})

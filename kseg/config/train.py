@@ -276,11 +276,24 @@ class TrainConfig:
     GROUPS: ClassVar[tuple[str, ...]] = ("model", "data", "input", "training")
 
     model: str = field("deeplabv3plus", "Architecture; an unknown name lists all.", "model")
-    backbone: str | None = field(None, "Backbone, e.g. resnet50 or keras_cv/resnet50; default: the model's own.", "model")
-    backbone_weights: str = field(
-        "none",
-        "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/name[@revision]; or a file.",
+    backbone: str | None = field(
+        None,
+        "Backbone, e.g. resnet50 or keras_cv/resnet50; default: the model's own, or keras_cv/resnet50 if that is one of keras-cv "
+        "without weights and the data are real.",
         "model",
+    )
+    backbone_weights: str = field(
+        "auto",
+        "Initial weights of the backbone: none; a tag such as imagenet (downloaded); hf://owner/name[@revision]; or a file. "
+        "auto: imagenet on real data, if the backbone has it.",
+        "model",
+    )
+    init: str | None = field(
+        None,
+        "Start from a whole model: a run directory, a .keras file, a model folder, hf://owner/name[@revision], or a PyTorch "
+        "checkpoint (then with --model and --backbone). Classes of the same name keep their weights.",
+        "model",
+        value="SOURCE",
     )
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     double_normalization: bool = field(
@@ -328,6 +341,7 @@ class TrainConfig:
             object.__setattr__(self, "val_split", whole + VAL_PART)
         check_at_least(self, 1, "batch_size", "epochs")
         check_at_least(self, 0, "seed")
+        check_not_empty(self, "backbone_weights", "init")
         if self.resume and self.run_dir is None:
             raise KsegError("--resume needs --run_dir, the folder of the run to continue")
 

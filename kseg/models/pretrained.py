@@ -60,7 +60,10 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
     if tag not in info["weights"]:
         known = [*info["weights"], *info.get("presets", {})]
         has = f"it has {', '.join(known)}" if known else "it has none to download"
-        raise KsegError(f"backbone {backbone} has no weights {text!r}; {has}; or pass none, a file, or hf://owner/repo")
+        family = [name for name in BACKBONES if "/" in backbone and name.startswith(backbone.partition("/")[0] + "/")]
+        others = ", ".join(name for name in family if not known and tag in BACKBONES[name].info["presets"])
+        instead = f", or a backbone that has them: {others}" if others else ""
+        raise KsegError(f"backbone {backbone} has no weights {text!r}; {has}; or pass none, a file, or hf://owner/repo{instead}")
     hub = info["weights"][tag]
     path = download(hub.repo, hub.revision, hub.file)
     return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))

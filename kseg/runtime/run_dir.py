@@ -1,6 +1,6 @@
 """The run directory. evaluate, predict and export need nothing else.
 
-runs/<name>/  config.json environment.json transforms.json metrics.csv timing.csv skipped.txt
+runs/<name>/  config.json environment.json transforms.json initial_weights.json metrics.csv timing.csv skipped.txt
               checkpoints/{best,step-*}.keras model.keras evaluation.json matrices.npz
               report.html figures/ tensorboard/ nonfinite.json
 """
@@ -28,6 +28,7 @@ class RunDir:
         self.config = self.path / "config.json"
         self.environment = self.path / "environment.json"
         self.transforms = self.path / "transforms.json"
+        self.initial_weights = self.path / "initial_weights.json"
         self.metrics = self.path / "metrics.csv"
         self.timing = self.path / "timing.csv"
         self.skipped = self.path / "skipped.txt"

@@ -27,11 +27,13 @@ from kseg.training.callbacks import build_callbacks, is_finished
 from kseg.training.checkpoints import RunState, restore_model, shared_checkpoint
 from kseg.training.extras import NO_EXTRAS, FitExtras
 from kseg.training.final_evaluation import evaluate_best
+from kseg.training.initial_weights import InitialModel
 from kseg.training.run_data import GivenData, RunData, open_data
 from kseg.training.setup import (
     check_config,
     check_data_given,
     compiled_model,
+    open_initial_of_run,
     reserved_run_dir,
     settle_config,
     shared_flags,
@@ -81,15 +83,15 @@ def train(
     Args:
         given: names of the flags that were given; a resumed run takes the others from its config.json. None: all were given.
         data: the data sets, instead of those that config.data names.
-        initial: a model to start from; see kseg.training.setup.compiled_model.
+        initial: a model of this architecture and these classes to start from.
         extras: callbacks, loss, optimizer and metrics as objects.
 
     Raises:
         KsegError: for errors that the user can fix. Flags and data are checked before the run directory is created.
     """
     start = time.monotonic()
+    config, resuming = settle_config(config, given)
     target = RunDir(config.run_dir or default_run_dir(config))
-    config, resuming = settle_config(config, given, target)
     check_data_given(config, data is not None)
     check_config(config, extras)
     distribution = config.devices.distribution
@@ -109,7 +111,7 @@ def train(
                 resuming=resuming,
                 resume_from=resume_from,
                 shown_as=target.path,
-                initial=initial,
+                initial=None if initial is None else InitialModel.of_model(initial, initial.name, run_data.train.class_names),
                 extras=extras,
             )
         with data_parallel(distribution, local=True):
@@ -136,7 +138,7 @@ def _fit(
     resuming: bool,
     resume_from: tuple[Path, RunState] | None,
     shown_as: Path,
-    initial: keras.Model | None,
+    initial: InitialModel | None,
     extras: FitExtras,
 ) -> _Fitted:
     """Builds the model, writes the run directory and trains. The model is released when this returns.
@@ -163,11 +165,15 @@ def _fit(
             epochs=config.epochs,
             **loading,
         )
+    initial = initial or open_initial_of_run(config, run, has_checkpoint=resume_from is not None)
     model = compiled_model(config, data, steps, initial=initial, extras=extras)
     if resume_from:
         restore_model(resume_from[0], model)
-    write_run_dir(run, config, data, state, resuming=resuming)
-    print(describe_run(full_config, model, images, len(data.train.class_names), shown_as), flush=True)
+    write_run_dir(run, config, data, state, resuming=resuming, initial=initial)
+    classes = data.train.class_names
+    print(describe_run(full_config, model, images, len(classes), shown_as), flush=True)
+    if config.init is not None and initial is not None:
+        print("".join(f"{line}\n" for line in initial.lines(len(classes))), end="", flush=True)
     if resume_from:
         print(f"resumed after epoch {state.epoch}, step {state.step} of the next, from {resume_from[0]}", flush=True)
 

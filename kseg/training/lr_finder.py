@@ -1,7 +1,7 @@
 """The learning-rate range test (Smith 2017, arXiv:1506.01186)."""
 
-import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from keras import ops
 from kseg.config import LrFinderConfig
 from kseg.data.loading.pipeline import sample_errors, train_batches
 from kseg.data.loading.worker_pool import worker_pool
-from kseg.models.registry import MODELS
 from kseg.reports.figures import rate_chart
 from kseg.runtime.distribution import check_batch, data_parallel
 from kseg.runtime.out_of_memory import explain_out_of_memory
+from kseg.training.initial_weights import check_weights, describe_weights, open_initial, settle_weights
 from kseg.training.run_data import open_data
 from kseg.training.setup import compiled_model
 from kseg.utils.errors import KsegError
@@ -99,15 +99,16 @@ class LrRangeTest(keras.callbacks.Callback):
         self._bar.close()
 
 
-def run_lr_finder(config: LrFinderConfig) -> LrFinderResult:
+def run_lr_finder(config: LrFinderConfig, given: Collection[str] | None = None) -> LrFinderResult:
     """Trains while the learning rate rises from lr_min to lr_max, by the same factor in each of lr_steps steps.
 
-    Raises KsegError for errors that the user can fix.
+    given: names of the flags that were given; None: those that differ from their defaults. Raises KsegError for
+    errors that the user can fix.
     """
     if not (folder := Path(config.output).absolute().parent).is_dir():
         raise KsegError(f"--output={config.output}: the folder {folder} does not exist")
-    train = config.train
-    train = dataclasses.replace(train, backbone=train.backbone or MODELS[train.model].info["backbone"])
+    train = settle_weights(config.train, given)
+    check_weights(train)
     if train.devices.coordinator is not None:
         raise KsegError(f"--coordinator={train.devices.coordinator}: find_lr runs in one process; leave the flag out")
     distribution = train.devices.distribution
@@ -125,7 +126,8 @@ def run_lr_finder(config: LrFinderConfig) -> LrFinderResult:
             batch_size=train.batch_size,
             pool=pool,
         )
-        model = compiled_model(train, data, steps)
+        model = compiled_model(train, data, steps, initial=open_initial(train))
+        print(f"weights {describe_weights(train)}", flush=True)
         model.optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(
             config.lr_min, config.lr_steps - 1, config.lr_max / config.lr_min
         )

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -20,13 +21,13 @@ from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.layers import DOUBLE_NORMALIZATION
-from kseg.models.model_folder import copy_weights, normalization_of
 from kseg.models.registry import MODELS
 from kseg.runtime import hosts
 from kseg.runtime.distribution import check_batch
 from kseg.runtime.run_dir import RunDir
 from kseg.training.checkpoints import RunState
 from kseg.training.extras import NO_EXTRAS, FitExtras
+from kseg.training.initial_weights import InitialModel, check_weights, open_initial, settle_weights
 from kseg.training.loggers import check_loggers
 from kseg.training.optimizer_config import configure
 from kseg.training.run_data import RunData
@@ -34,21 +35,24 @@ from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
 
 
-def settle_config(config: TrainConfig, given: Collection[str] | None, run: RunDir) -> tuple[TrainConfig, bool]:
+def settle_config(config: TrainConfig, given: Collection[str] | None) -> tuple[TrainConfig, bool]:
     """Returns the config with all defaults filled in, and True if the run is resumed.
 
-    given: names of the flags that were given; a resumed run takes the others from its config.json. None: all were given.
+    given: names of the flags that were given; a resumed run takes the others from its config.json, and a run with --init some
+    from its model. None: all were given.
     Process 0's config.json counts for all processes.
     """
     with hosts.raise_together():
-        is_stored = hosts.is_main_process() and config.resume and run.config.exists()
-        stored = run.read_config().to_json() if is_stored else ""
+        run = RunDir(config.run_dir) if hosts.is_main_process() and config.resume and config.run_dir is not None else None
+        stored = run.read_config().to_json() if run is not None and run.config.exists() else ""
     stored = hosts.broadcast_bytes(stored.encode()).decode()
     if stored:
         config = resumed_config(config, given, TrainConfig.from_json(stored))
-    backbone = config.backbone or MODELS[config.model].info["backbone"]
+        config = dataclasses.replace(config, backbone=config.backbone or MODELS[config.model].info["backbone"])
+    else:
+        config = settle_weights(config, given)
     augment = "none" if config.debug.overfit_batches else config.augment
-    return dataclasses.replace(config, backbone=backbone, augment=augment, resume=False), bool(stored)
+    return dataclasses.replace(config, augment=augment, resume=False), bool(stored)
 
 
 def check_data_given(config: TrainConfig, given: bool) -> None:
@@ -67,13 +71,14 @@ def check_data_given(config: TrainConfig, given: bool) -> None:
 def check_config(config: TrainConfig, extras: FitExtras = NO_EXTRAS) -> None:
     """Raises KsegError for flags that cannot work. The data are checked later, by open_data."""
     extras.check(config)
-    defaults = MODELS[config.model].info
-    check_backbone(config.backbone or defaults["backbone"], config.output_stride or defaults["output_stride"])
+    assert config.backbone is not None  # settled
+    check_backbone(config.backbone, config.output_stride or MODELS[config.model].info["output_stride"])
     describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
     if extras.loss is None:
         build_loss(config.objective.loss, label_smoothing=config.objective.label_smoothing)
     check_loggers(config)
+    check_weights(config)
     check_batch(config.devices.distribution, config.batch_size)
 
 
@@ -100,26 +105,42 @@ def reserved_run_dir(run: RunDir, config: TrainConfig, *, resuming: bool) -> Ite
         yield run
 
 
-def write_run_dir(run: RunDir, config: TrainConfig, data: RunData, state: RunState, *, resuming: bool) -> None:
+def open_initial_of_run(config: TrainConfig, run: RunDir, *, has_checkpoint: bool) -> InitialModel | None:
+    """Loads the model of --init, if any; a resumed run's checkpoint has its weights, and process 0's run directory the rest."""
+    if config.init is None:
+        return None
+    stored = b""
+    if has_checkpoint and hosts.is_main_process() and run.initial_weights.exists():
+        stored = run.initial_weights.read_bytes()
+    stored = hosts.broadcast_bytes(stored)
+    with hosts.raise_together():
+        return InitialModel.of_run(stored.decode()) if stored else open_initial(config)
+
+
+def write_run_dir(
+    run: RunDir, config: TrainConfig, data: RunData, state: RunState, *, resuming: bool, initial: InitialModel | None
+) -> None:
     """Creates or reopens the run directory, in process 0, and writes what is known before training."""
     with hosts.raise_together():
         if hosts.is_main_process():
             run.reopen(config, state.metrics_csv) if resuming else run.create(config, data.skipped)
             write_text(run.transforms, json.dumps(describe_transforms(config.augment, config.image_size), indent=1) + "\n")
+            if config.init is not None and initial is not None and initial.transfer is not None:
+                write_text(run.initial_weights, initial.to_json())
 
 
 def compiled_model(
-    config: TrainConfig, data: RunData, steps: int, *, initial: keras.Model | None = None, extras: FitExtras = NO_EXTRAS
+    config: TrainConfig, data: RunData, steps: int, *, initial: InitialModel | None = None, extras: FitExtras = NO_EXTRAS
 ) -> keras.Model:
     """Returns the model that the config describes, with optimizer, loss and metrics, ready for fit.
 
-    steps: of an epoch. initial: a model of the same architecture and classes, whose weights and normalisation count.
+    steps: of an epoch. initial: a model of the same architecture, whose weights and normalisation count.
     """
     keras.utils.set_random_seed(config.seed)
     num_classes, ignore_index = len(data.train.class_names), data.train.ignore_index
     objective = config.objective
     with precision(config.optimization.precision):
-        model = build_network(config, num_classes, initial)
+        model = build_network(config, data.train.class_names, initial)
         if objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
         if objective.loss_chunks:
@@ -138,19 +159,19 @@ def compiled_model(
     return model
 
 
-def build_network(config: TrainConfig, num_classes: int, initial: keras.Model | None = None) -> keras.Model:
-    """Returns the model that the config describes, not compiled. initial: as in compiled_model."""
-    weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
+def build_network(config: TrainConfig, class_names: Sequence[str], initial: InitialModel | None = None) -> keras.Model:
+    """Returns the model that a settled config describes, not compiled. initial: as in compiled_model."""
     normalization: Any = DOUBLE_NORMALIZATION if config.double_normalization else "auto"
-    model = build_model(
+    build = partial(
+        build_model,
         config.model,
-        num_classes=num_classes,
         backbone=config.backbone,
-        backbone_weights=weights,
         output_stride=config.output_stride,
-        normalization=normalization if initial is None else normalization_of(initial),
-        auxiliary=config.objective.auxiliary_weight > 0,
+        normalization=normalization if initial is None else initial.normalization,
     )
+    weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
+    auxiliary = config.objective.auxiliary_weight > 0
+    model = build(num_classes=len(class_names), backbone_weights=weights, auxiliary=auxiliary)
     if initial is not None:
-        copy_weights(initial, inference_model(model))
+        initial.initialize(inference_model(model), class_names, lambda count: build(num_classes=count))
     return model

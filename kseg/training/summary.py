@@ -12,10 +12,11 @@ from kseg.runtime.distribution import device_count
 from kseg.runtime.environment import describe_devices
 from kseg.runtime.memory import step_memory
 from kseg.training.flops import count_flops, leaf_layers
+from kseg.training.initial_weights import describe_weights
 
 
 def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int], num_classes: int, where: Path | str) -> str:
-    """Returns the lines at the head of a run: devices, model, data, steps.
+    """Returns the lines at the head of a run: devices, model, its initial weights, data, steps.
 
     images: numbers of training and validation images. where: the run directory.
     """
@@ -30,6 +31,7 @@ def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int
     lines = [
         f"backend {describe_devices()}, {precision}",
         f"model   {config.model} on {config.backbone}, {abbreviate(parameters)} parameters ({abbreviate(trainable)} trainable)",
+        f"weights {describe_weights(config)}",
         f"input   {height}x{width}, {abbreviate(flops)}FLOPs an image (forward)",
         f"data    {images[0]} training and {images[1]} validation images, {num_classes} classes",
         *(synthetic if config.data.dataset == "synthetic" else []),

@@ -21,10 +21,13 @@ from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
 
+SMALLEST = ("--backbone=keras_cv/resnet18", "--backbone_weights=none")
+
+
 def flags(data_dir, run_dir, *more):
     return [
         "kseg.train", "--dataset=coco", f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--image_size=48x64", "--batch_size=4",
-        "--epochs=2", "--augment=aug", *more,
+        "--epochs=2", "--augment=aug", *SMALLEST, *more,
     ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kseg.models.backbones.keras_cv_tables import BACKBONES, Family
+from kseg.models.backbones.keras_cv_tables import BACKBONES, IMAGENET_PRESETS, Family
 from kseg.models.backbones.registry import register_backbone
 from kseg.utils.errors import KsegError
 
@@ -33,7 +33,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
 
     pretrained: load keras-cv's ImageNet preset from Kaggle. The presets were trained on images in 0..1, so the first layer of the
     backbone then undoes the normalisation.
-    Raises KsegError for a name without a preset, and for a preset that cannot be downloaded.
+    Raises KsegError for a preset that cannot be downloaded.
     """
     make = partial(_pretrained if pretrained else keras_cv_model, name)
     family, _ = BACKBONES[name]
@@ -103,12 +103,6 @@ def _pretrained(name: str) -> Any:
     """Returns keras-cv's model with the weights of its ImageNet preset."""
     presets = _keras_cv_class(name).presets_with_weights
     preset = f"{name}_imagenet"
-    if preset not in presets:
-        having = [other for other in sorted(BACKBONES) if f"{other}_imagenet" in _keras_cv_class(other).presets_with_weights]
-        raise KsegError(
-            f"backbone keras_cv/{name} has no imagenet weights; use --backbone_weights=none, or one of those that have them: "
-            f"{', '.join(f'keras_cv/{other}' for other in having)}"
-        )
     try:
         return _keras_cv_class(name).from_preset(preset, load_weights=True)
     except Exception as error:  # kagglehub, requests, h5py and Keras raise various types
@@ -117,8 +111,9 @@ def _pretrained(name: str) -> Any:
             cause = cause.__context__
         reason = " ".join(f"{type(error).__name__}: {cause}".split())
         raise KsegError(
-            f"backbone keras_cv/{name}: cannot fetch the preset {preset} ({reason[:160]}); use --backbone_weights=none, or fetch "
-            f"it on a machine with a network and copy its {_cache_folder(presets[preset]['kaggle_handle'])} here"
+            f"backbone keras_cv/{name}: cannot fetch the preset {preset} ({reason[:160]}); fetch it on a machine with "
+            f"a network and copy its {_cache_folder(presets[preset]['kaggle_handle'])} here, or pass --backbone=resnet50, whose "
+            "weights are on the Hugging Face Hub, or --backbone_weights=none"
         ) from error
 
 
@@ -133,5 +128,5 @@ for _name, (_family, _) in BACKBONES.items():
         f"keras_cv/{_name}",
         partial(build, _name),
         output_strides=_family.output_strides,
-        presets={"imagenet": partial(build, _name, pretrained=True)},
+        presets={"imagenet": partial(build, _name, pretrained=True)} if _name in IMAGENET_PRESETS else {},
     )

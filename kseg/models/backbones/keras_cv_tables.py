@@ -155,3 +155,9 @@ BACKBONES: dict[str, tuple[Family, dict[str, Any]]] = {
     **{f"csp_darknet_{size}": (CSP_DARKNET, _csp_darknet(*scale)) for size, scale in _CSP_DARKNET_SIZES.items()},
     "vgg16": (VGG16, {}),
 }
+
+IMAGENET_PRESETS = {
+    "csp_darknet_l", "csp_darknet_tiny", "densenet121", "densenet169", "densenet201", "efficientnetv2_b0", "efficientnetv2_b1",
+    "efficientnetv2_b2", "efficientnetv2_s", "mit_b0", "mobilenet_v3_large", "mobilenet_v3_small", "resnet50", "resnet50_v2",
+}  # fmt: skip
+"""Members of BACKBONES whose ImageNet weights keras-cv publishes."""

@@ -65,3 +65,9 @@ def check_backbone(name: str, output_stride: int) -> None:
 def list_backbones() -> list[str]:
     """Returns the backbone names that build_backbone accepts, sorted."""
     return list(BACKBONES)
+
+
+def has_weights(name: str, tag: str) -> bool:
+    """Returns True if weights of a backbone can be downloaded by this tag, such as "imagenet"."""
+    info = BACKBONES[name].info
+    return tag in info["weights"] or tag in info["presets"]

@@ -84,6 +84,17 @@ def load_torch_weights(
     return _fill(model, arrays, sources, reset_head=reset_head)
 
 
+def count_classes(state: Mapping[str, Any]) -> int:
+    """Returns the number of classes of a whole model's state_dict. Raises KsegError if it has no segmentation head."""
+    modules = _by_module(_unwrapped(state))
+    heads = [name for name in modules if name.startswith(HEADS) and not name.startswith(OPTIONAL)]
+    weights = [modules[name].tensors.get("weight", np.empty(0)) for name in heads]
+    if counts := {weight.shape[0] for weight in weights if weight.ndim == 4}:
+        return min(counts)
+    first = next(iter(modules.values())).path if modules else "none at all"
+    raise KsegError(f"has no segmentation head (its modules are like {first}); --backbone_weights takes a backbone's weights")
+
+
 def load_backbone_weights(model: keras.Model, checkpoint: str | os.PathLike | Mapping[str, Any]) -> TorchLoad:
     """Fills a backbone from a checkpoint of the backbone or of a whole model, as load_torch_weights does.
 

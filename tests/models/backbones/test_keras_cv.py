@@ -426,8 +426,13 @@ def test_a_preset_that_cannot_be_fetched_is_one_line_that_says_what_to_do(monkey
     assert str(tmp_path / "models/keras/resnetv1/keras/resnet50_imagenet") in message
 
 
+def test_the_table_of_presets_is_keras_cvs():
+    having = {name for name in tables.BACKBONES if f"{name}_imagenet" in kcv._keras_cv_class(name).presets_with_weights}
+    assert having == tables.IMAGENET_PRESETS
+
+
 def test_a_name_without_a_preset_lists_those_that_have_one():
-    with pytest.raises(KsegError, match=r"keras_cv/resnet101 has no imagenet weights.*=none") as error:
+    with pytest.raises(KsegError, match=r"keras_cv/resnet101 has no weights 'imagenet'.* pass none") as error:
         build_backbone("keras_cv/resnet101", weights="imagenet")
     having = str(error.value).rpartition(": ")[2].split(", ")
     assert having == [

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kseg.config.data_sources import READ_BY, how_to_read, is_read
+from kseg.config.data_sources import LAYOUT_SOURCES, LAYOUTS, READ_BY, how_to_read, is_read
 from kseg.config.fields import PYTHON, as_flag, check_choices, field
 from kseg.utils.errors import KsegError
 
@@ -32,6 +32,12 @@ class DataConfig:
         "Regular expression for --val_fraction: images whose names have the same match (or first group) stay together.",
         "data",
         value="REGEX",
+    )
+    layout: str | None = field(
+        None,
+        "coco, folder: files as this data set or tool arranges them; sets the flags below that are not given.",
+        "data files",
+        LAYOUTS,
     )
     annotations: str = field("annotations/{split}.json", "coco: annotation file of a split, below --data_dir.", "data files")
     images: str = field(
@@ -73,6 +79,21 @@ class DataConfig:
     )
     tfds_image: str = field("image", "tfds: feature of the image.", "data files")
     tfds_label: str = field("segmentation_mask", "tfds: feature of the label map.", "data files")
+    exif: str = field(
+        "auto",
+        "coco, folder, tfds: apply or ignore the EXIF orientation of images; auto: as the label's size and the polygons say, "
+        "else apply.",
+        "data files",
+        ("auto", "apply", "ignore"),
+    )
+    follow_links: bool = field(False, "coco, folder: follow links that lead out of --data_dir.", "data files")
+    on_bad_annotation: str = field(
+        "skip",
+        "coco: what to do with an annotation, or a part of one, that covers nothing (no segmentation, fewer than 3 points): "
+        "leave it out and count it, or treat its image as unusable.",
+        "data files",
+        ("skip", "error"),
+    )
     on_bad_sample: str = field(
         "error", "What to do with an unusable sample: stop, or skip and list it.", "data files", ("error", "skip")
     )
@@ -86,6 +107,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_choices(self)
+        self._check_layout()
         if self.dataset not in ("synthetic", "tfds", PYTHON) and self.data_dir is None and how_to_read(self.dataset) is None:
             raise KsegError(f"--dataset={self.dataset} needs --data_dir, the folder of the data set")
         if self.dataset == "tfds" and self.tfds_name is None:
@@ -104,6 +126,16 @@ class DataConfig:
             except re.error as error:
                 raise KsegError(f"--split_group={self.split_group}: is not a regular expression ({error})") from None
         self._check_sources()
+
+    def _check_layout(self) -> None:
+        """Sets the data source that a layout implies. Raises KsegError for a layout that the source does not have."""
+        if self.layout is None:
+            return
+        sources = LAYOUT_SOURCES[self.layout]
+        if self.dataset == "synthetic" and len(sources) == 1:
+            object.__setattr__(self, "dataset", sources[0])
+        if self.dataset not in sources:
+            raise KsegError(f"--layout={self.layout}: needs {' or '.join(f'--dataset={name}' for name in sources)}")
 
     def _check_sources(self) -> None:
         """Raises KsegError for a flag that the data source does not read."""
@@ -136,6 +168,7 @@ class DataOverrides:
 
     dataset: str | None = _override("dataset")
     data_dir: str | None = _override("data_dir")
+    layout: str | None = _override("layout")
     annotations: str | None = _override("annotations")
     images: str | None = _override("images")
     background: bool | None = _override("background")
@@ -147,6 +180,9 @@ class DataOverrides:
     tfds_name: str | None = _override("tfds_name")
     tfds_image: str | None = _override("tfds_image")
     tfds_label: str | None = _override("tfds_label")
+    exif: str | None = _override("exif")
+    follow_links: bool | None = _override("follow_links")
+    on_bad_annotation: str | None = _override("on_bad_annotation")
     on_bad_sample: str | None = _override("on_bad_sample")
     cache: str | None = _override("cache")
     max_pixels: int | None = _override("max_pixels")

@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+LAYOUT_SOURCES = {
+    "voc": ("folder",),
+    "cityscapes": ("folder",),
+    "camvid": ("folder",),
+    "roboflow": ("coco", "folder"),
+    "cvat": ("coco", "folder"),
+}
+"""The sources of each --layout. See kseg.data.layouts."""
+LAYOUTS = tuple(LAYOUT_SOURCES)
+
 READ_BY = {
+    "layout": ("coco", "folder"),
     "annotations": ("coco",),
     "images": ("coco", "folder"),
     "background": ("coco", "synthetic"),
@@ -15,6 +26,9 @@ READ_BY = {
     "tfds_name": ("tfds",),
     "tfds_image": ("tfds",),
     "tfds_label": ("tfds",),
+    "exif": ("coco", "folder", "tfds"),
+    "follow_links": ("coco", "folder"),
+    "on_bad_annotation": ("coco",),
 }
 """The sources that read a flag. Other flags are read by every source."""
 _SOURCES = ("coco", "folder", "tfds", "synthetic", "python")

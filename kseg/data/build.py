@@ -26,8 +26,11 @@ def build_dataset(config: DataConfig, split: str) -> Dataset:
 
     if config.dataset not in DATASETS and (how := how_to_read(config.dataset)):
         raise KsegError(f"--dataset={config.dataset}: is no source; {how}")
+    from kseg.data.layouts import apply_layout
+
     whole, _ = _part(config, split)
-    return prepare_dataset(DATASETS[config.dataset].build(config, whole), config, split)
+    with_files, name = apply_layout(config, whole)
+    return prepare_dataset(DATASETS[config.dataset].build(with_files, name), config, split)
 
 
 def prepare_dataset(dataset: Dataset, config: DataConfig, split: str) -> Dataset:

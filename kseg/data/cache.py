@@ -36,6 +36,7 @@ class CachedLabels:
         self.dataset = dataset
         self.class_names, self.ignore_index = dataset.class_names, dataset.ignore_index
         self.warnings = getattr(dataset, "warnings", ())
+        self.reading = getattr(dataset, "reading", None)
         self.labelled = getattr(dataset, "labelled", True)
         self.image_ids, self.category_ids = (getattr(dataset, name, None) for name in ("image_ids", "category_ids"))
         self._folder = folder

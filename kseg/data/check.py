@@ -1,7 +1,7 @@
 """Checks every sample of a data set before a run starts, so that a bad file does not stop it hours later."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset
-from kseg.data.subset import Subset
+from kseg.data.subset import Subset, sample_notes
 from kseg.utils.errors import KsegError
 from kseg.utils.progress import progress_bar
 from kseg.utils.system import usable_cores
@@ -21,13 +21,14 @@ ON_BAD_SAMPLE = ("error", "skip")
 """Values of check_samples' on_bad_sample."""
 
 _PROGRESS_AFTER = 2.0  # seconds; a shorter check shows no bar
+_NAMES = 3  # samples that a line names
 _BLOCK = 64  # samples queued per thread; bounds how much is still read after a bad sample
 
 
 def check_samples(
     dataset: Dataset, on_bad_sample: str = "error", progress: bool = True, occurring: list[bytes] | None = None
 ) -> tuple[Dataset, list[str]]:
-    """Loads every sample once, in one thread per CPU.
+    """Loads every sample once, in one thread per CPU. Prints the notes about samples on stderr, one line for each kind.
 
     Args:
         dataset: the data set to check.
@@ -46,9 +47,12 @@ def check_samples(
     if not len(dataset):
         raise KsegError("the data set has no samples; choose another split.")
     good, messages = [], []
+    notes: dict[str, list[str]] = {}
     for index, result in enumerate(map_samples(dataset, lambda index: _check(dataset, index), progress=progress)):
         if isinstance(result, bytes):
             good.append(index)
+            for note in sample_notes(dataset, index):
+                notes.setdefault(note, []).append(dataset.name(index))
             if occurring is not None:
                 occurring.append(result)
         elif on_bad_sample == "error":
@@ -57,7 +61,15 @@ def check_samples(
             messages.append(result)
     if not good:
         raise KsegError(f"all {len(messages)} samples are bad; the first: {messages[0]} Fix the files.")
+    for note, names in notes.items():
+        print(f"warning: {describe_note(note, names)}", file=sys.stderr, flush=True)
     return (Subset(dataset, good) if messages else dataset), messages
+
+
+def describe_note(note: str, names: Sequence[str]) -> str:
+    """Returns a line about the samples that a note is about."""
+    shown = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+    return f"{'1 image' if len(names) == 1 else f'{len(names)} images'} ({shown}): {note}"
 
 
 def map_samples(

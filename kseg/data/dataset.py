@@ -42,6 +42,9 @@ class Dataset(Protocol):
         image_bytes(index): the image file's content, which kseg.write_shards copies as it is.
         overlap(index): number of pixels under several annotations, for kseg.inspect_data.
         image_ids, category_ids: COCO's ids of images and classes, for results in COCO's format.
+        reading: what was decided about the split (kseg.data.reading.Reading).
+        notes(index): what the user should know of a sample that was loaded, such as a band that was left out; a list of strings.
+        left_out: a line for each annotation that was left out.
         label_values(index): the different values of the label image as stored, before the label map, an array; and
         label_map: what they mean (kseg.data.label_map.LabelMap). Both are for kseg.data.label_values.
     """

@@ -30,6 +30,7 @@ class Subset:
         self.class_names = dataset.class_names
         self.ignore_index = dataset.ignore_index
         self.warnings = getattr(dataset, "warnings", ())
+        self.reading = getattr(dataset, "reading", None)
         self.labelled = getattr(dataset, "labelled", True)
         self.category_ids = getattr(dataset, "category_ids", None)  # of COCO's data sets, as image_ids
         ids = getattr(dataset, "image_ids", None)
@@ -57,6 +58,12 @@ def base_sample(dataset: Any, index: int) -> tuple[Any, int]:
             dataset = dataset.dataset
         else:
             return dataset, index
+
+
+def sample_notes(dataset: Dataset, index: int) -> list[str]:
+    """Returns what the user should know of a sample that was loaded."""
+    base, place = base_sample(dataset, index)
+    return base.notes(place) if hasattr(base, "notes") else []
 
 
 def split_part(

@@ -1,6 +1,7 @@
 """Reads pictures that are given as paths, PIL images or arrays, some ahead of where they are needed."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,7 +97,11 @@ def _read(path: Path, max_pixels: int | None) -> Picture:
     shown = printable(str(path))
     if path.is_dir():
         raise KsegError(f"{shown}: is a folder; pass its files, such as Path({str(path)!r}).glob('*.jpg')")
-    return Picture(read_image(path, shown, max_pixels=max_pixels), str(path))
+    notes: list[str] = []
+    image = read_image(path, shown, max_pixels=max_pixels, notes=notes)
+    for note in notes:
+        print(f"warning: {shown}: {note}", file=sys.stderr, flush=True)
+    return Picture(image, str(path))
 
 
 def _sample_image(dataset: Any, index: int) -> Picture:

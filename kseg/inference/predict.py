@@ -66,7 +66,9 @@ def _predict_files(config: PredictConfig) -> Done:
     check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
     opened = open_model(config)
     predictor = opened.picture_predictor()
-    images, skipped = check_samples(ImageFiles(files, opened.class_names, opened.data.max_pixels), "skip")
+    images, skipped = check_samples(
+        ImageFiles(files, opened.class_names, opened.data.max_pixels, config.data.exif or "auto"), "skip"
+    )
     _write(config, images, predictor)
     write_skipped(config, skipped)
     return Done(len(images), "images", skipped)

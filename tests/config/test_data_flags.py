@@ -21,7 +21,15 @@ BASE = {
 EVERY_SOURCE = {
     "dataset", "data_dir", "val_fraction", "split_seed", "split_group", "on_bad_sample", "cache", "max_pixels",
 }  # fmt: skip
-OTHER = {"background": False, "ignore_categories": ("a",), "label_threshold": 0.5}
+OTHER = {
+    "background": False,
+    "ignore_categories": ("a",),
+    "label_threshold": 0.5,
+    "layout": "cvat",
+    "exif": "ignore",
+    "follow_links": True,
+    "on_bad_annotation": "error",
+}
 
 
 def test_the_table_names_every_flag_that_not_every_source_reads():
@@ -35,7 +43,8 @@ def test_a_flag_is_read_or_refused(source, flag):
     if source in READ_BY[flag]:
         assert DataConfig(dataset=source, **values)
         return
-    with pytest.raises(KsegError, match=f"--(no)?{flag}.* is not read by --dataset={source}; use --dataset=") as error:
+    what = "needs" if flag == "layout" else f"is not read by --dataset={source}; use"
+    with pytest.raises(KsegError, match=f"--(no)?{flag}.* {what} --dataset=") as error:
         DataConfig(dataset=source, **values)
     assert "\n" not in str(error.value)
 

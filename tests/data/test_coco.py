@@ -270,7 +270,7 @@ def test_missing_data_dir(tmp_path):
 
 
 def test_missing_split_lists_those_that_are_there(folder):
-    with pytest.raises(KsegError, match=r"no file annotations/test\.json, .* annotations/\{split\}\.json; pass --data_dir=DIR"):
+    with pytest.raises(KsegError, match=r"no file annotations/test\.json, .* annotations/\{split\}\.json; it has no COCO file"):
         CocoDataset(folder, "test")
     for split in ("train", "val"):
         (folder / f"annotations/{split}.json").write_text("{}")
@@ -296,24 +296,23 @@ WHOLE_FILE = {
     "no category": (coco(annotations=[], categories=[]), "defines no categories"),
     "image a number": (coco(images=[1]), 'image number 0 of the list has no "id" that is an integer'),
     "image without id": (coco(images=[image(1), {"file_name": "a"}]), 'image number 1 of the list has no "id"'),
-    "image id a text": (coco(images=[image("1")]), 'image number 0 of the list has no "id"'),
+    "image id a list": (coco(images=[image([1])]), 'image number 0 of the list has no "id"'),
+    "image id a fraction": (coco(images=[image(1.5)]), 'image number 0 of the list has no "id"'),
     "image id true": (coco(images=[image(True)]), 'image number 0 of the list has no "id"'),
     "image without file_name": (coco(images=[{"id": 4, "width": 1, "height": 1}]), 'image 4 has no "file_name" that is a string'),
     "image without width": (coco(images=[{"id": 4, "file_name": "a", "height": 1}]), 'image 4 has no "width" that is an int'),
     "image height a float": (coco(images=[image(4, height=20.5)]), 'image 4 has no "height" that is an integer'),
     "category without name": (coco(categories=[{"id": 3}]), 'category 3 has no "name" that is a string'),
     "category without id": (coco(categories=[{"name": "a"}]), 'category number 0 of the list has no "id"'),
-    "annotation without id": (coco(annotations=[{"image_id": 1}]), 'annotation number 0 of the list has no "id"'),
+    "annotation a number": (coco(annotations=[1]), "annotation number 0 of the list is not an object"),
     "annotation without image": (coco(annotations=[{"id": 8, "category_id": 3}]), 'annotation 8 has no "image_id"'),
-    "annotation without category": (coco(annotations=[{"id": 8, "image_id": 1}]), 'annotation 8 has no "category_id"'),
-    "annotation category a text": (coco(annotations=[annotation(8, category_id="dog")]), 'annotation 8 has no "category_id"'),
-    "image twice": (coco(images=[image(1), image(2), image(1)]), "image id 1 occurs twice"),
-    "annotation twice": (coco(annotations=[annotation(5), annotation(5, 2)]), "annotation id 5 occurs twice"),
-    "category twice": (coco(categories=[*CATEGORIES, {"id": 3, "name": "x"}]), "category id 3 occurs twice"),
-    "unknown image": (
-        coco(annotations=[annotation(7, image_id=99)]),
-        "annotation 7 is of image 99, which the file does not define",
+    "annotation without category": (
+        coco(annotations=[annotation(8, category_id=None)]),
+        'annotation 8 has no "category_id"',
     ),
+    "annotation category a list": (coco(annotations=[annotation(8, category_id=[3])]), 'annotation 8 has no "category_id"'),
+    "image twice": (coco(images=[image(1), image(2), image(1, "2.png")]), "image id 1 occurs twice"),
+    "category twice": (coco(categories=[*CATEGORIES, {"id": 3, "name": "x"}]), "category id 3 occurs twice"),
 }
 
 
@@ -357,12 +356,13 @@ def test_an_unknown_category(folder):
 def test_malformed_segmentations(folder, segmentation, reason):
     """All kinds are in test_coco_masks.py."""
     content = coco(annotations=[annotation(1), annotation(17, segmentation=segmentation), annotation(2, image_id=2)])
-    assert bad(folder, content) == f"annotations/train.json: annotation 17 (image images/train/1.png): {reason}."
+    message = bad(folder, content, on_bad_annotation="error")
+    assert message == f"annotations/train.json: annotation 17 (image images/train/1.png): {reason}."
 
 
 def test_an_annotation_without_segmentation(folder):
-    content = coco(annotations=[{"id": 17, "image_id": 2, "category_id": 3, "bbox": [0, 0, 5, 5]}])
-    assert bad(folder, content, 1) == (
+    content = coco(annotations=[annotation(1), {"id": 17, "image_id": 2, "category_id": 3, "bbox": [0, 0, 5, 5]}])
+    assert bad(folder, content, 1, on_bad_annotation="error") == (
         "annotations/train.json: annotation 17 (image images/train/2.png): it has no segmentation (a list of polygons or an RLE)."
     )
 
@@ -434,7 +434,8 @@ def test_links(folder, tmp_path_factory):
     path = folder / "images/train/1.png"
     path.unlink()
     path.symlink_to(outside / "x.png")
-    assert bad(folder, coco()) == "images/train/1.png: is a link that leaves the data set's folder."
+    assert bad(folder, coco()) == "images/train/1.png: is a link that leaves the data set's folder; --follow_links reads it."
+    assert (build(folder, coco(), follow_links=True).load(0).image == 9).all()
     path.unlink()
     path.symlink_to(path)
     assert bad(folder, coco()).startswith("images/train/1.png: ")
@@ -464,14 +465,14 @@ def test_skip_drops_exactly_the_bad_images(folder):
     content = coco(
         images=[image(1), image(2), image(3)], annotations=[annotation(1, category_id=61), annotation(2, 3, segmentation=[])]
     )
-    checked, messages = check_samples(build(folder, content), "skip")
+    checked, messages = check_samples(build(folder, content, on_bad_annotation="error"), "skip")
     assert [checked.name(i) for i in range(len(checked))] == ["2.png"]
     assert [message.split(": ")[1][:12] for message in messages] == ["annotation 1", "annotation 2"]
     (folder / "images/train/2.png").unlink()
     with pytest.raises(
         KsegError, match=r"^all 3 samples are bad; the first: annotations/train\.json: annotation 1 names category 61"
     ):
-        check_samples(build(folder, content), "skip")
+        check_samples(build(folder, content, on_bad_annotation="error"), "skip")
 
 
 # Real data.

@@ -13,10 +13,12 @@ from kseg.data.sources.coco_masks import (
     clip_polygon,
     count_outside,
     decode_counts,
+    pack,
     paint,
     read_segmentation,
     to_mask,
     to_runs,
+    without_empty,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own decode.
@@ -136,7 +138,8 @@ BAD = {
     "null": (None, "no segmentation"),
     "text": ("abc", "no segmentation"),
     "no polygons": ([], "empty"),
-    "flat": ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "polygon 0 of its segmentation is not a list"),
+    "flat": ([1.0, 2.0, 3.0, 4.0], "polygon 0 of its segmentation has 4 coordinates"),
+    "flat and nested": ([1.0, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]], "polygon 0 of its segmentation is not a list"),
     "points": ([[[1, 2], [3, 4], [5, 6]]], "not a number"),
     "odd": ([[1, 2, 3, 4, 5, 6, 7]], "odd number of coordinates, 7"),
     "two points": ([[1, 2, 3, 4]], "has 4 coordinates; 3 points need 6"),
@@ -153,7 +156,7 @@ BAD = {
     "size of texts": ({"size": ["10", "12"], "counts": [120]}, '"size"'),
     "other size": ({"size": [12, 10], "counts": [120]}, "its RLE is 10x12, the image 12x10"),
     "no counts": ({"size": [10, 12]}, '"counts"'),
-    "counts of floats": ({"size": [10, 12], "counts": [100.0, 20.0]}, '"counts"'),
+    "counts of fractions": ({"size": [10, 12], "counts": [100.5, 19.5]}, '"counts"'),
     "no runs": ({"size": [10, 12], "counts": []}, '"counts"'),
     "negative run": ({"size": [10, 12], "counts": [130, -10]}, "negative or longer"),
     "huge run": ({"size": [10, 12], "counts": [10**30]}, "negative or longer"),
@@ -168,6 +171,36 @@ BAD = {
     "compressed too few": ({"size": [10, 12], "counts": "5"}, "describes 5 pixels"),
     "compressed negative": ({"size": [10, 12], "counts": "O"}, "run of -1 pixels"),
 }
+
+
+def test_whole_numbers_as_floats_and_a_flat_polygon():
+    counts = {"size": [10.0, 12.0], "counts": [100.0, 20.0]}
+    assert (decode(counts, 10, 12) == decode({"size": [10, 12], "counts": [100, 20]}, 10, 12)).all()
+    flat = [1.0, 2.0, 9, 2.0, 9, 8.0]
+    assert decode(flat, 10, 12).any()
+    assert (decode(flat, 10, 12) == decode([flat], 10, 12)).all()
+    assert (decode(pack(flat), 10, 12) == decode([flat], 10, 12)).all()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kept", "dropped"),
+    [
+        (None, None, 1),
+        ([], None, 1),
+        ([[]], None, 1),
+        ([None, [1, 2]], None, 2),
+        ([[1, 2, 3, 4, 5]], None, 1),
+        ([[], [1, 2, 9, 2, 9, 8], [4, 4]], [[1, 2, 9, 2, 9, 8]], 2),
+        ([1, 2, 3, 4], None, 1),
+        ({"size": [10, 12], "counts": []}, None, 1),
+        ([[1, 2, 9, 2, 9, 8, 7]], [[1, 2, 9, 2, 9, 8, 7]], 0),  # malformed, not empty
+        ([["1", "2"]], [["1", "2"]], 0),
+        ({"size": [10, 12], "counts": [100]}, {"size": [10, 12], "counts": [100]}, 0),
+    ],
+)
+def test_pieces_that_cover_nothing(segmentation, kept, dropped):
+    left, reasons = without_empty(segmentation)
+    assert (left, len(reasons)) == (kept, dropped)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -170,7 +170,7 @@ def test_bad_samples(folder):
     image.unlink()
     (folder.parent / "outside.jpg").write_bytes(good[0])
     image.symlink_to(folder.parent / "outside.jpg")
-    assert message() == "images/train/a.jpg: is a link that leaves the data set's folder."
+    assert message() == "images/train/a.jpg: is a link that leaves the data set's folder; --follow_links reads it."
     save(image, np.zeros((2, 3), np.uint16), format="PNG")
     assert "16 bits or floats" in message()
     label.unlink()

@@ -8,21 +8,28 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.image_io import read_image
-from kseg.data.paths import check_link, fill_in, printable, unsafe
+from kseg.data.image_io import EXIF_STORED, read_image, read_orientation
+from kseg.data.paths import check_link, fill_in, printable, slashes, unsafe
+from kseg.data.reading import Reading
 from kseg.data.registry import register_dataset
+from kseg.data.search import find_image, find_json
 from kseg.data.sources import coco_masks
-from kseg.data.sources.coco_json import assign_classes, index_by_id, read_coco
+from kseg.data.sources.coco_index import fits, group_annotations
+from kseg.data.sources.coco_json import Entry, Id, assign_classes, index_by_id, read_coco
 from kseg.utils.errors import KsegError
 
 MAX_PIXELS = 2**28
 """Larger images are bad samples, by the size in the JSON: pycocotools computes with 32-bit integers."""
+_LOOKED_AT = 50  # images, to see whether the folder is right
+_EXIF_UNKNOWN = (
+    "the EXIF orientation is not applied, because the file states the stored width and height, but the polygons fit both ways "
+    "(--exif=apply turns the images)"
+)
 LABEL_VERSION = 1
 """Raise it with every change of the painted label maps: cached ones depend on it."""
 
@@ -43,6 +50,9 @@ class CocoDataset:
             classes 1, 2, ...; False makes such pixels ignore_index and the categories classes 0, 1, ....
         ignore_categories: categories whose pixels become ignore_index and that are no classes. A name stands for every category
             of that name; digits that are not a name stand for the category with that id.
+        exif: see kseg.data.image_io.read_image. "auto" follows the polygons where they fit one frame of a turned image only.
+        on_bad_annotation: "skip" leaves out annotations, or parts of them, that cover nothing; "error" makes their image bad.
+        follow_links: reads links that lead out of data_dir, too.
         max_pixels: see kseg.data.image_io.read_image.
 
     Attributes:
@@ -51,9 +61,11 @@ class CocoDataset:
         labelled: False if the file has no annotations at all; the label maps are then empty.
         image_ids, category_ids: the file's id of each image, and of each class; None for the background.
         warnings: lines to show the user.
+        reading: what was decided, a kseg.data.reading.Reading.
+        left_out: a line for each annotation, or part of one, that was left out.
 
     Raises:
-        KsegError: if the folder or file is missing, or if the file as a whole is malformed.
+        KsegError: if the folder or file is missing, if the file as a whole is malformed, or if none of its images is there.
     """
 
     def __init__(
@@ -65,6 +77,9 @@ class CocoDataset:
         images: str | None = None,
         background: bool = True,
         ignore_categories: Sequence[str] = (),
+        exif: str = "auto",
+        on_bad_annotation: str = "skip",
+        follow_links: bool = False,
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
@@ -73,21 +88,48 @@ class CocoDataset:
         images = images or ("images" if split is None else "images/{split}")
         self._shown_file = fill_in(annotations, split, "annotations")
         self._shown_images = fill_in(images, split, "images")
-        file = _find_file(data_dir, self._shown_file, self._shown_images, annotations)
-        root = Path(data_dir).expanduser()
+        file = _find_file(data_dir, self._shown_file, self._shown_images, annotations, split)
+        self._root = root = Path(data_dir).expanduser()
         self._images = root / self._shown_images
         self._folders = (root.resolve(), self._images.resolve())
-        self._max_pixels = max_pixels
+        self._max_pixels, self._exif, self._follow = max_pixels, exif, follow_links
+        self._notes: dict[int, list[str]] = {}
 
         content, self._digest = read_coco(file, self._shown_file)
-        categories = index_by_id(content["categories"], "category", self._shown_file, {"name": str})
+        categories, _ = index_by_id(content["categories"], "category", self._shown_file, {"name": str})
         self.class_names, self._values = assign_classes(categories, background, ignore_categories, self._shown_file)
         ids = {value: id_ for id_, value in self._values.items()}
         self.category_ids = tuple(ids.get(value) for value in range(len(self.class_names)))
         self.labelled = bool(content["annotations"])
-        self._bad: dict[int, str] = {}
-        self._index_images(content["images"])
-        self._index_annotations(content["annotations"])
+        entries, repeated = index_by_id(
+            content["images"], "image", self._shown_file, {"file_name": str, "height": int, "width": int}
+        )
+        if not entries:
+            raise KsegError(f"{self._shown_file}: lists no images; choose another split or file.")
+        self.image_ids = tuple(entries)
+        self._names = [self._file_name(entry["file_name"]) for entry in entries.values()]
+        sizes = [(entry["height"], entry["width"]) for entry in entries.values()]
+        bad = self._bad_images(entries)
+        self._check_images(bad, split)
+        if exif != "auto":
+            sizes = [size if index in bad else self._frame(index, size) for index, size in enumerate(sizes)]
+        found = group_annotations(
+            content["annotations"],
+            self.image_ids,
+            sizes,
+            self._values,
+            self._shown_file,
+            bad=bad,
+            image_name=self._shown_image,
+            other_frame=lambda index: exif == "auto" and self._is_turned(index, sizes[index]),
+            strict=on_bad_annotation == "error",
+        )
+        self._annotations, self._bad, self._sizes = found.by_image, found.bad, found.sizes
+        self.left_out = tuple(found.details)
+        self.warnings = tuple(found.warnings)
+        if repeated:
+            self.warnings += (f"{self._shown_file}: {repeated} images are listed twice, and read once.",)
+        self.reading = self._reading(categories, background)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -108,7 +150,21 @@ class CocoDataset:
     def load_image(self, index: int) -> np.ndarray:
         """Reads the image, uint8 [H, W, 3]. Raises BadSample."""
         path, shown = self._path(index)
-        return read_image(path, shown, self._sizes[index], stated_in=self._shown_file, max_pixels=self._max_pixels)
+        size, notes = self._sizes[index], list[str]()
+        image = read_image(
+            path, shown, size, stated_in=self._shown_file, max_pixels=self._max_pixels, exif=self._exif, notes=notes
+        )
+        if EXIF_STORED in notes:
+            notes.remove(EXIF_STORED)
+            if self._fits_both_ways(index):
+                notes.append(_EXIF_UNKNOWN)
+        if notes:
+            self._notes[index] = notes
+        return image
+
+    def notes(self, index: int) -> list[str]:
+        """What the user should know of a sample that was loaded."""
+        return self._notes.get(index, [])
 
     def image_bytes(self, index: int) -> bytes:
         """The image file's content."""
@@ -123,7 +179,8 @@ class CocoDataset:
     @property
     def label_key(self) -> str:
         """A string that changes with the label maps: the file's digest and the settings."""
-        return f"{self._digest}-{self._fill}-{sorted(self._values.items())}-v{LABEL_VERSION}"
+        values = sorted(self._values.items(), key=lambda item: (isinstance(item[0], str), item))
+        return f"{self._digest}-{self._fill}-{values}-v{LABEL_VERSION}"
 
     def overlap(self, index: int) -> int:
         """Counts the pixels that more than one annotation covers. Raises BadSample if an annotation cannot be used."""
@@ -138,7 +195,8 @@ class CocoDataset:
         if index in self._bad:
             raise BadSample(self._bad[index])
         path, shown = self._images / self._names[index], self._shown_image(index)
-        check_link(path, self._folders, shown)
+        if not self._follow:
+            check_link(path, self._folders, shown)
         return path, shown
 
     def _masks(self, index: int) -> tuple[list[np.ndarray], list[int]]:
@@ -148,64 +206,83 @@ class CocoDataset:
             try:
                 masks.append(coco_masks.to_runs(segmentation, *self._sizes[index]))
             except coco_masks.BadMask as error:
-                raise BadSample(self._describe(annotation, index, error)) from None
+                raise BadSample(
+                    f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {error}."
+                ) from None
             values.append(value)
         return masks, values
 
-    def _index_images(self, entries: list[Any]) -> None:
-        """Fills in the images' names and sizes, and notes those that cannot be right."""
-        images = index_by_id(entries, "image", self._shown_file, {"file_name": str, "height": int, "width": int})
-        if not images:
-            raise KsegError(f"{self._shown_file}: lists no images; choose another split or file.")
-        self.image_ids = tuple(images)
-        self._names = [entry["file_name"] for entry in images.values()]
-        self._sizes = [(entry["height"], entry["width"]) for entry in images.values()]
-        for index, (id_, entry) in enumerate(images.items()):
-            if reason := unsafe(entry["file_name"]):
-                name = printable(entry["file_name"])
-                self._bad[index] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
-            elif min(self._sizes[index]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
-                size = f"{entry['width']}x{entry['height']}"
-                self._bad[index] = f"{self._shown_file}: image {id_} has the size {size}, which no image can have."
+    def _file_name(self, name: str) -> str:
+        """Returns a file name of Windows with the slashes of other systems, unless there is a file of just this name."""
+        if "\\" not in name or "\0" in name:
+            return name
+        try:
+            return name if (self._images / name).is_file() else slashes(name)
+        except (OSError, UnicodeError):
+            return slashes(name)
 
-    def _index_annotations(self, entries: list[Any]) -> None:
-        """Groups the annotations by image, in compact form, and notes malformed ones."""
-        annotations = index_by_id(entries, "annotation", self._shown_file, {"image_id": int, "category_id": int})
-        indices = {id_: index for index, id_ in enumerate(self.image_ids)}
-        self._annotations: list[list[tuple[int, int, coco_masks.Segmentation]]] = [[] for _ in self._names]
-        clipped: list[int] = []
-        for id_, entry in annotations.items():
-            index = indices.get(entry["image_id"])
-            if index is None:
-                raise KsegError(
-                    f"{self._shown_file}: annotation {id_} is of image {entry['image_id']}, which the file does not define. "
-                    "Fix the file."
-                )
-            if index in self._bad:
-                continue
-            value = self._values.get(entry["category_id"])
-            if value is None:
-                self._bad[index] = (
-                    f"{self._shown_file}: annotation {id_} names category {entry['category_id']}, which the file does not define."
-                )
-                continue
-            try:
-                segmentation = coco_masks.read_segmentation(entry.get("segmentation"), *self._sizes[index])
-            except coco_masks.BadMask as error:
-                self._bad[index] = self._describe(id_, index, error)
-                continue
-            self._annotations[index].append((id_, value, segmentation))
-            clipped += [id_] * coco_masks.count_outside(segmentation, *self._sizes[index])
-        self.warnings: tuple[str, ...] = ()
-        if clipped:
-            number = "1 polygon" if len(clipped) == 1 else f"{len(clipped)} polygons"
-            self.warnings = (f"{self._shown_file}: clipped {number} at the image's border (first: annotation {clipped[0]}).",)
+    def _bad_images(self, entries: dict[Id, Entry]) -> dict[int, str]:
+        """Returns why an image cannot be used, by index, for names and sizes that cannot be right."""
+        bad: dict[int, str] = {}
+        for index, (id_, entry) in enumerate(entries.items()):
+            if reason := unsafe(self._names[index]):
+                name = printable(entry["file_name"])
+                bad[index] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
+            elif min(entry["height"], entry["width"]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
+                size = f"{entry['width']}x{entry['height']}"
+                bad[index] = f"{self._shown_file}: image {id_} has the size {size}, which no image can have."
+        return bad
+
+    def _check_images(self, bad: dict[int, str], split: str | None) -> None:
+        """Raises KsegError if none of the images is there, judging by some of them, with the flag that finds them."""
+        usable = [name for index, name in enumerate(self._names) if index not in bad]
+        for name in usable[:: max(1, len(usable) // _LOOKED_AT)]:
+            if os.path.lexists(self._images / name):
+                return
+        if usable:
+            raise KsegError(
+                f"{self._shown_file}: none of its {len(self._names)} images is in {printable(self._shown_images)}; "
+                f"{find_image(self._root, usable[0], split)}."
+            )
+
+    def _orientation(self, index: int) -> tuple[tuple[int, int], int] | None:
+        """The stored (height, width) of an image and its EXIF orientation, from its header; None if it cannot be read."""
+        path = self._images / self._names[index]
+        try:
+            return read_orientation(path, self._shown_image(index), self._max_pixels)
+        except BadSample:
+            return None
+
+    def _is_turned(self, index: int, stated: tuple[int, int]) -> bool:
+        """Returns True if the image, one way or the other, has the stated width and height exchanged."""
+        stored, orientation = self._orientation(index) or (stated, 1)
+        return stored == stated[::-1] or (stored == stated and orientation >= 5)
+
+    def _frame(self, index: int, stated: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that --exif=apply or ignore gives an image; the stated one unless the image is turned."""
+        stored, orientation = self._orientation(index) or (stated, 1)
+        if orientation < 5 or stated not in (stored, stored[::-1]):
+            return stated
+        return stored if self._exif == "ignore" else stored[::-1]
+
+    def _fits_both_ways(self, index: int) -> bool:
+        """Returns True if an image's annotations lie within it both as stored and turned."""
+        height, width = self._sizes[index]
+        segmentations = [segmentation for _, _, segmentation in self._annotations[index]]
+        return bool(segmentations) and all(isinstance(s, tuple) and fits(s, width, height) for s in segmentations)
+
+    def _reading(self, categories: dict[Id, Entry], background: bool) -> Reading:
+        names = (*self.class_names, *[""] * (256 - len(self.class_names)))
+        meanings = [
+            (f"{id_} {categories[id_]['name']}", "ignored" if value == IGNORE_INDEX else names[value])
+            for id_, value in self._values.items()
+        ]
+        meanings = sorted(meanings, key=lambda pair: pair[1] == "ignored")
+        rest = ("pixels without annotation", "background" if background else "ignored")
+        return Reading(f"coco: {self._shown_file}, images in {self._shown_images}", (rest, *meanings), self.warnings)
 
     def _shown_image(self, index: int) -> str:
         return printable(os.path.normpath(f"{self._shown_images}/{self._names[index]}"))
-
-    def _describe(self, annotation: int, index: int, reason: Exception) -> str:
-        return f"{self._shown_file}: annotation {annotation} (image {self._shown_image(index)}): {reason}."
 
 
 @register_dataset("coco")
@@ -219,12 +296,15 @@ def open_coco(config: DataConfig, split: str) -> CocoDataset:
         images=config.images,
         background=config.background,
         ignore_categories=config.ignore_categories,
+        exif=config.exif,
+        on_bad_annotation=config.on_bad_annotation,
+        follow_links=config.follow_links,
         max_pixels=config.max_pixels,
     )
 
 
-def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str, pattern: str) -> Path:
-    """Returns the annotation file. If it is missing, raises KsegError with the expected file and the splits that exist."""
+def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str, pattern: str, split: str | None) -> Path:
+    """Returns the annotation file. If it is missing, raises KsegError with the splits that exist, or the flag that finds it."""
     wanted = f"the folder that holds {shown} and, in {images}, the images"
     if not data_dir or not os.fspath(data_dir).strip():
         raise KsegError(f"no data_dir is given; pass --data_dir=DIR, {wanted}.")
@@ -245,4 +325,4 @@ def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str,
         found = sorted(path[len(before) : len(path) - len(after)] for path in paths)
     if found:
         raise KsegError(f"data_dir {data_dir} has no file {shown}; choose another split: {', '.join(map(printable, found))}.")
-    raise KsegError(f"data_dir {data_dir} has no file {shown}, nor any other that fits {pattern}; pass --data_dir=DIR, {wanted}.")
+    raise KsegError(f"data_dir {data_dir} has no file {shown}, nor any other that fits {pattern}; {find_json(root, split)}.")

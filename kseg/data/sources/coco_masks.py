@@ -19,6 +19,8 @@ MAX_COORDINATE = 1e15
 """Larger polygon coordinates are malformed; smaller ones are clipped to the image."""
 MAX_OUTLINE = 1e7
 """Longest outline of one polygon in pixels; pycocotools needs 80 bytes of memory for each."""
+_MISSING = "it has no segmentation (a list of polygons or an RLE)"
+_EMPTY = "its segmentation is empty"
 _CHARACTERS = 6  # at most, for one number in a compressed RLE: a 7th would overflow pycocotools' 32-bit shift
 
 
@@ -41,16 +43,41 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> Segmentatio
     if isinstance(segmentation, tuple):  # from pack
         return segmentation
     if not isinstance(segmentation, list):
-        raise BadMask("it has no segmentation (a list of polygons or an RLE)")
+        raise BadMask(_MISSING)
     if not segmentation:
-        raise BadMask("its segmentation is empty")
-    return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(segmentation))
+        raise BadMask(_EMPTY)
+    return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(_nested(segmentation)))
+
+
+def without_empty(segmentation: Any) -> tuple[Any, list[str]]:
+    """Returns a segmentation without pieces that cover nothing, None if nothing is left, and a reason for each piece.
+
+    Such pieces are null, empty, or polygons of fewer than three points. What is malformed in another way stays.
+    """
+    if segmentation is None:
+        return None, [_MISSING]
+    if segmentation == [] or (isinstance(segmentation, dict) and segmentation.get("counts") in ([], "")):
+        return None, [_EMPTY]
+    if not isinstance(segmentation, list):
+        return segmentation, []
+    kept, reasons = [], []
+    for number, polygon in enumerate(_nested(segmentation)):
+        if polygon is None or (isinstance(polygon, list) and len(polygon) < 6 and set(map(type, polygon)) <= {int, float}):
+            reasons.append(f"polygon {number} of its segmentation has {len(polygon or [])} coordinates; 3 points need 6")
+        else:
+            kept.append(polygon)
+    return kept or None, reasons
+
+
+def _nested(polygons: list[Any]) -> list[Any]:
+    """Returns a list of polygons for one polygon as a flat list of coordinates, and others unchanged."""
+    return [polygons] if set(map(type, polygons)) <= {int, float} else polygons
 
 
 def pack(polygons: list[Any]) -> list[Any] | tuple[np.ndarray, ...]:
     """Returns polygons as read_segmentation does; malformed ones unchanged, so that read_segmentation raises with their id."""
     try:
-        return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(polygons)) or polygons
+        return tuple(_read_polygon(polygon, i) for i, polygon in enumerate(_nested(polygons)))
     except BadMask:
         return polygons
 
@@ -181,7 +208,7 @@ def _read_polygon(polygon: Any, number: int) -> np.ndarray:
 
 
 def _read_rle(segmentation: dict[str, Any], height: int, width: int) -> Segmentation:
-    size, counts = segmentation.get("size"), segmentation.get("counts")
+    size, counts = _whole(segmentation.get("size")), _whole(segmentation.get("counts"))
     if not isinstance(size, list) or list(map(type, size)) != [int, int]:
         raise BadMask('the "size" of its RLE is not [height, width]')
     if size != [height, width]:
@@ -195,6 +222,13 @@ def _read_rle(segmentation: dict[str, Any], height: int, width: int) -> Segmenta
     runs = np.array(counts, np.int64)
     check_runs(runs, height, width)
     return runs
+
+
+def _whole(values: Any) -> Any:
+    """Returns a list with floats such as 80.0 as int; anything else unchanged."""
+    if not isinstance(values, list) or float not in set(map(type, values)):
+        return values
+    return [int(value) if type(value) is float and value.is_integer() else value for value in values]
 
 
 def _clip_to_image(polygon: np.ndarray, height: int, width: int) -> np.ndarray:

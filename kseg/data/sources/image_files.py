@@ -89,16 +89,19 @@ def _is_image(file: Path) -> bool:
 class ImageFiles:
     """Image files as a kseg.data.dataset.Dataset. All pixels of the label maps are ignored.
 
-    Images, and their sizes, are rotated by their EXIF orientation. class_names: the model's. max_pixels: see
-    kseg.data.image_io.read_image.
+    Images, and their sizes, are rotated by their EXIF orientation, unless exif is "ignore". class_names: the model's. max_pixels:
+    see kseg.data.image_io.read_image.
     """
 
     labelled = False
 
-    def __init__(self, files: Sequence[ImageFile], class_names: tuple[str, ...], max_pixels: int | None = None):
+    def __init__(
+        self, files: Sequence[ImageFile], class_names: tuple[str, ...], max_pixels: int | None = None, exif: str = "auto"
+    ):
         self.class_names, self.ignore_index = class_names, IGNORE_INDEX
-        self._files, self._max_pixels = list(files), max_pixels
+        self._files, self._max_pixels, self._exif = list(files), max_pixels, exif
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._notes: dict[int, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -110,7 +113,7 @@ class ImageFiles:
         """(height, width), from the header unless the image was read before. Raises BadSample."""
         if index not in self._sizes:
             path = self._files[index].path
-            self._sizes[index] = read_size(path, printable(str(path)), self._max_pixels, oriented=True)
+            self._sizes[index] = read_size(path, printable(str(path)), self._max_pixels, oriented=self._exif != "ignore")
         return self._sizes[index]
 
     def load(self, index: int) -> Sample:
@@ -121,6 +124,13 @@ class ImageFiles:
     def load_image(self, index: int) -> np.ndarray:
         """Reads the image of sample `index`, uint8 [H, W, 3]. Raises BadSample."""
         path = self._files[index].path
-        image = read_image(path, printable(str(path)), max_pixels=self._max_pixels)
+        notes: list[str] = []
+        image = read_image(path, printable(str(path)), max_pixels=self._max_pixels, exif=self._exif, notes=notes)
         self._sizes[index] = image.shape[:2]
+        if notes:
+            self._notes[index] = notes
         return image
+
+    def notes(self, index: int) -> list[str]:
+        """What the user should know of an image that was loaded."""
+        return self._notes.get(index, [])

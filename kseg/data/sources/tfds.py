@@ -13,10 +13,11 @@ import numpy as np
 
 from kseg.config import DataConfig
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.image_io import read_image, read_size
+from kseg.data.image_io import EXIF_STORED, read_image, read_size
 from kseg.data.label_images import read_label, stored_values
 from kseg.data.label_map import IGNORE, LabelMap, build_label_map
 from kseg.data.label_map_file import as_label_map
+from kseg.data.reading import Reading
 from kseg.data.registry import register_dataset
 from kseg.utils.errors import KsegError, suggest
 
@@ -35,6 +36,7 @@ class TfdsDataset:
         class_names: names of the label values 0, 1, ....
         label_map: instead, the class of each value: {value: name or "ignore"}, or a file, see kseg.data.label_map. Neither is
             needed if the label feature names its classes (a LabeledImage).
+        exif: see kseg.data.image_io.read_image.
         label_threshold: see kseg.data.label_images.read_label.
         ignore_categories: names of classes whose pixels are ignored.
         max_pixels: see kseg.data.image_io.read_image.
@@ -53,12 +55,14 @@ class TfdsDataset:
         label: str = "segmentation_mask",
         class_names: Sequence[str] | None = None,
         label_map: LabelMap | str | os.PathLike[str] | Mapping[int, str] | None = None,
+        exif: str = "auto",
         label_threshold: float | None = None,
         ignore_categories: Sequence[str] = (),
         max_pixels: int | None = None,
     ):
         self.ignore_index = IGNORE_INDEX
         self._tfds, self._split, self._max_pixels, self._threshold = name, split, max_pixels, label_threshold
+        self._exif, self._notes = exif, dict[int, list[str]]()
         self._features = (image, label)
         self._data_dir = os.path.expanduser(data_dir) if data_dir else None  # noqa: PTH111  # tfds's may be a URL
         info = _builder(name, self._data_dir).info
@@ -90,6 +94,8 @@ class TfdsDataset:
             raise KsegError(f"split {split!r} of {name} cannot be opened ({reason}); prepare the data set again.") from error
         if not self._count:
             raise KsegError(f"split {split!r} of {name} is empty; choose another.")
+        meanings = tuple(self.label_map.meanings())
+        self.reading = Reading(f"tfds: {name}, split {split}, features {image} and {label}", meanings)
 
     @functools.cached_property
     def _source(self) -> Any:
@@ -124,7 +130,23 @@ class TfdsDataset:
         shown = f"{self._shown(index)}, feature {self._features[0]}"
         size = self.size(index)
         source = self.image_bytes(index)
-        return read_image(source, shown, size, stated_in=f"feature {self._features[1]}", max_pixels=self._max_pixels)
+        notes: list[str] = []
+        image = read_image(
+            source,
+            shown,
+            size,
+            stated_in=f"feature {self._features[1]}",
+            max_pixels=self._max_pixels,
+            exif=self._exif,
+            notes=notes,
+        )
+        if notes := [note for note in notes if note != EXIF_STORED]:  # the label's size shows that this is right
+            self._notes[index] = notes
+        return image
+
+    def notes(self, index: int) -> list[str]:
+        """What the user should know of a sample that was loaded."""
+        return self._notes.get(index, [])
 
     def load_label(self, index: int) -> np.ndarray:
         """Reads the label map, uint8 [H, W]."""
@@ -180,6 +202,7 @@ def open_tfds(config: DataConfig, split: str) -> TfdsDataset:
         data_dir=config.data_dir,
         image=config.tfds_image,
         label=config.tfds_label,
+        exif=config.exif,
         label_map=config.label_map,
         label_threshold=config.label_threshold,
         ignore_categories=config.ignore_categories,

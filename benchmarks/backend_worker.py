@@ -49,7 +49,7 @@ class _Network:
             config.model,
             num_classes=int(content["num_classes"]),
             backbone=config.backbone,
-            backbone_weights=None if config.backbone_weights == "none" else config.backbone_weights,
+            backbone_weights=None if config.backbone_weights in ("none", "auto") else config.backbone_weights,
             output_stride=config.output_stride,
             normalization=DOUBLE_NORMALIZATION if config.double_normalization else "auto",
         )

@@ -71,9 +71,9 @@ def describe_weights(config: TrainConfig) -> str:
         lacking = config.data.dataset != "synthetic" and not has_weights(backbone, "imagenet")
         return f"none: {f'{backbone} has no ImageNet weights, so it starts ' if lacking else ''}from scratch"
     name = tag.replace("-", "_")
-    if hub := info["weights"].get(name):
+    if hub := info.get("weights", {}).get(name):
         return f"{tag} ({hub.repo}, revision {(hub.revision or 'main')[:8]})"
-    return f"{tag} (a preset of keras-cv)" if name in info["presets"] else tag
+    return f"{tag} (a preset of keras-cv)" if name in info.get("presets", {}) else tag
 
 
 # --- Whole models ---------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
-
 SMALLEST = ("--backbone=keras_cv/resnet18", "--backbone_weights=none")
 
 

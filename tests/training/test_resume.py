@@ -27,7 +27,8 @@ from kseg.utils.errors import KsegError
 def flags(data_dir, run_dir, *more):
     return [
         "kseg.train", "--dataset=coco", f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--image_size=32", "--batch_size=2",
-        "--epochs=3", "--augment=aug", "--model=deeplabv3plus", "--backbone=resnet18", "--checkpoint_steps=1", "--workers=1",
+        "--epochs=3", "--augment=aug", "--model=deeplabv3plus", "--backbone=resnet18",
+        "--backbone_weights=none", "--checkpoint_steps=1", "--workers=1",
         *more,
     ]  # fmt: skip
 

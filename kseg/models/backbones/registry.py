@@ -70,4 +70,4 @@ def list_backbones() -> list[str]:
 def has_weights(name: str, tag: str) -> bool:
     """Returns True if weights of a backbone can be downloaded by this tag, such as "imagenet"."""
     info = BACKBONES[name].info
-    return tag in info["weights"] or tag in info["presets"]
+    return tag in info.get("weights", {}) or tag in info.get("presets", {})

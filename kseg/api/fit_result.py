@@ -69,7 +69,7 @@ class FitResult:
 
 def fit_result(result: TrainResult, *, keep: bool) -> FitResult:
     """Returns the FitResult of a run. keep: its directory stays; else what the FitResult shows is read from it now."""
-    run = result.run
+    run, keep = result.run, keep and not result.config.debug.dry_run
     figures = (run.figures / f"{name}.png" for name in _EXAMPLES)
     return FitResult(
         evaluation=result.evaluation,

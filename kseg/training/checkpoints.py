@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -193,7 +194,9 @@ def save_checkpoint(path: Path, model: keras.Model, state: RunState) -> None:
         arrays |= {f"metric/{i}": variable for i, variable in enumerate(model.metrics_variables)}
     arrays = {name: keras.ops.convert_to_numpy(variable).copy() for name, variable in arrays.items()}
     with local_only(), atomic_path(path) as temporary:
-        model.save(temporary)
+        with warnings.catch_warnings():  # a loss or metric of the user's, which is not loaded: load_model reads no compile config
+            warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+            model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(_STATE, text)
             archive.writestr(_ARRAYS, safetensors.numpy.save(arrays))

@@ -46,15 +46,15 @@ class FitExtras:
     def settings(self) -> dict[str, Any]:
         """Returns what stands for the objects in a TrainConfig, by the fields' names."""
         one = {name: _note(value) for name in ("loss", "optimizer") if (value := getattr(self, name)) is not None}
-        return one | {name: tuple(map(_note, getattr(self, name))) for name in ("metrics", "callbacks")}
+        return one | {name: tuple(map(_note, values)) for name in ("metrics", "callbacks") if (values := getattr(self, name))}
 
     def check(self, config: TrainConfig) -> None:
         """Raises KsegError unless the config has these objects (a resumed run's), and no flag that they replace."""
-        named = {"loss": config.objective.loss, "optimizer": config.optimization.optimizer}
+        named = {"loss": config.objective.loss, "optimizer": config.optimization.optimizer, "metrics": config.python.metrics}
         for name, value in named.items():
-            if is_object(value) and getattr(self, name) is None:
+            if (is_object(value) or name == "metrics") and self.settings().get(name, ()) != value:
                 raise KsegError(
-                    f"--{name}={value}: was an object, given from Python; go on with fit({name}=..., run_dir=..., resume=True)"
+                    f"--{name}: the run's was given from Python, {value}; go on with fit({name}=..., run_dir=..., resume=True)"
                 )
         if self.loss is not None:
             for name, unset in (("class_weights", "none"), ("label_smoothing", 0.0)):

@@ -21,8 +21,10 @@ from kseg.runtime.distribution import device_count, on_each_device, shard
 from kseg.runtime.out_of_memory import is_out_of_memory
 from kseg.utils.errors import KsegError
 
-TILE = 512
-"""Largest side of the tiles that label maps are made of."""
+TILE = 256
+"""Side of the tiles that label maps of pictures of any size are made of."""
+LARGEST_TILE = 512
+"""Largest side of the tiles for pictures of a known size."""
 
 Size = tuple[int, int]
 """(height, width)."""
@@ -55,8 +57,8 @@ class LabelMap:
 
 
 def best_tile(height: int, width: int) -> Size:
-    """Returns a tile, of at most TILE pixels a side, of which pictures of this size need the fewest, and waste the least."""
-    return -(-height // -(-height // TILE)), -(-width // -(-width // TILE))
+    """Returns a tile, of at most LARGEST_TILE pixels a side, of which pictures of this size need few, and waste little."""
+    return -(-height // -(-height // LARGEST_TILE)), -(-width // -(-width // LARGEST_TILE))
 
 
 class LabelMapper(abc.ABC):
@@ -329,7 +331,7 @@ def compile_model(model: keras.Model) -> Callable[[Any], Any]:
 
     def eager(batch):
         with torch.no_grad():
-            return model(batch, training=False)
+            return model(keras.tree.map_structure(ops.convert_to_tensor, batch), training=False)
 
     return eager
 

@@ -144,7 +144,7 @@ class _AddWindows(keras.layers.Layer):
     def call(self, inputs):
         band, probabilities, columns, wanted = inputs
         count, *window = probabilities.shape
-        scores = probabilities * self.weight * ops.reshape(wanted, (-1, 1, 1, 1))
+        scores = probabilities * ops.convert_to_tensor(self.weight) * ops.reshape(wanted, (-1, 1, 1, 1))
         for index in range(count):  # in this order, so that sums have the same last bit with any batch size
             corner = (0, 0, columns[0, index], 0)
             before = ops.slice(band, corner, (1, *window))

@@ -33,6 +33,11 @@ class ConvertConfig:
         for name in ("checkpoint", "output"):
             if getattr(self, name) is None:
                 raise KsegError(f"--{name} is missing: name the file to {'read' if name == 'checkpoint' else 'write'}")
+        if self.to == "keras" and str(self.checkpoint).endswith(".keras"):
+            raise KsegError(
+                f"--checkpoint={self.checkpoint}: is a Keras model already, no PyTorch checkpoint; --to=torch converts it to "
+                "one, and kseg.train --init starts from it as it is"
+            )
         if self.to == "keras":
             for name in ("model", "num_classes"):
                 if getattr(self, name) is None:

@@ -21,11 +21,24 @@ def convert(config: ConvertConfig) -> str:
         raise KsegError(f"--output={out} exists; name another file, or pass --overwrite")
     if not checkpoint.is_file():
         raise KsegError(f"--checkpoint={checkpoint}: no such file")
+    if config.to == "keras":
+        _check_foreign(checkpoint)
     enable_compilation_cache(config.compilation_cache)
     try:
         return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
     except OSError as error:
         raise KsegError(f"--output={out}: {error.strerror or error}") from None
+
+
+def _check_foreign(checkpoint: Path) -> None:
+    """Raises KsegError for the weights of a model folder, which is a kseg model already."""
+    from kseg.models.model_folder import is_model_folder
+
+    if checkpoint.suffix == ".safetensors" and is_model_folder(checkpoint.parent):
+        raise KsegError(
+            f"--checkpoint={checkpoint}: belongs to a kseg model, the folder {checkpoint.parent}, and is no PyTorch checkpoint; "
+            "kseg.train --init and the --model of other commands take the folder"
+        )
 
 
 def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:

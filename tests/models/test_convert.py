@@ -83,7 +83,7 @@ def test_a_head_of_other_classes(baseline, checkpoint, tmp_path):
         (["--checkpoint=c.pth", "--output=m.h5", *FLAGS], "--output=m.h5: with --to=keras its name must end with .keras"),
         (["--checkpoint=c.pth", "--output=m.keras", *FLAGS], "--checkpoint=c.pth: no such file"),
         (
-            ["--checkpoint=there.keras", "--output=there.keras", *FLAGS],
+            ["--checkpoint=c.pth", "--output=there.keras", *FLAGS],
             "--output=there.keras exists; name another file, or pass --over",
         ),
         (["--to=torch", "--checkpoint=c", "--output=w.pth", "--model=fpn"], "--model does not go with --to=torch"),
@@ -128,3 +128,13 @@ def test_older_keys_sources_and_auxiliary_heads(smp):
         load_torch_weights(model, state, source="timm")
     with pytest.raises(KsegError, match="unknown source 'keras'; known: smp, torchvision, timm, None"):
         load_torch_weights(model, state, source="keras")
+
+
+def test_a_kseg_model_is_no_checkpoint(tmp_path):
+    words = ["kseg.convert", f"--output={tmp_path / 'out.keras'}"]
+    with pytest.raises(KsegError, match=r"m.keras: is a Keras model already, .*--to=torch converts it .*--init"):
+        main([*words, "--checkpoint=m.keras"])
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"format": "kseg"}')
+    with pytest.raises(KsegError, match=r"belongs to a kseg model, the folder .*--init"):
+        main([*words, *FLAGS, f"--checkpoint={tmp_path / 'model.safetensors'}"])

@@ -7,7 +7,7 @@ from kseg.data.dataset import BadSample
 EXTRA_BANDS = "bands beyond the first three are left out (transparency, or infrared)"
 """A note of kseg.data.image_io.read_image."""
 _REDUCED = 254  # TIFF's NewSubfileType; its bits 0 and 2 mark overviews and masks of the first page
-_BITS = 258
+_BITS, _SAMPLES = 258, 277
 
 
 def check_bits(image: Any, shown: str) -> None:
@@ -38,7 +38,7 @@ def check_pages(image: Any, shown: str) -> None:
 
 def has_extra_bands(image: Any) -> bool:
     """Returns True if converting the loaded image to RGB leaves out a band that holds something."""
-    if image.mode == "RGBX":
+    if image.mode == "RGBX" or (image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(_SAMPLES, 3) > 3):
         return True
     if image.mode not in ("RGBA", "RGBa", "LA", "La", "PA"):
         return False

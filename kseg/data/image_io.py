@@ -107,7 +107,7 @@ def _rgb(
     check_pages(image, shown)
     image.load()
     image.info.pop("transparency", None)  # else converting a palette warns
-    if notes is not None and image.mode != "RGB" and has_extra_bands(image):
+    if notes is not None and (image.mode != "RGB" or image.format == "TIFF") and has_extra_bands(image):
         notes.append(EXTRA_BANDS)
     return np.array(_oriented(image, size, exif, notes).convert("RGB"))
 

@@ -114,4 +114,4 @@ def _listed(folders: list[tuple[str, int]]) -> str:
 
 def _quoted(text: str) -> str:
     """Returns a flag's value for a shell, which would expand braces and stars."""
-    return f"'{text}'" if set(text) & set("{}* ") else text
+    return f"'{text}'" if set(text) & set("{}* ") or text == "." else text

@@ -323,6 +323,6 @@ def _find_file(data_dir: str | os.PathLike[str] | None, shown: str, images: str,
     if placeholder and "{split}" not in after and not Path(pattern).is_absolute():
         paths = (path.relative_to(root).as_posix() for path in root.glob(glob.escape(before) + "*" + glob.escape(after)))
         found = sorted(path[len(before) : len(path) - len(after)] for path in paths)
-    if found:
+    if found and not any(split in name for name in found if split):
         raise KsegError(f"data_dir {data_dir} has no file {shown}; choose another split: {', '.join(map(printable, found))}.")
     raise KsegError(f"data_dir {data_dir} has no file {shown}, nor any other that fits {pattern}; {find_json(root, split)}.")

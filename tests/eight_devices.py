@@ -15,6 +15,7 @@ from keras import ops
 from kseg import evaluate, train
 from kseg.config import DataConfig
 from kseg.data import build_dataset
+from kseg.inference.picture_predictor import PicturePredictor
 from kseg.inference.predictor import Predictor
 from kseg.losses import CrossEntropy, build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix, confusion_matrices
@@ -69,6 +70,14 @@ def test_equal_weights_give_equal_counts(runs, tiny_coco, tmp_path):
         np.testing.assert_array_equal(matrix, expected)
         np.testing.assert_array_equal(prediction, expected_prediction)
     assert len(found[0]) == 9
+
+    pictures = [dataset.load(index).image for index in range(9)]
+    for distribution in ("none", "data_parallel"):
+        with data_parallel(distribution):
+            pictured = PicturePredictor(load_model(run.model), dataset.class_names, (32, 48), batch_size=8)
+            for prediction, (_, expected) in zip(pictured.predict(pictures, confidence=True), found[0], strict=True):
+                np.testing.assert_array_equal(prediction.labels, expected)
+            np.testing.assert_array_equal(pictured.predict_one(pictures[0]).labels, found[0][0][1])
 
     scores = []
     for distribution in ("none", "data_parallel"):

@@ -37,6 +37,7 @@ class PredictConfig(TrainedConfig):
         "submission (submission.csv: the leaderboard's 256x256 class ids).",
         "output",
     )
+    workers: int | None = field(None, "Threads that read images; default: one per core.", "devices")
     video_format: str = field("mp4", "File format of a video's overlays.", "output", tuple(s[1:] for s in VIDEO_CODECS))
 
     def __post_init__(self):

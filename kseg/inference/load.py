@@ -82,6 +82,7 @@ class TrainedModel:
             overlap=self.flags.overlap,
             tta=self.flags.tta,
             batch_size=self.batch_size,
+            threads=self.flags.workers,
             max_pixels=self.data.max_pixels,
             **({} if size is None else {"tile": best_tile(*size)}),
         )

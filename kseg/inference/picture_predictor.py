@@ -40,6 +40,7 @@ class PicturePredictor:
         overlap: share of a window's side that it has in common with the next, at least.
         tta: test-time augmentation, see kseg.inference.tta.views.
         batch_size: pictures, or windows, per step.
+        threads: that read files; None: one per core.
         max_pixels: larger picture files are refused before decoding; None: PIL.Image.MAX_IMAGE_PIXELS.
         tile: (height, width) of the tiles that label maps are made of. Changes the speed only.
 
@@ -57,12 +58,13 @@ class PicturePredictor:
         overlap: float = 0.25,
         tta: Sequence[str] = (),
         batch_size: int = 8,
+        threads: int | None = None,
         max_pixels: int | None = None,
         tile: tuple[int, int] = (TILE, TILE),
     ):
         models = [models] if isinstance(models, keras.Model) else list(models)
         self.class_names, self.image_size, self.batch_size = tuple(class_names), image_size, batch_size
-        self._max_pixels, self._window = max_pixels, window
+        self._threads, self._max_pixels, self._window = threads or usable_cores(), max_pixels, window
         _check_names(self.class_names, models)
         averaged = len(models) > 1 or bool(tta) or window is not None
         network = mean_probabilities(models, window or image_size, tta) if averaged else models[0]
@@ -91,7 +93,7 @@ class PicturePredictor:
         """
         outputs = Outputs(confidence=confidence, probabilities=probabilities)
         size = 1 if self._window else self.batch_size
-        read = read_pictures(pictures, 2 * self.batch_size, self._max_pixels, usable_cores())
+        read = read_pictures(pictures, 2 * self.batch_size, self._max_pixels, self._threads)
         step = None
         while batch := list(itertools.islice(read, size)):
             if step is None:  # the first batch: few pictures do not wait for the rest of a batch to be computed

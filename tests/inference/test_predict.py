@@ -93,6 +93,7 @@ def test_a_split_without_annotations_neither_trains_nor_is_scored(run, data):
         (["--output={tmp}/file/below", "--write=labels"], "--output=.*below/labels cannot be written"),
         (["--split=tset"], "no file annotations/tset.json.*: test, train, val"),
         (["--ignore_categories=red"], "has 4 classes, but split val of the data has 3"),
+        (["--video=v.mp4", "--write=coco"], "--write=coco: lists images, not a video's frames"),
         (["--every=2"], "--every=2: needs --video=FILE"),
         (["--video_format=avi"], "--video_format=avi: needs --video=FILE"),
         (["--labels_dir=x"], "--labels_dir=x is now --output=DIR --write=labels$"),

@@ -163,6 +163,27 @@ def test_coco_reads_the_results_of_a_split(run, tiny_coco, tmp_path):
             np.testing.assert_array_equal(label, np.asarray(picture))
 
 
+def test_files_for_other_tools_give_the_labels_back(run, photos, tmp_path):
+    """coco.json is a data set of kseg; Label Studio's tasks have a mask for each class."""
+    with pytest.raises(SystemExit):  # some files are bad
+        call(run, photos, "--max_pixels=100000", f"--output={tmp_path}", "--write=labels,coco,label_studio")
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == list(SIZES)
+    assert content["categories"] == [{"id": number, "name": NAMES[number]} for number in (1, 2, 3)]
+    data = DataConfig(dataset="coco", data_dir=str(tmp_path), annotations="coco.json", images="images")
+    shutil.copytree(photos, tmp_path / "images")
+    dataset = build_dataset(data, "val")
+    assert dataset.class_names == NAMES
+    tasks = json.loads((tmp_path / "label_studio.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={name}" for name in SIZES]
+    for index, (name, task) in enumerate(zip(SIZES, tasks, strict=True)):
+        with Image.open((tmp_path / "labels" / name).with_suffix(".png")) as picture:
+            label = np.asarray(picture)
+        np.testing.assert_array_equal(dataset.load(index).label, label)
+        shown = [result["value"]["brushlabels"] for result in task["predictions"][0]["result"]]
+        assert shown == [[NAMES[value]] for value in np.unique(label) if value]
+
+
 def test_ids_are_kept_by_subsets_and_caches(tiny_coco):
     dataset = build_dataset(DataConfig(dataset="coco", data_dir=str(tiny_coco)), "val")
     assert coco_ids(Subset(CachedLabels(dataset), [3, 0])) == ((4, 1), (None, 3, 5, 11))

@@ -1,6 +1,4 @@
-"""What all tests share. The backend is JAX unless KERAS_BACKEND says otherwise; test_backends.py runs files again on the
-others.
-"""
+"""Settings and fixtures that all tests share. The backend is JAX unless KERAS_BACKEND says otherwise."""
 
 import atexit
 import gc
@@ -14,15 +12,15 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if "XLA_FLAGS" not in os.environ:  # What costs in tests is compiling, not computing: the programs are the same, less polished.
+if "XLA_FLAGS" not in os.environ:  # Compiling takes longer than computing here, so XLA optimizes little.
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     quicker = f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    start = [sys.executable, "-c", "import jax; jax.devices('cpu')"]  # which a jaxlib that lacks one of them ends with an abort
+    start = [sys.executable, "-c", "import jax; jax.devices('cpu')"]  # aborts if this jaxlib lacks one of the flags
     if subprocess.run(start, env={**os.environ, "XLA_FLAGS": quicker}, capture_output=True, check=False).returncode == 0:
         os.environ["XLA_FLAGS"] = quicker
-if "PYTEST_XDIST_WORKER" in os.environ:  # Every core has a worker: torch's threads would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:  # Every core has a test process: more threads of torch would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the run's first process: its workers and their children inherit
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # The first process of the run; the others inherit it.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="kseg-tests-xla-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -37,17 +35,15 @@ from kseg.runtime.main import GC_THRESHOLD
 from kseg.runtime.xla_flags import order_for_memory
 
 gc.set_threshold(*GC_THRESHOLD)
-order_for_memory()  # as commands do, which some tests start: what they compile is then found by each other
+order_for_memory()  # as the commands that some tests start: then they share what is compiled
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-LONGEST = ("test_backends.py", "test_experiments.py")
+LONGEST = ["test_backends.py", "test_experiments.py", "test_resume.py", "test_distribution.py", "test_loop.py", "test_models.py"]
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The files that take minutes begin first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Starts the files that take longest first, so that no process works on one alone at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +76,7 @@ def _seed():
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget():
-    """What a file's tests compiled is not kept for the next file's, whose process would grow to many gigabytes."""
+    """Drops what a file's tests compiled; else the process would grow to many gigabytes."""
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
@@ -89,9 +85,7 @@ def _forget():
 
 @pytest.fixture(scope="session")
 def tiny_coco(tmp_path_factory) -> Path:
-    """A COCO data set of 9 training and 5 validation pictures, 64x48 and 40x50: coloured rectangles on grey, one category
-    each colour.
-    """
+    """COCO data with 9 training and 5 validation images, 64x48 and 40x50: coloured rectangles on grey, a category a colour."""
     folder = tmp_path_factory.mktemp("tiny_coco")
     generator = np.random.default_rng(7)
     colours = {3: (220, 40, 40), 5: (40, 200, 60), 11: (50, 60, 230)}

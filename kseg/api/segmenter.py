@@ -14,35 +14,31 @@ import numpy as np
 from PIL import Image
 
 from kseg.api.architecture import Architecture
+from kseg.api.data import check_classes, check_dataset
+from kseg.api.evaluate import score, score_batches
+from kseg.api.fit import start_training
 from kseg.api.fit_options import FitOptions, flag_values
 from kseg.api.fit_result import FitResult, end_lines, fit_result
 from kseg.api.messages import keyword_messages
 from kseg.api.predict_options import PredictOptions, Size, read_options
-from kseg.api.split import check_dataset
 from kseg.config import PYTHON, TrainConfig, build
 from kseg.config.fields import parse_size
-from kseg.data.check import check_split
 from kseg.data.dataset import Dataset
 from kseg.data.label_map import check_class_names
-from kseg.data.loading.worker_pool import worker_pool
+from kseg.inference.batches import is_batches
 from kseg.inference.picture_predictor import PicturePredictor
 from kseg.inference.pictures import is_single
 from kseg.inference.prediction import Prediction
-from kseg.inference.predictor import Predictor
-from kseg.inference.sliding_window import Windows
 from kseg.inference.source import find_source
-from kseg.inference.tta import mean_probabilities
 from kseg.metrics.evaluation import Evaluation
 from kseg.models.build import precision
 from kseg.models.model_folder import describe_model, write_model_folder
 from kseg.models.model_info import KERAS_MEMBER, ModelInfo
 from kseg.models.registry import MODELS
 from kseg.models.saving import save_model
-from kseg.runtime.compilation_cache import enable_compilation_cache
-from kseg.training import loop
 from kseg.training.extras import FitExtras
 from kseg.training.initial_weights import check_weights, open_initial, settle_weights
-from kseg.training.run_data import GivenData
+from kseg.training.loop import TrainResult
 from kseg.training.setup import build_network
 from kseg.utils.errors import KsegError
 
@@ -166,8 +162,9 @@ class Segmenter:
         The same settings, data and seed give the same bytes as the command. A second fit goes on from the weights.
 
         Args:
-            train: a data set, such as FolderDataset.
-            val: a data set to validate on; None with val_fraction, which takes a part of `train`.
+            train: a data set, such as FolderDataset; or a tf.data.Dataset or keras.utils.PyDataset of (image, label) batches:
+                image [B, H, W, 3] in 0..255, label [B, H, W]. Batches are scored at their own size, and resume at epochs' ends.
+            val: the same, to validate on; None with val_fraction, which takes a part of `train`.
             run_dir: the run directory, new or empty; None is runs/<time>-<model>-<backbone>; False keeps no directory.
             resume: goes on with the stopped run in run_dir, on the same data, to the same bytes. Options may be left out.
             loss: as --loss, such as "ce+0.5*dice"; a Keras loss; or a function of (label [B, H, W], logits [B, H, W, C]).
@@ -183,9 +180,6 @@ class Segmenter:
             KsegError: for what the user can fix. Data and options are checked before the run directory is created.
         """
         with keyword_messages(), contextlib.ExitStack() as stack:
-            self._check_data(train, "train")
-            if val is not None:
-                self._check_data(val, "val")
             if self._architecture is None:
                 raise KsegError(
                     f"{self._origin}: does not record its architecture, so it cannot be trained; name it: "
@@ -193,7 +187,7 @@ class Segmenter:
                 )
             extras = FitExtras(tuple(callbacks), _if_object(loss), _if_object(optimizer), tuple(metrics))
             initial = self._initial()
-            given: dict[str, Any] = {
+            flags: dict[str, Any] = {
                 **(self._architecture if initial is None else self._architecture.trained()).flags(),
                 **flag_values(options),
                 **{name: value for name, value in (("loss", loss), ("optimizer", optimizer)) if isinstance(value, str)},
@@ -201,15 +195,7 @@ class Segmenter:
                 "run_dir": _run_dir(run_dir, resume, stack),
                 "resume": resume,
             }
-            notes = {"dataset": PYTHON, "initial_model": None if initial is None else f"{PYTHON}:{initial.name}"}
-            config = build(TrainConfig, given | notes)
-            if (val is None) == (not config.data.val_fraction):
-                what = "no validation data" if val is None else "validation data and val_fraction"
-                raise KsegError(f"val: {what}; pass a data set, or val_fraction=0.2 to take a part of train")
-            enable_compilation_cache(config.devices.compilation_cache)
-            if initial is not None and not resume:
-                print(f"weights from {self._origin}: this run goes on from them", flush=True)
-            result = loop.train(config, given, data=GivenData(train, val), initial=initial, extras=extras)
+            result = start_training(train, val, self._class_names, flags, initial=initial, origin=self._origin, extras=extras)
             print("\n".join(end_lines(result, kept=run_dir is not False)), flush=True)
             if not result.config.debug.dry_run:
                 self._take(result, "the last fit" if run_dir is False else str(result.run.path))
@@ -217,7 +203,7 @@ class Segmenter:
 
     def evaluate(
         self,
-        data: Dataset,
+        data: Any,
         *,
         boundary: bool = False,
         calibration: bool = False,
@@ -228,7 +214,7 @@ class Segmenter:
         """Scores a data set at the labels' own size, as `python -m kseg.evaluate` does.
 
         Args:
-            data: a data set with the model's classes.
+            data: a data set with the model's classes; or batches as in fit, which are scored at their own size.
             boundary: also score the outlines of classes. calibration: also score the probabilities. Both take time.
             on_bad_sample: "error" stops at the first bad sample, "skip" prints each and leaves it out.
             workers: processes that load images; 0: threads; None: one a core.
@@ -241,26 +227,20 @@ class Segmenter:
             KsegError: if the data have other classes, or cannot be read.
         """
         with keyword_messages():
-            self._check_data(data, "data")
-            flags = read_options(options, self._image_size, self._batch_size)
-            models = self._models(options.get("ensemble", ()))
-            dataset, skipped = check_split(data, "data", on_bad_sample)
-            print("".join(f"skipped: {line}\n" for line in skipped), end="")
-            size = flags.window or flags.image_size
-            assert size is not None  # of read_options
-            averaged = len(models) > 1 or bool(flags.tta) or flags.window is not None
-            with worker_pool(workers) as pool:
-                predictor = Predictor(
-                    mean_probabilities(models, size, flags.tta) if averaged else models[0],
-                    dataset,
-                    image_size=size,
-                    batch_size=flags.batch_size or self._batch_size,
-                    pool=pool,
-                    probabilities=averaged,
-                    windows=Windows(flags.window, flags.overlap) if flags.window else None,
-                    confidence=calibration,
-                )
-                return predictor.evaluate(boundary=boundary)
+            if is_batches(data):
+                given = [*options, *(name for name, value in (("boundary", boundary), ("calibration", calibration)) if value)]
+                return score_batches(self.model, data, self._class_names, given)
+            check_dataset(data, "data")
+            check_classes(data, self._class_names, "data")
+            return score(
+                self._models(options.get("ensemble", ())),
+                data,
+                read_options(options, self._image_size, self._batch_size),
+                on_bad_sample=on_bad_sample,
+                workers=workers,
+                boundary=boundary,
+                calibration=calibration,
+            )
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is an iterable of strings, too
@@ -337,23 +317,13 @@ class Segmenter:
             else:
                 write_model_folder(self.model, info, path, {}, overwrite=overwrite)
 
-    def _check_data(self, data: Any, name: str) -> None:
-        """Raises KsegError unless `data` is a data set of the model's classes. name: the parameter."""
-        check_dataset(data, name)
-        ours, theirs = self._class_names, tuple(data.class_names)
-        if len(ours) != len(theirs):
-            raise KsegError(f"{name}: has {len(theirs)} classes, and the model {len(ours)}: {', '.join(ours[:5])}, ...")
-        for our, their in zip(ours, theirs, strict=True):
-            if our != their:
-                raise KsegError(f"{name}: has a class {their!r} where the model has {our!r}; use class_names=data.class_names")
-
     def _initial(self) -> keras.Model | None:
         """Returns the model that a fit starts from; None if the run is to build it: it was not built, or not changed since."""
         if self._model is None or (self._built is not None and self._built == _digest(self._model)):
             return None
         return self._model
 
-    def _take(self, result: loop.TrainResult, origin: str) -> None:
+    def _take(self, result: TrainResult, origin: str) -> None:
         """Takes over the best model of a run, and how it was trained."""
         self._model, self._built, self._origin = find_source(str(result.run.path)).load(), None, origin
         self._image_size, self._batch_size = result.config.image_size, result.config.batch_size

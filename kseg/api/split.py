@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kseg.api.data import check_dataset
 from kseg.api.messages import keyword_messages
 from kseg.data.dataset import Dataset
 from kseg.data.subset import Subset, split_part
@@ -31,19 +32,3 @@ def split(data: Dataset, fraction: float, *, seed: int = 0, group: str | None = 
     with keyword_messages():
         options: dict[str, Any] = {"fraction": fraction, "seed": seed, "group": group}
         return split_part(data, validation=False, **options), split_part(data, validation=True, **options)
-
-
-def check_dataset(data: Any, name: str) -> None:
-    """Raises KsegError unless `data` is a data set with random access. name: the parameter."""
-    if isinstance(data, Dataset):
-        return
-    kind = type(data).__name__
-    if isinstance(data, str) or hasattr(data, "__fspath__"):
-        how = "open it with kseg.FolderDataset, kseg.CocoDataset or kseg.TfdsDataset"
-    elif isinstance(data, tuple) or hasattr(data, "__array__"):
-        how = "make it one with kseg.ArrayDataset(images, labels, class_names=[...])"
-    elif kind == "DataLoader":
-        how = "write its data set as a class with class_names, ignore_index, __len__, load, name and size (kseg.data.Dataset)"
-    else:
-        how = "a data set has class_names, ignore_index, __len__, load, name and size (kseg.data.Dataset)"
-    raise KsegError(f"{name}: a {kind} is no data set; {how}")

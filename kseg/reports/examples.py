@@ -1,13 +1,12 @@
 """Chooses the example images of a report and draws each as image, label, prediction and errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from kseg.data.dataset import Dataset, Sample
 from kseg.data.palette import IGNORED, colorize, hex_colors, stripes
-from kseg.inference.predictor import Predictor
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
 from kseg.utils.images import data_uri, encode, shrink
@@ -19,8 +18,13 @@ _GAP = 8  # white columns between panels
 _EXAMPLES = 3  # images in each of the groups best, median and worst
 
 
-def examples(evaluation: Evaluation, dataset: Dataset, predictor: Predictor) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Returns the groups of examples for the template, and the figure of each (its panels side by side) as PNG by name."""
+def examples(
+    evaluation: Evaluation, dataset: Dataset, predictor: Callable[[Sequence[int]], Iterable[tuple[np.ndarray, np.ndarray]]]
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Returns the groups of examples for the template, and the figure of each (its panels side by side) as PNG by name.
+
+    predictor: a Predictor.
+    """
     chosen = [
         (group, number, i) for group, indices in _choose(evaluation.ranking()).items() for number, i in enumerate(indices, 1)
     ]

@@ -2,15 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kseg.config import TrainConfig, better, flag_lines
+from kseg.config import PYTHON, TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
 from kseg.data.palette import hex_colors
-from kseg.inference.predictor import Predictor
 from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
@@ -26,12 +25,21 @@ _CONFUSED = 0.01  # smallest share of confused pixels to show
 
 
 def write_report(
-    run: RunDir, config: TrainConfig, evaluation: Evaluation, dataset: Dataset, predictor: Predictor, *, best_epoch: int
+    run: RunDir,
+    config: TrainConfig,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    predictor: Callable[[Sequence[int]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    *,
+    best_epoch: int,
+    shown: Evaluation | None = None,
+    note: str = "",
 ) -> None:
     """Writes the page to run.report and its figures to run.figures.
 
-    evaluation: of the best epoch's model on `dataset`, the validation split. predictor: predicts the examples. best_epoch: from
-    1; 0 if there was none. Without metrics.csv or environment.json, the page lacks the sections that show them.
+    evaluation: of the best epoch's model on `dataset`, the validation split. predictor: a Predictor, for the examples.
+    best_epoch: from 1; 0 if there was none. shown: of the images of `dataset` alone, if these are only some. note: at what size
+    it was scored, if not at the labels' own. Without metrics.csv or environment.json, the page lacks the sections that show them.
     """
     total = evaluation.scores
     absent = np.isnan(total.iou)
@@ -42,7 +50,7 @@ def write_report(
     }
     if metrics:
         charts["curves"] = curves_chart(metrics, best_epoch)
-    groups, strips = examples(evaluation, dataset, predictor)
+    groups, strips = examples(shown or evaluation, dataset, predictor)
     for name, png in (charts | strips).items():
         with atomic_path(run.figures / f"{name}.png") as temporary:
             temporary.write_bytes(png)
@@ -58,7 +66,8 @@ def write_report(
         config=config,
         flags=flag_lines(config),
         environment=_read_environment(run),
-        command=f"python -m kseg.evaluate --model={shlex.quote(str(run.path))}",
+        command=_command(run, config),
+        note=note,
         scores=total,
         images=len(evaluation.matrices),
         unranked=len(evaluation.matrices) - len(evaluation.ranking()),
@@ -77,6 +86,13 @@ def write_report(
         groups=groups,
     )
     write_page(run.report, page)
+
+
+def _command(run: RunDir, config: TrainConfig) -> str:
+    """Returns what computes the scores again."""
+    if config.data.dataset == PYTHON:
+        return f"kseg.load({str(run.path)!r}).evaluate(val)"
+    return f"python -m kseg.evaluate --model={shlex.quote(str(run.path))}"
 
 
 @dataclass(frozen=True)

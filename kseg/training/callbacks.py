@@ -5,7 +5,7 @@ To add a callback, put it into the list of build_callbacks. If it has get_state 
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,13 @@ def build_callbacks(
     steps: int,
     resume_from: tuple[Path, RunState] | None,
     own: Sequence[Any] = (),
+    names: Callable[[int, int], list[str]] | None = None,
+    within_epochs: bool = True,
 ) -> RunCallbacks:
     """Returns the callbacks of a run in the order in which Keras calls them. Each comment says why a callback has its place.
 
     steps: of an epoch. resume_from: the checkpoint to continue from, and its state. own: the user's.
+    names: says what a step's images are, by epoch and step; by default their names. within_epochs: see Checkpoint.
     """
     main = hosts.is_main_process()
     selection = config.selection
@@ -74,7 +77,7 @@ def build_callbacks(
         *optimization_callbacks(config.optimization),  # puts averaged weights into the model: before all that use the model
         TimeEstimate(steps_per_epoch=steps, epochs=config.epochs),  # any place
         StopOnNonFinite(  # before a loss that is not finite is written or saved
-            state, run.nonfinite, functools.partial(batch_names, data.train, config.batch_size, config.seed)
+            state, run.nonfinite, names or functools.partial(batch_names, data.train, config.batch_size, config.seed)
         ),
         WarnOnUnlabelledBatches(steps),  # removes its metric from the logs: before they are written
         WarnOnPlateau(),  # any place
@@ -94,6 +97,7 @@ def build_callbacks(
         mode=mode,
         every=config.tracking.checkpoint_steps,
         keep=config.tracking.keep_checkpoints,
+        within_epochs=within_epochs,
         resume_from=resume_from,
     )
     return RunCallbacks([*callbacks, checkpoint], state, checkpoint)

@@ -62,6 +62,7 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: the column of the logs that decides which epoch is best.
         mode: "max" or "min".
         every: steps between checkpoints within an epoch; 0: none.
+        within_epochs: False for data that cannot be resumed within an epoch: a signal then stops the run without a checkpoint.
         resume_from: the checkpoint to continue from, and its state.
     """
 
@@ -76,9 +77,11 @@ class Checkpoint(keras.callbacks.Callback):
         mode: str = "max",
         every: int = 0,
         keep: int = 2,
+        within_epochs: bool = True,
         resume_from: tuple[Path, RunState] | None = None,
     ):
         super().__init__()
+        self.within_epochs = within_epochs
         self.run, self.train_state, self.request = run, train_state, request
         self.monitor, self.sign, self.every, self.keep = monitor, 1 if mode == "max" else -1, every, keep
         self.resume_from = resume_from
@@ -126,7 +129,8 @@ class Checkpoint(keras.callbacks.Callback):
         if step == self.train_state.steps:  # the epoch is saved after its validation
             return
         if self._signalled(step):
-            self._save()
+            if self.within_epochs:
+                self._save()
             raise Interrupted
         if self.every and step % self.every == 0 and np.isfinite(float((logs or {}).get("loss", 0.0))):
             self._save()

@@ -29,7 +29,7 @@ def evaluate_best(
     Returns the evaluation and the split's name. In a run of several processes each computes a part. finished: False if a signal
     stopped the run; then it gets no model.keras.
     """
-    model = _best_model(run, config, data.train.class_names, finished)
+    model = best_model(run, config, data.train.class_names, finished=finished)
     local_batch = config.batch_size // hosts.process_count()  # this process's devices had as much of a batch in training
     predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=local_batch, pool=pool)
     evaluation = predictor.evaluate()
@@ -43,7 +43,7 @@ def evaluate_best(
     return evaluation, split
 
 
-def _best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], finished: bool) -> keras.Model:
+def best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], *, finished: bool) -> keras.Model:
     """Returns the best epoch's model in every process. In process 0 it writes model.keras if the run is finished."""
     model = source = None
     if hosts.is_main_process():

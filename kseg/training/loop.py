@@ -31,7 +31,7 @@ from kseg.training.initial_weights import InitialModel
 from kseg.training.run_data import GivenData, RunData, open_data
 from kseg.training.setup import (
     check_config,
-    check_data_given,
+    check_given,
     compiled_model,
     open_initial_of_run,
     reserved_run_dir,
@@ -47,8 +47,8 @@ class TrainResult:
     """The result of a run.
 
     evaluation: of the best epoch's model on the whole validation split. split: the split's name. best_epoch: from 1; 0 if there
-    was none. stopped: the exit code of a run that a signal stopped, else None. After a dry run the directory is deleted, and the
-    scores mean nothing.
+    was none. stopped: the exit code of a run that a signal stopped, else None. note: at what size it was scored, if not at the
+    labels' own. After a dry run the directory is deleted, and the scores mean nothing.
     """
 
     evaluation: Evaluation
@@ -58,6 +58,7 @@ class TrainResult:
     seconds: float
     best_epoch: int
     stopped: int | None = None
+    note: str = ""
 
     def summary(self) -> str:
         """Returns the lines that end a run: scores, time, and where the report is."""
@@ -65,7 +66,8 @@ class TrainResult:
             return f"dry run: one batch went through everything, {self.seconds:.0f} s; nothing was kept"
         constant = f"predicting one class everywhere would score {self.evaluation.scores.constant_mean_iou:.4f}"
         page = self.run.report if self.config.tracking.report else self.run.path
-        return f"{constant}\n{self.evaluation.summary(self.split)}, {self.seconds:.0f} s, {page}"
+        scores = ", ".join(filter(None, (self.evaluation.summary(self.split), self.note)))
+        return f"{constant}\n{scores}, {self.seconds:.0f} s, {page}"
 
 
 def train(
@@ -92,7 +94,7 @@ def train(
     start = time.monotonic()
     config, resuming = settle_config(config, given)
     target = RunDir(config.run_dir or default_run_dir(config))
-    check_data_given(config, data is not None)
+    check_given(config, data=data is not None, initial=initial is not None)
     check_config(config, extras)
     distribution = config.devices.distribution
     with (
@@ -145,7 +147,7 @@ def _fit(
 
     resume_from: the checkpoint to continue from. A resumed run has none if it was killed before the first.
     """
-    full_config, images = config, (len(data.train), len(data.val))
+    full_config, all_data = config, data
     if config.debug.dry_run:
         config, data = dataclasses.replace(config, epochs=1), data.first_batch(config.batch_size)
     state = resume_from[1] if resume_from else RunState(epoch=0, step=0)
@@ -171,7 +173,9 @@ def _fit(
         restore_model(resume_from[0], model)
     write_run_dir(run, config, data, state, resuming=resuming, initial=initial)
     classes = data.train.class_names
-    print(describe_run(full_config, model, images, len(classes), shown_as), flush=True)
+    images = f"{len(all_data.train)} training and {len(all_data.val)} validation images"
+    all_steps = len(all_data.train) // config.batch_size
+    print(describe_run(full_config, model, images, all_steps, len(classes), shown_as), flush=True)
     if config.init is not None and initial is not None:
         print("".join(f"{line}\n" for line in initial.lines(len(classes))), end="", flush=True)
     if resume_from:

@@ -48,24 +48,33 @@ def settle_config(config: TrainConfig, given: Collection[str] | None) -> tuple[T
     stored = hosts.broadcast_bytes(stored.encode()).decode()
     if stored:
         config = resumed_config(config, given, TrainConfig.from_json(stored))
-        config = dataclasses.replace(config, backbone=config.backbone or MODELS[config.model].info["backbone"])
+        weights = config.backbone_weights if config.backbone_weights != "auto" else "none"  # not in a very old config.json
+        backbone = config.backbone or MODELS[config.model].info["backbone"]
+        config = dataclasses.replace(config, backbone=backbone, backbone_weights=weights)
     else:
         config = settle_weights(config, given)
     augment = "none" if config.debug.overfit_batches else config.augment
     return dataclasses.replace(config, augment=augment, resume=False), bool(stored)
 
 
-def check_data_given(config: TrainConfig, given: bool) -> None:
-    """Raises KsegError unless a run with data from Python gets them, and no other run does. given: whether it gets them."""
-    if (config.data.dataset == PYTHON) == given:
-        return
-    if given:
+def check_given(config: TrainConfig, *, data: bool, initial: bool) -> None:
+    """Raises KsegError unless a run that had data and a model from Python gets them again, and no other run does.
+
+    config: settled; of a resumed run, its own. data, initial: whether they are given.
+    """
+    resume = f"run_dir={config.run_dir!r}, resume=True"
+    if data and config.data.dataset != PYTHON:
         raise KsegError(f"--run_dir={config.run_dir}: the run's data were not given from Python; go on with kseg.train --resume")
-    resumed = f"run_dir={config.run_dir!r}, resume=True" if config.run_dir else "..."
-    raise KsegError(
-        "--dataset=python: stands for data given from Python, which a command cannot find; name another data set, or call "
-        f"kseg.Segmenter(...).fit(train, val, {resumed})"
-    )
+    if config.data.dataset == PYTHON and not data:
+        raise KsegError(
+            "--dataset=python: stands for data given from Python, which a command cannot find; name another data set, or call "
+            f"kseg.Segmenter(...).fit(train, val, {resume if config.run_dir else '...'})"
+        )
+    if config.python.initial_model is not None and not initial:
+        raise KsegError(
+            f"--run_dir={config.run_dir}: the run went on from a trained model; continue it with "
+            f"kseg.load({config.run_dir!r}).fit(train, val, {resume})"
+        )
 
 
 def check_config(config: TrainConfig, extras: FitExtras = NO_EXTRAS) -> None:

@@ -15,13 +15,12 @@ from kseg.training.flops import count_flops, leaf_layers
 from kseg.training.initial_weights import describe_weights
 
 
-def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int], num_classes: int, where: Path | str) -> str:
+def describe_run(config: TrainConfig, model: keras.Model, data: str, steps: int, num_classes: int, where: Path | str) -> str:
     """Returns the lines at the head of a run: devices, model, its initial weights, data, steps.
 
-    images: numbers of training and validation images. where: the run directory.
+    data: how much there is. steps: of an epoch. where: the run directory.
     """
     height, width = config.image_size
-    steps = images[0] // config.batch_size
     parameters, trainable = model.count_params(), sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     flops = count_flops(model, config.image_size)
     precision = "/".join(sorted({layer.compute_dtype for layer in leaf_layers(model) if hasattr(layer, "kernel")}))
@@ -33,7 +32,7 @@ def describe_run(config: TrainConfig, model: keras.Model, images: tuple[int, int
         f"model   {config.model} on {config.backbone}, {abbreviate(parameters)} parameters ({abbreviate(trainable)} trainable)",
         f"weights {describe_weights(config)}",
         f"input   {height}x{width}, {abbreviate(flops)}FLOPs an image (forward)",
-        f"data    {images[0]} training and {images[1]} validation images, {num_classes} classes",
+        f"data    {data}, {num_classes} classes",
         *(synthetic if config.data.dataset == "synthetic" else []),
         f"run     {config.epochs} epochs of {steps} steps, batch {config.batch_size}, into {where}",
         f"best    the epoch by {selection.monitor}{stopping}",

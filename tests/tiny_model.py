@@ -1,8 +1,6 @@
-"""Models that compile in a few seconds, for tests of what surrounds training: test_tiny is of the blocks that real ones are made
-of, test_conv is two convolutions.
+"""Two models that compile in seconds, for tests of training: test_tiny has the blocks of real models, test_conv two convolutions.
 
-Importing this registers them; tests that go through all models leave out names that begin with test_. As a program it is
-kseg.train with those models to choose from: python tests/tiny_model.py --model=test_tiny ...
+Importing this file registers them. As a program it is kseg.train with these models: python tests/tiny_model.py --model=test_tiny
 """
 
 import keras
@@ -31,14 +29,14 @@ register_backbone("test_tiny", build_tiny_backbone, output_strides=(32,))
 
 @register_model(backbone="test_tiny", output_stride=32, levels=("c1", "c2"))
 def test_tiny(features, *, num_classes):
-    """A dilated separable convolution on c2, beside c1. No dropout. Returns logits [B, H/2, W/2, num_classes]."""
+    """One dilated separable convolution on c2, and c1. No dropout. Returns logits [B, H/2, W/2, num_classes]."""
     context = separable_conv_bn_relu(features["c2"], 8, dilation_rate=2, name="decoder_1")
     context = Resize(True, name="decoder_up")([context, features["c1"]])
     return head(keras.layers.Concatenate()([context, features["c1"]]), num_classes)
 
 
 def _build_conv(*, output_stride, input_shape):
-    """c1, half the size."""
+    """One convolution: c1 [B, H/2, W/2, 16]."""
     images = keras.Input(input_shape, name="images")
     x = keras.layers.Conv2D(16, 3, strides=2, padding="same", name="encoder_0")(images)
     return keras.Model(images, {"c1": keras.layers.ReLU(name="encoder_1")(x)}, name="backbone")
@@ -49,12 +47,12 @@ register_backbone("test_conv", _build_conv, output_strides=(32,))
 
 @register_model(backbone="test_conv", output_stride=32, levels=("c1",))
 def test_conv(features, *, num_classes):
-    """Less still: one convolution on c1 [B, H/2, W/2, 16]. Returns logits [B, H/2, W/2, num_classes]."""
+    """One convolution on c1 [B, H/2, W/2, 16]. Returns logits [B, H/2, W/2, num_classes]."""
     return head(conv_bn_relu(features["c1"], 24, name="decoder"), num_classes)
 
 
 def random_model(name, classes=3, **arguments):
-    """A model of build_model's, no batch norm of which does nothing."""
+    """A model whose batch norms all change their input."""
     model = build_model(name, num_classes=classes, **arguments)
     generator = np.random.default_rng(3)
     model.set_weights([w + generator.uniform(0, 0.1, w.shape).astype("float32") for w in model.get_weights()])

@@ -1,4 +1,4 @@
-"""Deep supervision: what trains, what is judged, and what is left of it in a run directory."""
+"""Auxiliary heads: training, metrics of the main head, and the files of a run."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def batch(rng):
     return rng.normal(size=(2, 6, 5, 3)).astype("float32"), label
 
 
-def test_both_heads_train_and_the_logits_are_judged(batch):
+def test_both_heads_train_and_the_logits_are_measured(batch):
     images, label = batch
     supervised, alone = compiled(two_heads(0.4)), compiled(two_heads())
     start = [w.copy() for w in supervised.get_layer("auxiliary").get_weights()]
@@ -94,7 +94,7 @@ def test_a_checkpoint_trains_on(batch, tmp_path):
     assert resumed.train_on_batch(images, label) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_model_of_one_head_is_its_own_main_head():
+def test_a_model_of_one_head_is_its_own_inference_model():
     model = two_heads()
     assert inference_model(model) is model
 

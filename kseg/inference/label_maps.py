@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from kseg.data.dataset import IGNORE_INDEX
+from kseg.inference.compiled import compile_model
 from kseg.metrics.confusion_matrix import confusion_matrices
 from kseg.models.ops.resize import resize_tile
 from kseg.runtime.distribution import device_count, on_each_device, shard
@@ -302,38 +303,6 @@ def tiles(size: Size, tile: Size) -> Iterator[Size]:
     for top in range(0, size[0], tile[0]):
         for left in range(0, size[1], tile[1]):
             yield top, left
-
-
-def compile_model(model: keras.Model) -> Callable[[Any], Any]:
-    """Returns a compiled function from the model's input to its output, both of which stay on the device.
-
-    On JAX it does not donate the weights, which running out of memory would lose.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        @jax.jit
-        def predict_step(trainable, others, batch):
-            return model.stateless_call(trainable, others, batch, training=False)[0]
-
-        def step(batch):
-            groups = (model.trainable_variables, model.non_trainable_variables)
-            return predict_step(*([variable.value for variable in group] for group in groups), batch)
-
-        return step
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(lambda batch: model(batch, training=False), jit_compile=model.jit_compile)
-
-    import torch
-
-    def eager(batch):
-        with torch.no_grad():
-            return model(keras.tree.map_structure(ops.convert_to_tensor, batch), training=False)
-
-    return eager
 
 
 def _text(size: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import keras
 
 from kseg.config import TrainConfig
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.foreign import foreign_file, foreign_folder
 from kseg.models.model_folder import ModelFolder, find_model_folder, is_model_folder
 from kseg.models.model_info import CONFIG, ModelInfo, read_file_info
 from kseg.models.registry import MODELS
@@ -79,6 +80,8 @@ def find_source(name: str, flag: str = "--model") -> Source:
             folder = find_model_folder(name)
             return Source(name, flag, "folder", folder.path, folder=folder, info=folder.info)
         if path.is_dir():
+            if what := foreign_folder(path):
+                raise KsegError(f"{flag}={name}: {what}")
             if not (path / CONFIG).exists():
                 raise KsegError(f"{flag}={name}: is neither a run directory nor a model folder (it has no {CONFIG})")
             if is_model_folder(path):
@@ -90,6 +93,8 @@ def find_source(name: str, flag: str = "--model") -> Source:
     except KsegError as error:
         raise KsegError(str(error).replace("--run_dir=", f"{flag}=", 1)) from None
     if path.exists():
+        if what := foreign_file(path):
+            raise KsegError(f"{flag}={name}: {what}")
         return Source(name, flag, "file", path, info=read_file_info(path))
     if name in MODELS:
         raise KsegError(f"{flag}={name}: is an architecture; name a trained model: {EXPECTED}")

@@ -15,6 +15,7 @@ import keras
 import kseg
 from kseg.config.fields import parse_size
 from kseg.models.build import build_model, precision
+from kseg.models.foreign import foreign_config
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError, root_cause
 
@@ -158,7 +159,10 @@ def read_file_info(path: Path) -> ModelInfo | None:
 
 def _parse(content: Any) -> ModelInfo:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise KsegError("does not say that this is a model of kseg; kseg.sharing.hub.save_folder writes such folders")
+        raise KsegError(
+            foreign_config(content)
+            or "does not say that this is a model of kseg; kseg.sharing.hub.save_folder writes such folders"
+        )
     version = content.get("format_version")
     if version != VERSION:
         written = re.sub(r"[^\w.+-]", "?", str(content.get("kseg_version")))[:20]

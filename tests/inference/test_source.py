@@ -105,6 +105,24 @@ def test_classes_of_a_model_folder_must_be_the_datas(folder, tiny_coco, tmp_path
         ("empty", "--model=empty: is neither a run directory nor a model folder"),
         ("torn", "torn/config.json: not a kseg configuration"),
         ("stranger", "stranger/config.json: does not say that this is a model of kseg"),
+        (
+            "segformer",
+            r"--model=segformer: is a model of transformers \(SegformerForSemanticSegmentation\), which kseg does not read",
+        ),
+        (
+            "smp",
+            r"--model=smp: .*_pytorch \(Unet on resnet34\); convert .* --model=unet --backbone=resnet34 --num_classes=3",
+        ),
+        ("linknet", r"--model=linknet: .*\(Linknet on resnet18\), an architecture that kseg does not have"),
+        ("hub", r"--model=hub: is a model of keras-hub \(DeepLabV3ImageSegmenter\)"),
+        ("timm", r"--model=timm: is a backbone of timm \(resnet50\); pass it as backbone_weights"),
+        ("data", "--model=data: is a folder of data"),
+        ("saved", "--model=saved: is a SavedModel, which only runs"),
+        ("photo.jpg", "--model=photo.jpg: is an image; name a model"),
+        ("net.pth", "--model=net.pth: is a PyTorch checkpoint; convert it: python -m kseg.convert --checkpoint=net.pth"),
+        ("smp/model.safetensors", "is part of a model folder; name the folder smp"),
+        ("net.weights.h5", "has weights without a model"),
+        ("net.onnx", "is an exported model, which only runs"),
         ("later", "later/config.json: has format version '9'"),
         ("text.keras", "text.keras: not a .keras model file, or a damaged one"),
         ("classifier.keras", "classifier.keras: is no segmentation model"),
@@ -114,14 +132,24 @@ def test_what_is_no_trained_model_is_one_line(folder, tmp_path, monkeypatch, nam
     monkeypatch.chdir(tmp_path)
     contents = {
         "torn": '{"model": ',
-        "stranger": '{"model_type": "segformer"}',
+        "stranger": '{"type": "segformer"}',
+        "segformer": '{"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"]}',
+        "smp": '{"_model_class": "Unet", "encoder_name": "resnet34", "classes": 3}',
+        "linknet": '{"_model_class": "Linknet", "encoder_name": "resnet18"}',
+        "hub": '{"module": "keras_hub.src.models.deeplab_v3", "class_name": "DeepLabV3ImageSegmenter"}',
+        "timm": '{"architecture": "resnet50", "pretrained_cfg": {}}',
         "later": '{"format": "kseg", "format_version": 9}',
     }
     (tmp_path / "empty").mkdir()
     for other, content in contents.items():
         (tmp_path / other).mkdir()
         (tmp_path / other / "config.json").write_text(content)
-    shutil.copy(folder[0] / "model.safetensors", tmp_path / "stranger")
+    for other in ("stranger", "segformer", "smp"):
+        shutil.copy(folder[0] / "model.safetensors", tmp_path / other)
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "saved").mkdir()
+    for other in ("saved/saved_model.pb", "photo.jpg", "net.pth", "net.weights.h5", "net.onnx"):
+        (tmp_path / other).write_text("")
     (tmp_path / "text.keras").write_text("text")
     if name == "classifier.keras":
         images = keras.Input((32, 32, 3))

@@ -1,6 +1,9 @@
 """kseg.split: divides a data set at random."""
 
+import re
 from typing import Any
+
+import numpy as np
 
 from kseg.api.data import check_dataset
 from kseg.api.messages import keyword_messages
@@ -29,6 +32,12 @@ def split(data: Dataset, fraction: float, *, seed: int = 0, group: str | None = 
     check_dataset(data, "data")
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
         raise KsegError(f"fraction={fraction!r}: must be more than 0 and less than 1")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise KsegError(f"seed={seed!r}: must be a whole number, 0 or more")
+    try:
+        re.compile(group or "")
+    except re.error as error:
+        raise KsegError(f"group={group}: is not a regular expression ({error})") from None
     with keyword_messages():
         options: dict[str, Any] = {"fraction": fraction, "seed": seed, "group": group}
         return split_part(data, validation=False, **options), split_part(data, validation=True, **options)

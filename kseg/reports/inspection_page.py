@@ -8,11 +8,13 @@ import numpy as np
 from kseg.config import InspectConfig
 from kseg.data.augmentation.augmenter import Augmenter, sample_seed
 from kseg.data.inspection.inspect import Inspection
+from kseg.data.inspection.statistics import SplitStatistics
 from kseg.data.palette import hex_colors, overlay
 from kseg.reports.figures import share_chart, size_chart
 from kseg.reports.html import chart_image, template, write_page
 from kseg.utils.images import data_uri, encode, shrink
 
+_OVERLAYS = 3  # pictures in the first section
 _NAMED = 12  # images listed for an issue; inspection.json lists all
 
 
@@ -45,10 +47,25 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
         levels={level: [issue for issue in inspection.issues if issue.level == level] for level in ("error", "warning", "note")},
         named=_NAMED,
         charts={name: chart_image(png) for name, png in charts.items()},
+        readings=[_reading(split) for split in splits if getattr(split.dataset, "reading", None) is not None],
+        overlays=[(example["name"], example["pictures"][1][1]) for example in examples[:_OVERLAYS]],
         examples=examples,
         legend=[(names[value], colors[value]) for value in sorted(values) if value < len(names)],
     )
     write_page(path, page)
+
+
+def _reading(split: SplitStatistics) -> dict[str, Any]:
+    """Returns what was decided about a split: files, what each value became, and what was left out."""
+    reading, details = split.dataset.reading, getattr(split.dataset, "left_out", ())  # type: ignore[attr-defined]
+    return {
+        "split": split.split,
+        "source": reading.source,
+        "meanings": reading.meanings,
+        "left_out": reading.left_out,
+        "details": details[:_NAMED],
+        "more": max(0, len(details) - _NAMED),
+    }
 
 
 def _examples(inspection: Inspection, config: InspectConfig) -> tuple[list[dict[str, Any]], set[int]]:

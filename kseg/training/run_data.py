@@ -12,8 +12,9 @@ from kseg.data.dataset import Dataset
 from kseg.data.inspection.class_weights import find_class_weights
 from kseg.data.label_values import unclear_void
 from kseg.data.loading.samples import epoch_order
+from kseg.data.reading import describe_readings
 from kseg.data.subset import Subset
-from kseg.runtime.hosts import warn
+from kseg.runtime.hosts import is_main_process, warn
 from kseg.utils.errors import KsegError
 
 _NAMES = 5  # classes or images that a warning lists
@@ -69,11 +70,26 @@ def open_data(config: TrainConfig, given: GivenData | None = None) -> RunData:
     train_set, val_set = splits
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
+    if given is None and not config.data.val_fraction:
+        check_divided(train_set, val_set, config)
     check_labels(train_set, occurring[0], config.train_split)
     check_scores(val_set, occurring[1], config.val_split)
+    if is_main_process():
+        names = {config.train_split: train_set, config.val_split: val_set}
+        print("\n".join(describe_readings(names, skipped)), flush=True)
     if config.debug.overfit_batches:
         train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
     return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
+
+
+def check_divided(train_set: Dataset, val_set: Dataset, config: TrainConfig) -> None:
+    """Raises KsegError if two splits are the same files: their score would say nothing."""
+    ours, theirs = (getattr(dataset, "reading", None) for dataset in (train_set, val_set))
+    if ours is not None and theirs is not None and ours.source == theirs.source and config.train_split != config.val_split:
+        raise KsegError(
+            f"the splits {config.train_split} and {config.val_split} are the same files ({ours.source}); put {{split}} into a "
+            "flag that names them, or validate on a part of them with --val_fraction=0.2"
+        )
 
 
 def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
@@ -88,7 +104,7 @@ def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> No
     if len(empty) == len(occurring):
         raise KsegError(
             f"split {split}: every pixel of all {len(occurring)} images is ignored, so there is nothing to learn; check the "
-            "annotations, --background, --ignore_categories or --label_map"
+            "annotations, and which classes are ignored"
         )
     if empty:
         names = _listed([dataset.name(index) for index in empty[: _NAMES + 1]], len(empty))

@@ -109,7 +109,9 @@ def test_every_issue_is_found(broken, tmp_path, capsys):
     )
     for part in parts:
         assert part in messages
-    assert "not usable yet" in capsys.readouterr().out.splitlines()[-1]
+    lines = capsys.readouterr().out.splitlines()
+    assert "not usable yet" in lines[-2]
+    assert lines[-1] == (f"then train on it: python -m kseg.train --dataset=coco --data_dir={broken} --image_size=48x64")
 
 
 def test_skipped_samples_do_not_spoil_a_data_set(broken):
@@ -131,9 +133,17 @@ def test_a_split_that_cannot_be_read_is_an_error_beside_the_others(tiny_coco, tm
 
 def test_page_and_file(tiny_coco, tmp_path, capsys):
     inspect_data.main(flags(tiny_coco, tmp_path, "--samples=3", "--augment=light"))
-    assert capsys.readouterr().out.splitlines()[-1] == f"usable, {tmp_path / 'inspection.html'}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "source  coco: annotations/train.json, images in images/train"
+    assert lines[1] == "labels  pixels without annotation = background, 3 red, 5 green, 11 blue"
+    assert lines[2] == "skipped nothing"
+    assert lines[-2] == f"usable, {tmp_path / 'inspection.html'}"
+    assert lines[-1].startswith("train on it: python -m kseg.train --dataset=coco ")
     page = (tmp_path / "inspection.html").read_text()
-    assert len(re.findall(r'<img src="data:image/jpeg;base64,[^"]{500}', page)) == 9  # three pictures, three ways
+    assert page.index("How kseg reads the data") < page.index("<h2>Issues</h2>")
+    assert (
+        len(re.findall(r'<img src="data:image/jpeg;base64,[^"]{500}', page)) == 12
+    )  # three overlays; three pictures, three ways
     assert len(re.findall(r'<img class="chart" src="data:image/png', page)) == 2
     assert not re.search(r"https?://|<script", page)
     for name in ("red", "green", "blue", "--augment=light"):

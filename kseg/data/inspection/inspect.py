@@ -7,6 +7,7 @@ from typing import Any
 from kseg.config import InspectConfig
 from kseg.data import build_dataset
 from kseg.data.inspection.class_weights import FORMULAS
+from kseg.data.inspection.command import training_command
 from kseg.data.inspection.issues import Issue, find_issues
 from kseg.data.inspection.statistics import SplitStatistics, read_split
 from kseg.utils.errors import KsegError
@@ -20,11 +21,13 @@ class Inspection:
         splits: statistics of the splits that could be opened.
         issues: errors first, then warnings, then notes.
         class_weights: {formula: {class name: weight}}, of the first of the splits.
+        command: trains on these data.
     """
 
     splits: list[SplitStatistics]
     issues: list[Issue]
     class_weights: dict[str, dict[str, float]]
+    command: str
 
     @property
     def usable(self) -> bool:
@@ -39,6 +42,7 @@ class Inspection:
             "class_weights_split": self.splits[0].split,
             "splits": {stats.split: _describe(stats) for stats in self.splits},
             "issues": [asdict(issue) for issue in self.issues],
+            "command": self.command,
         }
         return json.dumps(content, indent=1) + "\n"
 
@@ -63,7 +67,8 @@ def inspect(config: InspectConfig) -> Inspection:
     order = ("error", "warning", "note")
     counts, names = splits[0].counts, splits[0].dataset.class_names
     weights = {name: dict(zip(names, formula(counts).tolist(), strict=True)) for name, formula in FORMULAS.items()}
-    return Inspection(splits, sorted(issues, key=lambda issue: order.index(issue.level)), weights)
+    command = training_command(config, [stats.split for stats in splits])
+    return Inspection(splits, sorted(issues, key=lambda issue: order.index(issue.level)), weights, command)
 
 
 def _describe(stats: SplitStatistics) -> dict[str, Any]:
@@ -79,5 +84,7 @@ def _describe(stats: SplitStatistics) -> dict[str, Any]:
             {"name": name, "pixels": int(pixels), "share": int(pixels) / labelled, "images": int(images)}
             for name, pixels, images in zip(stats.dataset.class_names, counts.pixels, counts.images, strict=True)
         ],
+        "reading": asdict(reading) if (reading := getattr(stats.dataset, "reading", None)) is not None else None,
+        "left_out": list(getattr(stats.dataset, "left_out", ())),
         "sizes": [{"height": h, "width": w, "images": count} for (h, w), count in stats.sizes.most_common()],
     }

@@ -1,13 +1,17 @@
 """Finds issues of a data set in the statistics of kseg.data.inspection.statistics."""
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kseg.config import InspectConfig
+from kseg.config import DataConfig, InspectConfig
+from kseg.config.data_sources import is_read
+from kseg.config.fields import as_flag
+from kseg.data.check import describe_note
 from kseg.data.inspection.statistics import TINY, SampleStatistics, SplitStatistics
 from kseg.data.label_values import unclear_void
 
@@ -43,9 +47,9 @@ def find_issues(splits: Sequence[SplitStatistics], config: InspectConfig) -> lis
     issues: list[Issue] = []
     for stats in splits:
         issues += _file_issues(stats, config.data.on_bad_sample)
-        issues += _label_issues(stats)
+        issues += _label_issues(stats, config.data)
         issues += _image_issues(stats, config)
-        issues += _class_issues(stats, splits[0])
+        issues += _class_issues(stats, splits[0], config.data)
     for stats in splits[1:]:
         issues += _leakage(splits[0], stats)
     return issues
@@ -60,10 +64,13 @@ def _file_issues(stats: SplitStatistics, on_bad_sample: str) -> Iterator[Issue]:
     if not stats.samples:
         yield Issue("error", "no samples", stats.split, "no sample can be used.", "Fix the files above.")
     for line in getattr(stats.dataset, "warnings", ()):
-        yield Issue("warning", "data set", stats.split, line, "Check that the annotations fit their images.")
+        yield Issue("warning", "data set", stats.split, line, "Check whether this is intended.")
+    for note, names in stats.notes.items():
+        advice = "Check the examples." if "--exif" in note else "Nothing to do if it is transparency."
+        yield Issue("warning", "reading", stats.split, f"{describe_note(note, names)}.", advice, tuple(names))
 
 
-def _label_issues(stats: SplitStatistics) -> Iterator[Issue]:
+def _label_issues(stats: SplitStatistics, data: DataConfig) -> Iterator[Issue]:
     ignore = stats.dataset.ignore_index
     select = _selector(stats)
     if not getattr(stats.dataset, "labelled", True):
@@ -80,7 +87,11 @@ def _label_issues(stats: SplitStatistics) -> Iterator[Issue]:
         yield Issue("warning", "only background", stats.split, message, "Check for missing annotations.", names)
     if stats.pixels and stats.ignored > stats.pixels / 2:
         message = f"{stats.ignored / stats.pixels:.1%} of all pixels are ignored."
-        yield Issue("warning", "much ignored", stats.split, message, "Check --background and --ignore_categories.")
+        if not data.background and is_read("background", data.dataset):
+            advice = "--background makes a class of the pixels without annotation."
+        else:
+            advice = "Check which classes are ignored."
+        yield Issue("warning", "much ignored", stats.split, message, advice)
     elif stats.ignored:
         message = f"{stats.ignored / stats.pixels:.1%} of all pixels are ignored (void)."
         yield Issue("note", "ignored", stats.split, message, "They do not train or count; nothing to do if this is intended.")
@@ -132,7 +143,7 @@ def _image_issues(stats: SplitStatistics, config: InspectConfig) -> Iterator[Iss
         yield Issue("warning", "near duplicates", stats.split, message, advice, near)
 
 
-def _class_issues(stats: SplitStatistics, train: SplitStatistics) -> Iterator[Issue]:
+def _class_issues(stats: SplitStatistics, train: SplitStatistics, data: DataConfig) -> Iterator[Issue]:
     names, counts = stats.dataset.class_names, stats.counts
     if stats is not train and names != train.dataset.class_names:
         message = f"its classes differ from those of {train.split}: {', '.join(names)}."
@@ -141,7 +152,7 @@ def _class_issues(stats: SplitStatistics, train: SplitStatistics) -> Iterator[Is
     for name, pixels, train_pixels in zip(names, counts.pixels, train.counts.pixels, strict=True):
         if not pixels:
             message = f"class {name!r} does not occur."
-            advice = "Label it, or leave it out with --ignore_categories." if stats is train else "It will have no score."
+            advice = f"Label it{_leaving_out(stats, name, data)}." if stats is train else "It will have no score."
             yield Issue("warning", "absent class", stats.split, message, advice)
         elif not train_pixels:
             message = f"class {name!r} occurs here, but not in {train.split}."
@@ -149,13 +160,24 @@ def _class_issues(stats: SplitStatistics, train: SplitStatistics) -> Iterator[Is
         elif stats is train and pixels < _RARE * counts.pixels.sum():
             message = f"class {name!r} has less than {_RARE:.1%} of the labelled pixels."
             yield Issue("note", "rare class", stats.split, message, "Consider --class_weights=median_frequency.")
-    if stats is train:
+    if stats is train and getattr(stats.dataset, "category_ids", None):
         roots = [match[1] if (match := re.fullmatch(r"(.+) \[-?\d+\]", name)) else None for name in names]
         for root in sorted({root for root in roots if root and roots.count(root) > 1}):
             same = [name for name, other in zip(names, roots, strict=True) if other == root]
             message = f"{len(same)} categories share the name {root!r}; they are the classes {', '.join(same)}."
-            advice = "Rename one, or leave it out with --ignore_categories=ID."
+            advice = f"Rename one{_leaving_out(stats, same[0], data)}."
             yield Issue("warning", "shared name", stats.split, message, advice)
+
+
+def _leaving_out(stats: SplitStatistics, name: str, data: DataConfig) -> str:
+    """Returns how to train without a class, as the end of a sentence; "" if the source has no flag for it."""
+    if not is_read("ignore_categories", data.dataset) or len(stats.dataset.class_names) < 2:
+        return ""
+    ids = getattr(stats.dataset, "category_ids", None)
+    if ids and ids[stats.dataset.class_names.index(name)] is None:  # the pixels without annotation
+        return ", or leave it out with --nobackground"
+    flag = as_flag("ignore_categories", (*data.ignore_categories, name))
+    return f", or leave it out with {shlex.quote(flag)}"
 
 
 def _leakage(train: SplitStatistics, stats: SplitStatistics) -> Iterator[Issue]:

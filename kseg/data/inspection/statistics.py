@@ -10,6 +10,7 @@ import numpy as np
 from kseg.data.check import map_samples
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.inspection.class_weights import ClassCounts, pixel_counts, sum_counts
+from kseg.data.subset import sample_notes
 
 TINY = 10
 """Regions with fewer pixels are tiny."""
@@ -38,12 +39,17 @@ class SampleStatistics:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """Statistics of a split. samples: of usable samples, by index. bad: (name, message) of the others."""
+    """Statistics of a split.
+
+    samples: of usable samples, by index. bad: (name, message) of the others. notes: {what the user should know: names of the
+    samples}.
+    """
 
     split: str
     dataset: Dataset
     samples: dict[int, SampleStatistics]
     bad: list[tuple[str, str]]
+    notes: dict[str, list[str]]
 
     @property
     def counts(self) -> ClassCounts:
@@ -75,12 +81,14 @@ def read_split(split: str, dataset: Dataset) -> SplitStatistics:
         except BadSample as error:
             return str(error)
 
-    stats = SplitStatistics(split, dataset, {}, [])
+    stats = SplitStatistics(split, dataset, {}, [], {})
     for index, result in enumerate(map_samples(dataset, read, description=f"inspect {split}")):
         if isinstance(result, str):
             stats.bad.append((dataset.name(index), result))
         else:
             stats.samples[index] = result
+            for note in sample_notes(dataset, index):
+                stats.notes.setdefault(note, []).append(dataset.name(index))
     return stats
 
 

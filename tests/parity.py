@@ -59,7 +59,9 @@ def make_smooth(baseline: torch.nn.Module, model: keras.Model) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
             layer.rate = 0.0
-        elif isinstance(layer, keras.layers.ReLU):
+        elif isinstance(layer, keras.layers.ReLU) or (
+            isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.relu
+        ):
             layer.call = lambda x: keras.ops.softplus(4.0 * x) / 4.0
         elif isinstance(layer, keras.layers.MaxPooling2D) and layer.name != "encoder_layer0_pool":
             layer.call = pools[layer.pool_size[0]].call

@@ -59,7 +59,10 @@ def test_the_head_of_a_run(tiny_coco, tmp_path, capsys):
     train.main(flags(tiny_coco, tmp_path / "run", "--epochs=5", "--early_stopping=4"))
     out = capsys.readouterr().out
     model = build_model("test_conv", num_classes=4)
-    head = dict(re.split(r" +", line, maxsplit=1) for line in out.splitlines()[:7])
+    head = dict(re.split(r" +", line, maxsplit=1) for line in out.splitlines()[:10])
+    assert head["source"] == "coco: annotations/train.json, images in images/train"
+    assert head["labels"] == "pixels without annotation = background, 3 red, 5 green, 11 blue"
+    assert head["skipped"] == "nothing"
     assert head["backend"].startswith(f"{keras.backend.backend()} ") and head["backend"].endswith(", float32")
     assert head["model"] == f"test_conv on test_conv, {model.count_params() / 1e3:.3g} k parameters (4.05 k trainable)"
     flops = 2 * 24 * 32 * (3 * 3 * 3 * 16 + 3 * 3 * 16 * 24 + 24 * 4)

@@ -110,7 +110,7 @@ def test_evaluate_other_data(trained, tiny_coco, tmp_path):
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="counts XLA's compilations under JAX")
 def test_each_step_compiles_once(trained):
-    """One training step, one validation step, two of scoring (network and label maps), although the last batches are not full and sizes differ."""
+    """Once: a training step, a validation step, and for scoring a network and a label map, though batches and sizes differ."""
     _, _, compiled = trained
     assert compiled.count("jit(train_step)") == 1
     assert compiled.count("jit(test_step)") == 1

@@ -111,7 +111,7 @@ _maps: dict[int | str, mmap.mmap] = {}
 
 
 def _open(source: int | str, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns an array of a file that this process maps into memory; changes stay its own. source: descriptor or path of the file."""
+    """Returns an array of a file, mapped into this process's memory. source: the file's descriptor or path."""
     end = offset + int(np.prod(shape)) * dtype.itemsize
     if source not in _maps or len(_maps[source]) < end:
         with contextlib.ExitStack() as stack:

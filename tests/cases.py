@@ -7,9 +7,14 @@ from typing import Any
 import keras
 from baselines import baseline_name
 
-from kseg.models.backbones.registry import BACKBONES
+from kseg.models.backbones.registry import list_backbones
 from kseg.models.build import build_backbone, build_model
+from kseg.models.registry import list_models
 
+# Without those that tests register.
+ARCHITECTURES, BACKBONES = (
+    [name for name in names if not name.startswith("test_")] for names in (list_models(), list_backbones())
+)
 CLASSES = 5
 SIZES = ((64, 96), (129, 97), (256, 256))
 """Sizes that benchmarks/parity.py compares; the tests compare the first two."""
@@ -121,7 +126,7 @@ def _library(backbone: str) -> str:
 
 
 def _backbones() -> list[Case]:
-    names = [name for name in BACKBONES if not name.startswith(("keras_cv/", "test_"))]
+    names = [name for name in BACKBONES if not name.startswith("keras_cv/")]
     stepped = ("resnet18", "vgg11", "vgg11_bn", "torchvision_resnet50", "legacy_seresnext50_32x4d")
     stride = {name: {"output_stride": 8} if name.startswith("torchvision_") else {} for name in names}
     dilated = {

@@ -11,15 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from cases import CASES, FILES, PAIRS, TOLERANCES
+from cases import ARCHITECTURES, BACKBONES, CASES, FILES, PAIRS, TOLERANCES
 from model_files import check_file, write_file
 from parity import build_pair, evaluation_error, training_errors
 
 from kseg.losses import CrossEntropy
-from kseg.models.backbones import keras_cv_tables
-from kseg.models.backbones.registry import BACKBONES, list_backbones
+from kseg.models.backbones import keras_cv_tables, registry
 from kseg.models.build import build_model
-from kseg.models.registry import MODELS, list_models
+from kseg.models.registry import MODELS
 
 BACKEND = keras.backend.backend()
 pytestmark = [
@@ -37,16 +36,15 @@ def family(backbone):
     """The file that builds it, or keras-cv's class."""
     if backbone.startswith("keras_cv/"):
         return keras_cv_tables.BACKBONES[backbone.removeprefix("keras_cv/")][0].class_name
-    build = BACKBONES[backbone].build
+    build = registry.BACKBONES[backbone].build
     return getattr(build, "func", build).__module__
 
 
 def test_the_table_has_every_model_and_every_family():
-    models, backbones = ([name for name in names if not name.startswith("test_")] for names in (list_models(), list_backbones()))
     assert len({case.name for case in CASES}) == len(CASES)
-    assert sorted({case.model for case in FILES}) == models
-    assert {family(case.backbone or MODELS[case.model].info["backbone"]) for case in FILES} == {family(b) for b in backbones}
-    assert {case.backbone for case in PAIRS if not case.model} == {b for b in backbones if not b.startswith("keras_cv/")}
+    assert sorted({case.model for case in FILES}) == ARCHITECTURES
+    assert {family(case.backbone or MODELS[case.model].info["backbone"]) for case in FILES} == {family(b) for b in BACKBONES}
+    assert {case.backbone for case in PAIRS if not case.model} == {b for b in BACKBONES if not b.startswith("keras_cv/")}
 
 
 @pytest.mark.parity
@@ -130,13 +128,13 @@ def traced_logits(policy, name, sizes=SIZES, **options):
 if BACKEND == "jax":
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-    @pytest.mark.parametrize("name", list_models())
+    @pytest.mark.parametrize("name", ARCHITECTURES)
     def test_a_model_gives_float32_logits_of_the_images_size(name, policy):
         found = traced_logits(policy, name, backbone=LIGHT.get(name))
         assert found == [((2, *size, 3), "float32") for size in SIZES]
 
-    @pytest.mark.parametrize("name", list_backbones())
+    @pytest.mark.parametrize("name", BACKBONES)
     def test_every_backbone_carries_a_decoder_at_odd_sizes_in_mixed_precision(name):
-        stride = 32 if 32 in BACKBONES[name].info["output_strides"] else 8
+        stride = 32 if 32 in registry.BACKBONES[name].info["output_strides"] else 8
         found = traced_logits("mixed_bfloat16", "deeplabv3plus", [(33, 47)], backbone=name, output_stride=stride)
         assert found == [((2, 33, 47, 3), "float32")]

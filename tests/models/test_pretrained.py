@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from baselines import baseline_name, randomise
+from cases import BACKBONES
 from hub_server import COMMIT, serve, use_hub
 from safetensors.numpy import save_file
 
-from kseg.models.backbones.registry import BACKBONES, list_backbones
+from kseg.models.backbones import registry
 from kseg.models.build import build_backbone, build_model
 from kseg.models.channels import channel_statistics
 from kseg.models.hub_files import download
@@ -23,11 +24,11 @@ from kseg.utils.errors import KsegError
 # --- The table ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("keras_cv/")])
 def test_the_table_is_smps(smp, name):
     settings = smp.encoders.encoders[baseline_name("smp", name)]["pretrained_settings"]
     expected = {tag.replace("-", "_"): (facts["repo_id"], facts["revision"]) for tag, facts in settings.items()}
-    assert {tag: (hub.repo, hub.revision) for tag, hub in BACKBONES[name].info["weights"].items()} == expected
+    assert {tag: (hub.repo, hub.revision) for tag, hub in registry.BACKBONES[name].info["weights"].items()} == expected
 
 
 TIMMS_TAGS = {
@@ -40,8 +41,8 @@ def test_mean_and_std_are_timms(smp):
     import timm
 
     compared = 0
-    for name in list_backbones():
-        for tag, hub in BACKBONES[name].info["weights"].items():
+    for name in BACKBONES:
+        for tag, hub in registry.BACKBONES[name].info["weights"].items():
             timms = baseline_name("timm", name)
             configs = timm.models.get_arch_pretrained_cfgs(timms).values() if timm.is_model(timms) else ()
             known = {config.tag: config for config in configs}

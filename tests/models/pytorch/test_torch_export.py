@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 from baselines import baseline_name, randomise
+from cases import BACKBONES
 
 from kseg.models.backbones.keras_cv import _without_values
-from kseg.models.backbones.registry import list_backbones
 from kseg.models.build import build_backbone, build_model
 from kseg.models.pytorch.export import export_torch_weights, torch_path
 from kseg.models.pytorch.load import load_torch_weights
@@ -77,7 +77,7 @@ def test_a_transposed_convolution_comes_back_to_the_byte(rng):
     assert [weight.tobytes() for weight in model.get_weights()] == [weight.tobytes() for weight in before]
 
 
-@pytest.mark.parametrize("name", [name for name in list_backbones() if not name.startswith("keras_cv/")])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("keras_cv/")])
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_every_layer_has_smps_module_path(smp, name):
     with torch.device("meta"):

@@ -349,6 +349,14 @@ def test_linked_folders(tmp_path, tmp_path_factory):
     assert data.load(1).label.tolist() == [[0, 1, 1]]
 
 
+def test_label_images_with_the_image_s_suffix(tmp_path):
+    save(tmp_path / "images/train/a.jpg", PHOTO)
+    save(tmp_path / "labels/train/a.jpg.png", [[0, 1, 1]])
+    data = build_dataset(folder_config(tmp_path), "train")
+    assert data.load(0).label.tolist() == [[0, 1, 1]]
+    assert data.warnings == ()
+
+
 def test_split_lists_of_windows(tmp_path):
     save(tmp_path / "images/sub/a b.png", PHOTO)
     save(tmp_path / "labels/sub/a b.png", [[0, 1, 1]])

@@ -28,7 +28,8 @@ class FolderDataset:
     """One split of a data set of image files and label images, as a kseg.data.dataset.Dataset.
 
     An image and a label image belong together if their keys are equal. The key is the path below the pattern's folder without
-    suffix, or, where the pattern has a `*`, the part that the `*` stands for, across subfolders.
+    suffix, or, where the pattern has a `*`, the part that the `*` stands for, across subfolders. The label image's key may also
+    have the image's suffix, as in a.jpg and a.jpg.png.
 
     Args:
         data_dir: the folder that the patterns start from.
@@ -95,12 +96,13 @@ class FolderDataset:
             if not any(key in found.files for key in keys):
                 first = printable(next(iter(keys)))
                 raise KsegError(f"{listed}: lists no image of --images={images} (first name: {first}). Check both.")
-        self._files = [(found.files.get(key, ""), label_files.files.get(key, ""), key) for key in keys]
+        pairs = {key: (path, _label_of(key, path, label_files.files)) for key, path in found.files.items()}
+        self._files = [(*pairs.get(key, ("", "")), key) for key in keys]
         if not any(label for _, label, _ in self._files):
             raise KsegError(
                 f"no label image fits any of {len(self._files)} images (first: {self._files[0][2]}); check --images and --labels."
             )
-        unused = len(set(label_files.files) - set(found.files))
+        unused = len(set(label_files.files.values()) - {label for _, label in pairs.values()})
         left_out = [f"{unused} label images of --labels={labels} have no image and are left out."] if unused else []
         left_out += [*found.left_out("images", images), *label_files.left_out("labels", labels)]
         self.warnings = tuple(left_out)
@@ -253,6 +255,11 @@ def _find(root: Path, pattern: str, suffixes: tuple[str, ...], flag: str, split:
     if not result.files:
         raise KsegError(f"--{flag}={pattern}: there are no such files in data_dir{_instead(result, flag)}.")
     return result
+
+
+def _label_of(key: str, image: str, labels: Mapping[str, str]) -> str:
+    """Returns the label image of an image, by its key or by the key with the image's suffix (a.jpg.png); "" if there is none."""
+    return labels.get(key) or labels.get(key + Path(image).suffix, "")
 
 
 def _instead(found: _Found, flag: str) -> str:

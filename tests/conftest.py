@@ -38,11 +38,17 @@ gc.set_threshold(*GC_THRESHOLD)
 order_for_memory()  # as the commands that some tests start: then they share what is compiled
 
 ROOT = Path(__file__).resolve().parent.parent
+BACKEND = keras.backend.backend()
 LONGEST = ["test_backends.py", "test_experiments.py", "test_resume.py", "test_distribution.py", "test_loop.py", "test_models.py"]
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """Starts the files that take longest first, so that no process works on one alone at the end."""
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leaves out the tests marked for other backends. Starts the files that take longest first, so that no process works on
+    one alone at the end.
+    """
+    others = [item for item in items if (mark := item.get_closest_marker("backends")) and BACKEND not in (mark.args or [BACKEND])]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

@@ -175,7 +175,7 @@ def test_weights_of_another_number_of_classes(rng, name):
         build_loss(name, class_weights=(1, 2, 3))(label, logits)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="JAX's transformations and dtypes")
+@pytest.mark.backends("jax")
 @pytest.mark.parametrize("name", ["cross_entropy", "ohem", "lovasz"])
 def test_pure_functions_of_jax(rng, name):
     """vmap equals a loop. bfloat16 logits are cast to float32."""

@@ -23,7 +23,7 @@ from kseg.utils.errors import KsegError
 
 pytestmark = pytest.mark.backends
 
-only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="compiles a whole model; JAX's run is enough")
+only_jax = pytest.mark.backends("jax")  # compiles a whole model
 
 
 def two_heads(auxiliary_weight=None):

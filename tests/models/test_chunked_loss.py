@@ -21,7 +21,7 @@ from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
 
-only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="chunks need JAX")
+only_jax = pytest.mark.backends("jax")
 
 
 def compiled(model, loss):
@@ -131,7 +131,7 @@ def test_a_decoder_that_ends_at_the_images_size_has_nothing_to_save():
         pytest.param(
             ("--loss_chunks=2",),
             "--loss_chunks=2: needs the JAX backend, and this is ",
-            marks=pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can"),
+            marks=pytest.mark.backends("tensorflow", "torch"),
         ),
     ],
 )

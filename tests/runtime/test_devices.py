@@ -11,7 +11,7 @@ from kseg.utils.errors import KsegError
 pytestmark = pytest.mark.backends
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX divides batches")
+@pytest.mark.backends("jax")
 def test_jax_divides_batches():
     import jax
 
@@ -21,7 +21,7 @@ def test_jax_divides_batches():
     assert device_count() == 1
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can")
+@pytest.mark.backends("tensorflow", "torch")
 @pytest.mark.parametrize(
     ("call", "flag"),
     [

@@ -24,7 +24,7 @@ from kseg.runtime.run_dir import RunDir
 from kseg.training.optimizer_config import configure, optimization_callbacks
 from kseg.utils.errors import KsegError
 
-on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX's compilation")
+on_jax = pytest.mark.backends("jax")
 BATCH, SIZE, CLASSES = 4, 16, 3
 IMAGES = np.random.default_rng(1).integers(0, 256, (2 * BATCH, SIZE, SIZE, 3)).astype("uint8")
 LABELS = (IMAGES[..., 0] // 86).astype("uint8")
@@ -254,7 +254,7 @@ def test_recomputation_changes_memory_and_nothing_else(tmp_path):
     assert same(values(load_model(tmp_path / "model.keras").weights), weights[1])
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX can")
+@pytest.mark.backends("tensorflow", "torch")
 def test_recomputation_needs_jax():
     with pytest.raises(KsegError, match=r"^--remat needs the JAX backend, and this is"):
         tiny_model(OptimizationConfig(remat=True))

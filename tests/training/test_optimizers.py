@@ -154,7 +154,7 @@ def test_an_unfrozen_backbone_starts_as_in_pytorch(name, rng):
     assert_same(ours, torchs_walk(TORCH[name], start, gradients, decay=0.1, only_weights=only_weights, frozen_steps=8))
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others trace no update")
+@pytest.mark.backends("jax")  # the others trace no update
 @pytest.mark.parametrize("name", TORCH)
 def test_a_program_traces_the_update_once_for_each_shape(name, rng, monkeypatch):
     optimizer = build_optimizer(name, learning_rate=0.01, weight_decay=0.1)

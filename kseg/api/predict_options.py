@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import keras
+
 from kseg.config import TrainedConfig
+from kseg.inference.picture_predictor import PicturePredictor
 from kseg.utils.errors import KsegError, suggest
 
 if TYPE_CHECKING:
@@ -53,3 +56,38 @@ def read_options(options: Mapping[str, Any], size: tuple[int, int] | None, batch
             "image_size: the model was not trained here and does not record its size; pass image_size=256, for example"
         )
     return TrainedConfig(**{**vars(flags), "image_size": size})
+
+
+class Predictors:
+    """The PicturePredictors of a Segmenter, whose programs are compiled: as many as MOST sets of options need."""
+
+    MOST = 4
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, PicturePredictor] = {}
+
+    def find(
+        self, models: Sequence[keras.Model], class_names: Sequence[str], flags: TrainedConfig, max_pixels: int | None
+    ) -> PicturePredictor:
+        """Returns a PicturePredictor: the same one again for the same options. flags: of read_options."""
+        key = (flags, max_pixels, *map(id, models))
+        if key not in self._kept:
+            while len(self._kept) >= self.MOST:
+                del self._kept[next(iter(self._kept))]
+            size = flags.window or flags.image_size
+            assert size is not None and flags.batch_size is not None  # of read_options
+            self._kept[key] = PicturePredictor(
+                models,
+                class_names,
+                size,
+                window=flags.window,
+                overlap=flags.overlap,
+                tta=flags.tta,
+                batch_size=flags.batch_size,
+                max_pixels=max_pixels,
+            )
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Forgets all, when the models change."""
+        self._kept.clear()

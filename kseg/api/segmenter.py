@@ -20,7 +20,8 @@ from kseg.api.fit import start_training
 from kseg.api.fit_options import FitOptions, flag_values
 from kseg.api.fit_result import FitResult, end_lines, fit_result
 from kseg.api.messages import keyword_messages
-from kseg.api.predict_options import PredictOptions, Size, read_options
+from kseg.api.predict_options import PredictOptions, Predictors, Size, read_options
+from kseg.api.save import save_as
 from kseg.config import PYTHON, TrainConfig, build
 from kseg.config.fields import parse_size
 from kseg.data.dataset import Dataset
@@ -32,18 +33,15 @@ from kseg.inference.prediction import Prediction
 from kseg.inference.source import find_source
 from kseg.metrics.evaluation import Evaluation
 from kseg.models.build import precision
-from kseg.models.model_folder import describe_model, write_model_folder
-from kseg.models.model_info import KERAS_MEMBER, ModelInfo
+from kseg.models.model_folder import describe_model
+from kseg.models.model_info import ModelInfo
 from kseg.models.registry import MODELS
-from kseg.models.saving import save_model
 from kseg.training.extras import FitExtras
 from kseg.training.initial_weights import check_weights, open_initial, settle_weights
 from kseg.training.loop import TrainResult
 from kseg.training.setup import build_network
 from kseg.utils.errors import KsegError
 
-_MOST_PREDICTORS = 4
-"""A Segmenter keeps the compiled programs of so many sets of options for predict."""
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ARCHITECTURE = [item.name for item in dataclasses.fields(Architecture)]
@@ -98,7 +96,7 @@ class Segmenter:
         self._image_size: tuple[int, int] | None = None
         self._batch_size = TrainConfig.batch_size
         self._precision = "float32"
-        self._predictors: dict[Any, PicturePredictor] = {}
+        self._predictors = Predictors()
 
     @classmethod
     def of_model(
@@ -300,27 +298,17 @@ class Segmenter:
         Raises:
             KsegError: if it exists or cannot be written.
         """
-        path = Path(path)
         with keyword_messages():
-            info = self._info(image_size)
-            if path.suffix == ".keras":
-                if path.exists() and not overwrite:
-                    raise KsegError(f"{path} exists; name another file, or pass overwrite=True")
-                try:
-                    save_model(self.model, path, {} if info is None else {KERAS_MEMBER: info.to_json()})
-                except OSError as error:
-                    raise KsegError(f"{path}: cannot be written ({error.strerror or error})") from None
-            elif info is None:
-                raise KsegError(
-                    f"{path}: the model does not record its architecture, which a folder needs; name a file NAME.keras"
-                )
-            else:
-                write_model_folder(self.model, info, path, {}, overwrite=overwrite)
+            save_as(Path(path), self.model, self._info(image_size), overwrite=overwrite)
 
     def _initial(self) -> keras.Model | None:
         """Returns the model that a fit starts from; None if the run is to build it: it was not built, or not changed since."""
-        if self._model is None or (self._built is not None and self._built == _digest(self._model)):
+        if self._model is None:
             return None
+        if self._built is not None:
+            if self._built == _digest(self._model):
+                return None
+            self._built, self._origin = None, "weights that were set from Python"
         return self._model
 
     def _take(self, result: TrainResult, origin: str) -> None:
@@ -339,24 +327,9 @@ class Segmenter:
         return [self.model, *(other.model for other in ensemble)]
 
     def _predictor(self, options: Any) -> PicturePredictor:
-        """Returns a PicturePredictor with these options: the same one again, whose programs are compiled."""
         flags = read_options(options, self._image_size, self._batch_size)
         models = self._models(options.get("ensemble", ()))
-        key = (flags, options.get("max_pixels"), *map(id, models))
-        if key not in self._predictors:
-            while len(self._predictors) >= _MOST_PREDICTORS:
-                del self._predictors[next(iter(self._predictors))]
-            self._predictors[key] = PicturePredictor(
-                models,
-                self._class_names,
-                flags.image_size or flags.window,  # type: ignore[arg-type]  # read_options sees to one
-                window=flags.window,
-                overlap=flags.overlap,
-                tta=flags.tta,
-                batch_size=flags.batch_size or self._batch_size,
-                max_pixels=options.get("max_pixels"),
-            )
-        return self._predictors[key]
+        return self._predictors.find(models, self._class_names, flags, options.get("max_pixels"))
 
     def _info(self, image_size: Size | None) -> ModelInfo | None:
         """Returns the model's description; None if its architecture is not known."""

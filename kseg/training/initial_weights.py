@@ -63,7 +63,7 @@ def describe_weights(config: TrainConfig) -> str:
     tag, backbone = config.backbone_weights, config.backbone
     assert backbone is not None  # settled
     if config.python.initial_model is not None:
-        return f"those of {config.python.initial_model.partition(':')[2]}: this run goes on from them"
+        return f"{config.python.initial_model.partition(':')[2]}: this run goes on from them"
     if config.init is not None:
         return config.init
     info = BACKBONES[backbone].info

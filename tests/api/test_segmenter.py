@@ -143,7 +143,7 @@ def test_a_second_fit_goes_on(fitted, data, tmp_path, capsys):
     assert segmenter.evaluate(val, workers=0).mean_iou == first.mean_iou  # another Segmenter's fits do not change it
 
 
-def test_weights_of_the_users_count(data, tmp_path):
+def test_weights_of_the_users_count(data, tmp_path, capsys):
     """A model whose weights were set starts from them; one that was only looked at is built as the command builds it."""
     segmenter = kseg.Segmenter("test_conv", class_names=data.class_names, backbone_weights=None)
     values = [np.full(weight.shape, 0.01, "float32") for weight in segmenter.model.weights]
@@ -151,6 +151,7 @@ def test_weights_of_the_users_count(data, tmp_path):
     train, val = kseg.split(data, 0.3)
     segmenter.fit(train, val, run_dir=tmp_path / "run", **{**OPTIONS, "epochs": 1}, optimizer="sgd", learning_rate=1e-9)
     assert all(np.allclose(w.numpy(), 0.01) for w in segmenter.model.trainable_weights)
+    assert "weights that were set from Python: this run goes on from them" in " ".join(capsys.readouterr().out.split())
 
 
 class Halves(keras.callbacks.Callback):
@@ -292,7 +293,7 @@ def test_predict_takes_every_kind_of_picture(fitted, data, data_dir):
     several = segmenter.predict([path, array, picture], probabilities=True)
     assert len(several) == 3 and all((p.labels == one.labels).all() for p in several)
     assert len(segmenter.predict(data)) == 10
-    assert len(segmenter._predictors) == 1
+    assert len(segmenter._predictors._kept) == 1
     segmenter.predict(path, window=(48, 64), tta=("hflip",))
     with pytest.raises(KsegError, match=r"^tta=turns: quarter turns need a square input"):
         segmenter.predict(path, tta="turns")

@@ -145,7 +145,7 @@ def test_every_model_has_a_default_backbone_with_weights_on_real_data():
         ({"backbone": "keras_cv/resnet50"}, "imagenet (a preset of keras-cv)"),
         ({"backbone": "keras_cv/resnet18"}, "none: keras_cv/resnet18 has no ImageNet weights, so it starts from scratch"),
         ({"backbone": "resnet50", "backbone_weights": "hf://o/r@v1"}, "hf://o/r@v1"),
-        ({"python": PythonConfig(initial_model="python:unet")}, "those of unet: this run goes on from them"),
+        ({"python": PythonConfig(initial_model="python:unet")}, "unet: this run goes on from them"),
     ],
 )
 def test_a_run_names_its_weights(settings, line):

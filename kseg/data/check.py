@@ -10,7 +10,8 @@ import numpy as np
 from kseg.config import DataConfig
 from kseg.data import build_dataset
 from kseg.data.dataset import BadSample, Dataset
-from kseg.data.subset import Subset, sample_notes
+from kseg.data.image_io import MISSING
+from kseg.data.subset import Subset, base_sample, sample_notes
 from kseg.utils.errors import KsegError
 from kseg.utils.progress import progress_bar
 from kseg.utils.system import usable_cores
@@ -56,7 +57,7 @@ def check_samples(
             if occurring is not None:
                 occurring.append(result)
         elif on_bad_sample == "error":
-            raise KsegError(f"{result} Fix the file, or pass --on_bad_sample=skip.")
+            raise KsegError(f"{result} {_advice(dataset, index, result)}, or pass --on_bad_sample=skip.")
         else:
             messages.append(result)
     if not good:
@@ -88,6 +89,15 @@ def map_samples(
                     yield result
         finally:  # the caller may have stopped early
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _advice(dataset: Dataset, index: int, message: str) -> str:
+    """Returns what to do about the first bad sample."""
+    if not message.endswith(MISSING):
+        return "Fix the file"
+    base, place = base_sample(dataset, index)
+    other = base.elsewhere(place) if hasattr(base, "elsewhere") else None
+    return f"Move {other} there" if other else "Put it there"
 
 
 def _check(dataset: Dataset, index: int) -> bytes | str:

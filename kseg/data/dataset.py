@@ -45,6 +45,7 @@ class Dataset(Protocol):
         reading: what was decided about the split (kseg.data.reading.Reading).
         notes(index): what the user should know of a sample that was loaded, such as a band that was left out; a list of strings.
         left_out: a line for each annotation that was left out.
+        elsewhere(index): where an image that is missing lies instead, or None.
         label_values(index): the different values of the label image as stored, before the label map, an array; and
         label_map: what they mean (kseg.data.label_map.LabelMap). Both are for kseg.data.label_values.
     """

@@ -16,6 +16,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes by which folders are searched for images."""
 
+MISSING = "the file does not exist."
+"""End of the message about a missing file."""
 EXIF_UNCLEAR = "the EXIF orientation fits the label both ways; turned as viewers show it (--exif=ignore: as stored)"
 EXIF_STORED = "the EXIF orientation is not applied: only so the image has the stated size"
 """Notes of read_image, as EXTRA_BANDS of kseg.data.image_checks."""
@@ -78,11 +80,11 @@ def read_image(
     return pixels
 
 
-def image_pixels(image: Image.Image, shown: str, max_pixels: int | None = None) -> np.ndarray:
+def image_pixels(image: Image.Image, shown: str, max_pixels: int | None = None, notes: list[str] | None = None) -> np.ndarray:
     """Returns the pixels of a PIL image as read_image does, uint8 [H, W, 3] RGB. Raises BadSample."""
     info = image.info.copy()
     try:
-        return _rgb(image, shown, None, "", max_pixels)
+        return _rgb(image, shown, None, "", max_pixels, notes=notes)
     except BadSample:
         raise
     except Exception as error:
@@ -136,7 +138,7 @@ def open_image(source: Path | bytes, shown: str, max_pixels: int | None, decode:
             empty = not source
         else:
             if not source.is_file():
-                raise BadSample(f"{shown}: {'is not a file' if source.exists() else 'the file does not exist'}.")
+                raise BadSample(f"{shown}: {'is not a file.' if source.exists() else MISSING}")
             empty = source.stat().st_size == 0
         if empty:
             raise BadSample(f"{shown}: the file is empty.")

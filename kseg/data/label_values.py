@@ -7,6 +7,11 @@ from kseg.data.dataset import IGNORE_INDEX, BadSample, Dataset
 from kseg.data.label_map import LabelMap
 from kseg.data.subset import base_sample
 
+IN_ARRAYS = "ignore_index"
+"""LabelMap.shown of labels that are arrays."""
+IN_PYTHON = ("class_names", "label_map")
+"""LabelMap.shown of label maps that are given from Python (kseg.data.label_map_file.as_label_map)."""
+
 
 def unclear_void(dataset: Dataset, occurring: Sequence[bytes]) -> str | None:
     """Returns a line if the label images hold one value and 255 only, and the label map does not say what 255 is; else None.
@@ -29,17 +34,23 @@ def unclear_void(dataset: Dataset, occurring: Sequence[bytes]) -> str | None:
             return None
     if IGNORE_INDEX not in values:
         return None
-    others = sorted(values - {IGNORE_INDEX})
-    named = [f"{value} ({label_map.names[value]!r})" for value in others]
-    used = {label_map.names[value] for value in others}
-    name = next((name for name in label_map.class_names if name not in used), "object")
-    lines = [f"{value}: {label_map.names[value]}" for value in others]
-    held = f"the values {named[0]} and 255" if named else "the value 255"
-    return (
-        f"its label images hold only {held}, and {label_map.shown} does not say what 255 is; write a label map in YAML with "
-        f"{' and '.join(repr(line) for line in [*lines, f'{IGNORE_INDEX}: {name}'])}, or with '{IGNORE_INDEX}: ignore' if those "
-        "pixels have no class"
-    )
+    others = {value: label_map.names[value] for value in sorted(values - {IGNORE_INDEX})}
+    name = next((name for name in label_map.class_names if name not in others.values()), "object")
+    held = [f"the values {value} ({named!r}) and 255" for value, named in others.items()] or ["the value 255"]
+    unclear = f"its label images hold only {held[0]}, and {label_map.shown} does not say what 255 is"
+    return f"{unclear}; {_remedy(label_map, others, name)}"
+
+
+def _remedy(label_map: LabelMap, others: dict[int, str], name: str) -> str:
+    """Returns what to write. others: the values that occur beside 255, and their classes. name: the class that 255 may be."""
+    if label_map.shown == IN_ARRAYS:
+        index = label_map.class_names.index(name) if name in label_map.class_names else 1
+        return f"replace it by a class (labels[labels == 255] = {index}), or pass ignore_index=255 if those pixels have no class"
+    classes = {**others, IGNORE_INDEX: name}
+    if label_map.shown in IN_PYTHON:
+        return f"pass label_map={classes}, or one with 255: 'ignore' if those pixels have no class"
+    lines = " and ".join(repr(f"{value}: {named}") for value, named in classes.items())
+    return f"write a label map in YAML with {lines}, or with '255: ignore' if those pixels have no class"
 
 
 def _stored_values(dataset: Any, index: int) -> set[int]:

@@ -34,9 +34,12 @@ def describe_readings(splits: dict[str, Any], skipped: Sequence[str] = ()) -> li
     meanings = [describe_meaning(key, name) for key, name in reading.meanings]
     more = f", and {len(meanings) - _SHOWN} more" if len(meanings) > _SHOWN else ""
     left_out = [f"{len(skipped)} unusable sample{'s' if len(skipped) > 1 else ''}"] if skipped else []
+    seen: list[Any] = []
     for name, dataset in splits.items():
         other = getattr(dataset, "reading", None)
-        left_out += [f"{name}: {line.rstrip('.')}" for line in (other.left_out if other is not None else ())]
+        lines_of = other.left_out if other is not None and other not in seen else ()  # the parts of a split share one
+        left_out += [f"{name}: {line.rstrip('.')}" for line in lines_of]
+        seen.append(other)
     lines = {"source": reading.source, "labels": ", ".join(meanings[:_SHOWN]) + more, "skipped": "; ".join(left_out) or "nothing"}
     return [f"{name:<{_WIDTH}}{text}" for name, text in lines.items()]
 

@@ -53,6 +53,12 @@ def find_image(root: Path, name: str, split: str | None) -> str:
     return f"no such file is below data_dir, which has images in {_listed(folders)}; check --data_dir and the file_name entries"
 
 
+def find_same_name(root: Path, name: str) -> str | None:
+    """Returns the first file below root with the last part of a name, or None."""
+    base = Path(name).name
+    return next((printable(file) for file in _files(root) if file == base or file.endswith(f"/{base}")), None)
+
+
 def find_folder(root: Path, flag: str, split: str | None) -> str:
     """Returns what to pass for a folder of images or label images that does not exist, as the end of a message."""
     if hint := layout_hint(root):

@@ -88,7 +88,10 @@ def _readers(pictures: Any, max_pixels: int | None) -> Iterator[Picture | Callab
             yield partial(_read, Path(picture), max_pixels)
         elif isinstance(picture, Image.Image):
             name = str(getattr(picture, "filename", "")) or None
-            yield Picture(_explained(partial(image_pixels, picture, name or f"picture {number}", max_pixels)), name)
+            shown, notes = name or f"picture {number}", list[str]()
+            pixels = _explained(partial(image_pixels, picture, shown, max_pixels, notes))
+            _print_notes(shown, notes)
+            yield Picture(pixels, name)
         else:
             yield Picture(_checked(picture, f"picture {number}"))
 
@@ -99,9 +102,13 @@ def _read(path: Path, max_pixels: int | None) -> Picture:
         raise KsegError(f"{shown}: is a folder; pass its files, such as Path({str(path)!r}).glob('*.jpg')")
     notes: list[str] = []
     image = read_image(path, shown, max_pixels=max_pixels, notes=notes)
+    _print_notes(shown, notes)
+    return Picture(image, str(path))
+
+
+def _print_notes(shown: str, notes: Iterable[str]) -> None:
     for note in notes:
         print(f"warning: {shown}: {note}", file=sys.stderr, flush=True)
-    return Picture(image, str(path))
 
 
 def _sample_image(dataset: Any, index: int) -> Picture:

@@ -77,7 +77,8 @@ def bad(folder, content, index=0, **kwargs):
     assert str(folder) not in message
     with pytest.raises(KsegError) as error:
         check_samples(dataset)
-    assert str(error.value) == f"{message} Fix the file, or pass --on_bad_sample=skip."
+    advice = "Put it there" if message.endswith("does not exist.") else "Fix the file"
+    assert str(error.value) == f"{message} {advice}, or pass --on_bad_sample=skip."
     return message
 
 

@@ -129,3 +129,5 @@ def test_training_and_prediction_name_the_files(tmp_path, capsys):
     assert f"warning: 1 image (b.png): {EXTRA_BANDS}" in capsys.readouterr().err
     list(read_pictures([tmp_path / "images/b.png"], ahead=1))
     assert f"b.png: {EXTRA_BANDS}" in capsys.readouterr().err
+    list(read_pictures([Image.fromarray(np.dstack([PIXELS, band]))], ahead=1))
+    assert f"warning: picture 0: {EXTRA_BANDS}" in capsys.readouterr().err

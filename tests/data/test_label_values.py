@@ -7,6 +7,8 @@ from PIL import Image
 from kseg import train
 from kseg.config import DataConfig, InspectConfig, TrainConfig
 from kseg.data.inspection.inspect import inspect
+from kseg.data.label_values import unclear_void
+from kseg.data.sources.arrays import ArrayDataset
 from kseg.data.sources.folder import FolderDataset
 from kseg.metrics.evaluation import Evaluation
 from kseg.training.run_data import open_data
@@ -77,6 +79,22 @@ def test_from_python(tmp_path):
     data = FolderDataset(tmp_path, "train", label_map={0: "background", 255: "fg"})
     assert data.load(0).label.tolist() == [[0, 0, 1], [0, 1, 1]]
     assert data.label_values(0).tolist() == [0, 255]
+
+
+def test_the_remedy_in_python(tmp_path):
+    masks(tmp_path, MASKS)
+    occurring = [bytes([0, 255])]
+    folder = FolderDataset(tmp_path, "train", class_names=["background", "fg"])
+    assert "pass label_map={0: 'background', 255: 'fg'}, or one with 255: 'ignore'" in unclear_void(folder, occurring)
+    labels = np.array(MASKS, np.uint8)
+    arrays = ArrayDataset(np.zeros((3, 2, 3, 3), np.uint8), labels, class_names=["background", "fg"])
+    assert "labels[labels == 255] = 1), or pass ignore_index=255" in unclear_void(arrays, occurring)
+    stated = ArrayDataset(np.zeros((3, 2, 3, 3), np.uint8), labels, class_names=["background", "fg"], ignore_index=255)
+    assert unclear_void(stated, occurring) is None
+    labels[labels == 255] = 1
+    fixed = ArrayDataset(np.zeros((3, 2, 3, 3), np.uint8), labels, class_names=["background", "fg"])
+    assert unclear_void(fixed, occurring) is None
+    assert fixed.load(0).label.tolist() == [[0, 0, 1], [0, 1, 1]]
 
 
 def test_a_mean_of_one_class_says_so():

@@ -286,6 +286,9 @@ def test_one_missing_image_of_many_is_a_bad_sample(tmp_path):
     data, skipped = open_split(config, "train")
     assert len(data) == 1
     assert skipped == ["images/train/b.jpg: the file does not exist."]
+    save(tmp_path / "images/old/b.jpg", PHOTO)
+    with pytest.raises(KsegError, match=r"b.jpg: the file does not exist. Move images/old/b.jpg there, or pass --on_bad_sample"):
+        open_split(DataConfig(dataset="coco", data_dir=str(tmp_path)), "train")
 
 
 def folder_config(root, **options):

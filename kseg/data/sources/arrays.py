@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from kseg.data.dataset import IGNORE_INDEX, BadSample, Sample
-from kseg.data.label_map import check_class_names
+from kseg.data.label_map import IGNORE, build_label_map, check_class_names
+from kseg.data.label_values import IN_ARRAYS
 from kseg.utils.errors import KsegError
 
 
@@ -20,7 +21,7 @@ class ArrayDataset:
         labels: integers [N, H, W], or a list of N arrays [H, W]: class indices, and ignore_index for pixels that do not count.
         class_names: the name of each class index.
         names: a name for each sample, for messages and kseg.split; by default its place, "000000".
-        ignore_index: the value of pixels that do not count. Samples have 255 in its place.
+        ignore_index: the value of pixels that do not count, by default 255. Samples have 255 in its place.
 
     Raises:
         KsegError: for arrays of the wrong rank, dtype, length or size. A label beyond the classes makes its sample bad: `load`
@@ -34,10 +35,12 @@ class ArrayDataset:
         *,
         class_names: Sequence[str],
         names: Sequence[str] | None = None,
-        ignore_index: int = IGNORE_INDEX,
+        ignore_index: int | None = None,
     ):
         self.class_names, self.ignore_index = check_class_names(class_names), IGNORE_INDEX
-        self._ignored = ignore_index
+        self._ignored = IGNORE_INDEX if ignore_index is None else ignore_index
+        void = {} if ignore_index is None or len(self.class_names) > IGNORE_INDEX else {IGNORE_INDEX: IGNORE}
+        self.label_map = build_label_map(dict(enumerate(self.class_names)) | void, IN_ARRAYS)
         self._images, self._labels = _arrays(images, "images"), _arrays(labels, "labels")
         if not (len(self._images) and len(self._labels)):
             raise KsegError("images or labels are empty; a data set has at least one image")
@@ -83,6 +86,10 @@ class ArrayDataset:
                 f"{label[row, column]}; class_names has 0 to {len(self.class_names) - 1}, and ignore_index is {self._ignored}."
             )
         return np.where(ignored, IGNORE_INDEX, label).astype("uint8")
+
+    def label_values(self, index: int) -> np.ndarray:
+        """The different values of the label map as given."""
+        return np.unique(self._labels[index])
 
 
 def _arrays(values: Any, what: str) -> "np.ndarray | list[np.ndarray]":

@@ -17,7 +17,7 @@ from kseg.data.image_io import EXIF_STORED, read_image, read_orientation
 from kseg.data.paths import check_link, fill_in, printable, slashes, unsafe
 from kseg.data.reading import Reading
 from kseg.data.registry import register_dataset
-from kseg.data.search import find_image, find_json
+from kseg.data.search import find_image, find_json, find_same_name
 from kseg.data.sources import coco_masks
 from kseg.data.sources.coco_index import fits, group_annotations
 from kseg.data.sources.coco_json import Entry, Id, assign_classes, index_by_id, read_coco
@@ -189,6 +189,10 @@ class CocoDataset:
         for runs in self._masks(index)[0]:
             covered += coco_masks.to_mask(runs, height, width)
         return int((covered > 1).sum())
+
+    def elsewhere(self, index: int) -> str | None:
+        """Looks below data_dir for a file of the image's name, and returns its path there, or None."""
+        return find_same_name(self._root, self._names[index])
 
     def _path(self, index: int) -> tuple[Path, str]:
         """(the image's file, its name in messages). Raises BadSample if the file must not be read."""

@@ -11,6 +11,7 @@ from typing import Any
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
 from kseg.data.loading.pipeline import train_batches
+from kseg.training.initial_weights import settle_weights
 from kseg.training.run_data import open_data
 from kseg.training.setup import compiled_model
 
@@ -20,6 +21,7 @@ TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=n
 def two_steps(data_dir: str, words: list[str], models: dict[Any, Any]) -> float:
     """Returns the loss. words: a flagfile and flags. models: the last network's compiled model, by what defines it."""
     config = parse(TrainConfig, ["kseg.train", f"--flagfile={words[0]}", f"--data_dir={data_dir}", *TINY, *words[1:]], "")
+    config = settle_weights(config)
     data = open_data(config)
     batches, steps = train_batches(
         data.train,

@@ -14,6 +14,7 @@ from kseg.data.label_map import LabelMap
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP")
 """Formats that may change values."""
 _INTEGERS = ("1", "L", "P", "I;16", "I;16L", "I;16B", "I;16N")
+_COLOR = ("RGB", "RGBA", "RGBX")
 _SCALE = {"L;2": 85, "L;4": 17}
 """Pillow spreads grey values of 2 and 4 bits over 0..255."""
 
@@ -24,7 +25,7 @@ def read_label(
     """Reads a label image as a label map, uint8 [H, W].
 
     The values of grey images and a palette's indices become classes by the label map's values. Colour images become classes by
-    its colours, and so does every image if the label map has colours only.
+    its colours, and so does every image if the label map has colours only. If it has none, RGB with equal channels is grey.
 
     Args:
         source: the file, or its content.
@@ -42,18 +43,24 @@ def read_label(
         return np.where(bright, np.uint8(high), np.uint8(low))
 
     def decode(image: Image.Image) -> np.ndarray:
-        return _rgb(image, shown, max_pixels) if not label_map.names else _values(image, shown, max_pixels)
+        by_color = not label_map.names or (label_map.colors and image.mode in _COLOR)
+        return _rgb(image, shown, max_pixels) if by_color else _values(image, shown, max_pixels)
 
     pixels = open_image(source, shown, max_pixels, decode)
     if pixels.ndim == 2:
         return label_map(pixels, shown)
-    if not label_map.colors:
-        row, column, color = _first_colored(pixels)
-        raise BadSample(
-            f"{shown}: is a colour image (row {row}, column {column}: {color}), but {label_map.shown} lists values; list colours "
-            f"instead, as in NAME: {color}."
-        )
-    return label_map.of_colors(pixels, shown)
+    if label_map.colors:
+        try:
+            return label_map.of_colors(pixels, shown)
+        except BadSample:
+            if not label_map.names or not _is_grey(pixels):
+                raise
+            return label_map(pixels[..., 0], shown)
+    row, column, color = _first_colored(pixels)
+    raise BadSample(
+        f"{shown}: is a colour image (row {row}, column {column}: {color}), but {label_map.shown} lists values; list colours "
+        f"instead, as in NAME: {color}."
+    )
 
 
 def read_values(source: Path | bytes, shown: str, max_pixels: int | None = None) -> np.ndarray:
@@ -87,9 +94,11 @@ def _values(image: Image.Image, shown: str, max_pixels: int | None) -> np.ndarra
     if image.mode in ("LA", "PA"):
         return np.array(image.getchannel(0))
     pixels = _rgb(image, shown, max_pixels)
-    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-        return np.ascontiguousarray(pixels[..., 0])
-    return pixels
+    return np.ascontiguousarray(pixels[..., 0]) if _is_grey(pixels) else pixels
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
 def _rgb(image: Image.Image, shown: str, max_pixels: int | None) -> np.ndarray:

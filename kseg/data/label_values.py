@@ -25,7 +25,9 @@ def unclear_void(dataset: Dataset, occurring: Sequence[bytes]) -> str | None:
         return None
     base, _ = base_sample(dataset, 0)
     label_map = getattr(base, "label_map", None)
-    if not isinstance(label_map, LabelMap) or IGNORE_INDEX in label_map.names or not hasattr(base, "label_values"):
+    if not isinstance(label_map, LabelMap) or not hasattr(base, "label_values"):
+        return None
+    if not label_map.names or IGNORE_INDEX in label_map.names:  # colours say all that they mean
         return None
     values: set[int] = set()
     for index in range(len(dataset)):

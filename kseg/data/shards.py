@@ -28,10 +28,12 @@ def write_shards(config: ShardsConfig) -> Path:
     names = {dataset.class_names for dataset in datasets.values()}
     if len(names) > 1:
         raise KsegError(f"the splits {', '.join(datasets)} have different classes; use the same in all of them.")
-    return _write(datasets, list(names.pop()), output, config.name)
+    unchanged = config.data.exif == "auto"  # else the file's EXIF orientation would count again when the shards are read
+    return _write(datasets, list(names.pop()), output, config.name, unchanged)
 
 
-def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, name: str) -> Path:
+def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, name: str, unchanged: bool) -> Path:
+    """unchanged: stores the images' files as they are; else their pixels."""
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
@@ -49,7 +51,7 @@ def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, n
                 name=name,
                 version="1.0.0",
                 features=features,
-                split_datasets={split: _examples(dataset, bar) for split, dataset in datasets.items()},
+                split_datasets={split: _examples(dataset, bar, unchanged) for split, dataset in datasets.items()},
                 data_dir=output,
                 file_format="array_record",
                 disable_shuffling=True,
@@ -59,13 +61,14 @@ def _write(datasets: dict[str, Dataset], class_names: list[str], output: Path, n
     return Path(builder.data_dir)
 
 
-def _examples(dataset: Dataset, bar: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def _examples(dataset: Dataset, bar: Any, unchanged: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     for index in range(len(dataset)):
         sample = dataset.load(index)
         yield (
             index,
             {
-                "image": _image_bytes(dataset, index) or _png(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)),
+                "image": (_image_bytes(dataset, index) if unchanged else None)
+                or _png(cv2.cvtColor(sample.image, cv2.COLOR_RGB2BGR)),
                 "segmentation_mask": _png(sample.label),
                 "file_name": sample.name,
             },

@@ -203,6 +203,17 @@ def test_voc_by_value_and_by_colour(tmp_path):
     assert read_label(tmp_path / "p.png", "p.png", voc).tolist() == [[15, 255]]
 
 
+def test_a_label_map_of_values_and_colours(tmp_path):
+    """Grey colours are colours in an RGB image, and values in a grey one."""
+    label_map = read(tmp_path, "both.csv", "value,name,r,g,b\n0,background,0,0,0\n1,a,2,2,2\n2,b,1,1,1\n3,c,128,0,0\n")
+    assert label(tmp_path, label_map, [[0, 1, 2, 3]]) == [[0, 1, 2, 3]]
+    assert label(tmp_path, label_map, [[[0] * 3, [1] * 3, [2] * 3, RED]]) == [[0, 2, 1, 3]]
+    assert label(tmp_path, label_map, [[[0] * 3, [1] * 3, [2] * 3]]) == [[0, 2, 1]]
+    assert label(tmp_path, label_map, [[[0] * 3, [1] * 3, [3] * 3]]) == [[0, 1, 3]]  # 3 is no colour
+    with pytest.raises(BadSample, match=r"row 0, column 1 has the colour \[9, 0, 0\]"):
+        label(tmp_path, label_map, [[RED, [9, 0, 0]]])
+
+
 def test_known_label_maps():
     cityscapes = KNOWN["cityscapes"]
     assert len(cityscapes.class_names) == 19

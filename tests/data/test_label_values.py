@@ -81,6 +81,13 @@ def test_from_python(tmp_path):
     assert data.label_values(0).tolist() == [0, 255]
 
 
+def test_a_label_map_of_colours_is_clear(tmp_path):
+    masks(tmp_path, MASKS)
+    data = FolderDataset(tmp_path, "train", label_map={"background": [0, 0, 0], "ignore": [255, 255, 255]})
+    assert data.load(0).label.tolist() == [[0, 0, 255], [0, 255, 255]]
+    assert unclear_void(data, [bytes([0, 255])]) is None
+
+
 def test_the_remedy_in_python(tmp_path):
     masks(tmp_path, MASKS)
     occurring = [bytes([0, 255])]

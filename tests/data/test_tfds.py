@@ -131,6 +131,26 @@ def test_shards_are_not_written_over_nor_half(shards, tiny_coco, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_shards_of_images_whose_orientation_is_ignored(tmp_path):
+    """The stored file would be turned when the shards are read."""
+    pixels = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images/a.png", exif=exif)
+    Image.fromarray(pixels[..., 0] % 2).save(tmp_path / "labels/a.png")
+    (tmp_path / "map.yaml").write_text("0: sky\n1: sea\n")
+    data = DataConfig(
+        dataset="folder", data_dir=str(tmp_path), images="images", labels="labels", label_map=str(tmp_path / "map.yaml"),
+        exif="ignore",
+    )  # fmt: skip
+    write_shards(ShardsConfig(data=data, output=str(tmp_path / "out"), name="a", splits=("train",)))
+    sample = build_dataset(DataConfig(dataset="tfds", data_dir=str(tmp_path / "out"), tfds_name="a"), "train").load(0)
+    assert (sample.image == pixels).all()
+    assert (sample.label == pixels[..., 0] % 2).all()
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """A data set of files of many kinds, stored as they are, with labels of the same size, and one of another."""

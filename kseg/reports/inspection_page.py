@@ -58,10 +58,11 @@ def write_inspection_page(path: Path, inspection: Inspection, config: InspectCon
 def _reading(split: SplitStatistics) -> dict[str, Any]:
     """Returns what was decided about a split: files, what each value became, and what was left out."""
     reading, details = split.dataset.reading, getattr(split.dataset, "left_out", ())  # type: ignore[attr-defined]
+    colors = dict(zip(split.dataset.class_names, hex_colors(len(split.dataset.class_names)), strict=True))
     return {
         "split": split.split,
         "source": reading.source,
-        "meanings": reading.meanings,
+        "meanings": [(key, name, colors.get(name)) for key, name in reading.meanings],
         "left_out": reading.left_out,
         "details": details[:_NAMED],
         "more": max(0, len(details) - _NAMED),

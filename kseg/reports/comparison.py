@@ -50,6 +50,12 @@ class ComparedRun:
     def evaluated(self) -> bool:
         return self.mean_iou is not None
 
+    @property
+    def only_class(self) -> str | None:
+        """The class whose IoU the mIoU is, if all others are absent; else None."""
+        present = np.flatnonzero(~np.isnan(self.iou))
+        return self.class_names[present[0]] if len(present) == 1 else None
+
 
 def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
     """Reads run directories. Raises KsegError, naming --compare, for a folder that is not one."""

@@ -54,5 +54,7 @@ def _compare(config: ReportConfig) -> tuple[Path, str]:
         notes = write_comparison(path, runs)
     except OSError as error:
         raise KsegError(f"--output={path}: cannot be written ({error.strerror or error})") from None
-    scored = ", ".join(f"{run.name} {'n/a' if run.mean_iou is None else f'{run.mean_iou:.4f}'}" for run in runs)
+    alone = [f" (of {run.only_class!r} alone)" if run.only_class else "" for run in runs]
+    scores = ["n/a" if run.mean_iou is None else f"{run.mean_iou:.4f}" for run in runs]
+    scored = ", ".join(f"{run.name} {score}{note}" for run, score, note in zip(runs, scores, alone, strict=True))
     return path, "\n".join([*notes, f"mIoU {scored}"])

@@ -5,14 +5,18 @@ import pytest
 from PIL import Image
 
 from kseg import train
-from kseg.config import DataConfig, InspectConfig, TrainConfig
+from kseg.config import DataConfig, InspectConfig, ReportConfig, TrainConfig
 from kseg.data.inspection.inspect import inspect
 from kseg.data.label_values import unclear_void
 from kseg.data.sources.arrays import ArrayDataset
 from kseg.data.sources.folder import FolderDataset
 from kseg.metrics.evaluation import Evaluation
+from kseg.metrics.evaluation_files import write_evaluation
+from kseg.reports.run_report import report
+from kseg.runtime.run_dir import RunDir
 from kseg.training.run_data import open_data
 from kseg.utils.errors import KsegError
+from kseg.utils.files import write_text
 
 MASKS = [[[0, 0, 255], [0, 255, 255]], [[0, 0, 0], [0, 0, 0]], [[255, 255, 255], [255, 255, 255]]]
 
@@ -110,6 +114,18 @@ def test_a_mean_of_one_class_says_so():
     assert text.startswith("mIoU 1.0000 (full val set, 1 images, 2 classes, 1 of them absent and left out: ")
     assert "no mean, but the IoU of 'background' alone" in text
     assert "alone" not in Evaluation(("a", "b"), np.array([[[6, 0], [1, 0]]])).summary("val")
+
+
+def test_a_comparison_says_so_too(tmp_path):
+    matrices = {"one": [[6, 0], [0, 0]], "two": [[6, 0], [1, 0]]}
+    for name, matrix in matrices.items():
+        run = RunDir(tmp_path / name)
+        run.path.mkdir()
+        write_text(run.config, TrainConfig().to_json())
+        write_evaluation(run.evaluation, Evaluation(("background", "fg"), np.array([matrix])), "val")
+    page, text = report(ReportConfig(compare=tuple(str(tmp_path / name) for name in matrices), output=str(tmp_path / "c.html")))
+    assert text.splitlines()[-1] == "mIoU one 1.0000 (of 'background' alone), two 0.4286"
+    assert "of background alone" in page.read_text()
 
 
 def test_a_split_of_one_class_is_warned_about(tmp_path, capsys):

@@ -61,6 +61,7 @@ def segmenter():
     return kseg.Segmenter("test_conv", class_names=NAMES, backbone_weights=None)
 
 
+@pytest.mark.backends
 @pytest.mark.parametrize("kind", ["PyDataset", "tf.data", "of unknown length"])
 def test_batches_train(arrays, kind, tmp_path, capsys):
     train, val = (batches(kind, part) for part in arrays)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from kseg.config import HubConfig, TrainConfig, flag_lines
+from kseg.config import PYTHON, HubConfig, TrainConfig, flag_lines, flatten
 from kseg.metrics.scores import Scores, scores
 from kseg.models.model_info import ModelInfo
 from kseg.reports.html import template
@@ -26,6 +26,7 @@ _FIGURES = {
 _MAX_FIGURE = 2**23  # bytes
 _LOCAL_FLAGS = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
         "num_processes", "process_id", "cache")  # flags that do not affect the model  # fmt: skip
+_MODEL_FLAGS = ("backbone", "backbone_weights", "output_stride", "init", "double_normalization")
 _SHOWN_VERSIONS = ("kseg", "keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "numpy", "albumentations")
 
 
@@ -43,7 +44,8 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
     share = total.pixels / max(total.pixels.sum(), 1)
     columns = (info.class_names, total.iou, total.dice, total.precision, total.recall, share, np.isnan(total.iou))
     keys = ("name", "iou", "dice", "precision", "recall", "share", "absent")
-    command = training_command(config)
+    from_python = config.data.dataset == PYTHON
+    command = training_call(config) if from_python else training_command(config)
     versions = environment.get("versions")
     versions = {"kseg": "(unknown version)"} | (versions if isinstance(versions, dict) else {})
     title = f"{info.model} on {info.backbone}"
@@ -66,6 +68,7 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
         skipped=len(run.skipped.read_bytes().splitlines()) if run.skipped.exists() else 0,
         license=options.license,
         command=command,
+        language="python" if from_python else "bash",
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0)),
         versions={name: str(version) for name, version in versions.items() if name in _SHOWN_VERSIONS},
         commit=environment.get("commit"),
@@ -90,6 +93,17 @@ def training_command(config: TrainConfig) -> str:
                 line = f"--{name}={Path(value).name or 'DIR'}"
             words.append("".join(c if c.isprintable() else "?" for c in line))
     return shlex.join(words)
+
+
+def training_call(config: TrainConfig) -> str:
+    """Returns the Python that trains with these settings on data given from Python: those that differ from their defaults."""
+    values, defaults = flatten(config), flatten(TrainConfig())
+    left_out = {*_LOCAL_FLAGS, "dataset", "model", "initial_model"}
+    model, fit = [repr(config.model), "class_names=[...]"], ["train", "val"]
+    for name, value in values.items():
+        if value != defaults[name] and name not in left_out:
+            (model if name in _MODEL_FLAGS else fit).append(f"{name}={value!r}")
+    return "".join(c if c.isprintable() else "?" for c in f"kseg.Segmenter({', '.join(model)}).fit({', '.join(fit)})")
 
 
 def _metadata(
@@ -153,6 +167,8 @@ def _data_name(config: TrainConfig) -> str:
     data = config.data
     if data.dataset == "synthetic":
         return "kseg synthetic"
+    if data.dataset == PYTHON:
+        return "given from Python"
     if data.dataset == "tfds":
         return str(data.tfds_name)
     return Path(str(data.data_dir)).absolute().name or data.dataset

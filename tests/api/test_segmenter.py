@@ -12,6 +12,7 @@ from PIL import Image
 import kseg
 from kseg.config import TrainConfig
 from kseg.evaluate import main as evaluate_command
+from kseg.hub import main as hub_command
 from kseg.models.build import build_model
 from kseg.models.saving import load_model
 from kseg.train import main as train_command
@@ -348,6 +349,16 @@ def test_a_notebook_shows_them(fitted):
     assert "test_tiny on test_tiny" in segmenter._repr_html_() and "bicyclist" in segmenter._repr_html_()
     assert "share of pixels" in result.evaluation._repr_html_()
     assert repr(result).startswith("FitResult(mIoU ")
+
+
+def test_a_model_card_has_the_call(fitted, tmp_path):
+    _, result, _ = fitted
+    hub_command(["kseg.hub", f"--model={result.run_dir}", f"--output={tmp_path / 'shared'}"])
+    card = (tmp_path / "shared/README.md").read_text()
+    assert "Data set given from Python (python)" in card
+    call = "kseg.Segmenter('test_tiny', class_names=[...], backbone='test_tiny', backbone_weights='none').fit(train, val, "
+    assert f"```python\n{call}image_size=(48, 64), augment='light', epochs=2, batch_size=4)\n```" in card
+    assert kseg.load(tmp_path / "shared").predict(np.zeros((48, 64, 3), "uint8")).labels.shape == (48, 64)
 
 
 def test_a_dry_run_keeps_nothing(data, tmp_path, capsys):

@@ -129,6 +129,9 @@ def build_label_map(names: Mapping[int, str], shown: str, colors: Mapping[Color,
         raise KsegError(f"{shown}: names no class. List label values and class names, as in 1: car.")
     if len(class_names) > IGNORE_INDEX:
         raise KsegError(f"{shown}: {len(class_names)} classes are more than {IGNORE_INDEX}; give some of them the name ignore.")
+    for name in class_names:
+        if not name.strip() or not name.isprintable():
+            raise KsegError(f"{shown}: {name!r} is not a class name. Fix the file.")
     for value in names:
         if not 0 <= value <= _MAX_VALUE:
             raise KsegError(f"{shown}: the label value {value} is not between 0 and {_MAX_VALUE}. Fix the file.")

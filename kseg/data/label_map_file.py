@@ -73,9 +73,15 @@ def read_label_map(file: str | os.PathLike[str]) -> LabelMap:
     if text.lstrip().startswith("<"):
         raise KsegError(f"{shown}: is an XML or HTML file. {_OWN}.")
     suffix = path.suffix.lower()
-    if suffix in (".yaml", ".yml", ".json"):
-        return _read_structured(text, suffix == ".json", path.name, shown)
-    return _read_csv(text, path.name, shown) if suffix in (".csv", ".tsv") else _read_text(text, path.name, shown)
+    try:
+        if suffix in (".yaml", ".yml", ".json"):
+            return _read_structured(text, suffix == ".json", path.name, shown)
+        return _read_csv(text, path.name, shown) if suffix in (".csv", ".tsv") else _read_text(text, path.name, shown)
+    except KsegError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, csv.Error) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise KsegError(f"{shown}: looks like a tool's label map, but is malformed ({reason}). {_OWN}.") from error
 
 
 def as_label_map(

@@ -114,6 +114,15 @@ def test_backslashes_in_file_names(folder):
             build(folder, coco([image(1, name), image(2)])).load(0)
 
 
+def test_ids_that_cannot_be_printed(folder):
+    data = build(folder, coco([image("a\nb", "..")], [entry("c\nd", "a\nb", "e\nf")]))
+    with pytest.raises(BadSample, match=r"image 'a\\nb' has the file_name \.\., which leads out") as error:
+        data.load(0)
+    assert "\n" not in str(error.value)
+    with pytest.raises(BadSample, match=r"annotation 'c\\nd' names category 'e\\nf'"):
+        build(folder, coco([image(1)], [entry("c\nd", 1, "e\nf")])).load(0)
+
+
 def test_backslashes_in_patterns(folder):
     build(folder, coco())
     data = CocoDataset(folder, "train", annotations="annotations\\{split}.json", images="images\\{split}")

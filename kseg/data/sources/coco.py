@@ -231,10 +231,10 @@ class CocoDataset:
         for index, (id_, entry) in enumerate(entries.items()):
             if reason := unsafe(self._names[index]):
                 name = printable(entry["file_name"])
-                bad[index] = f"{self._shown_file}: image {id_} has the file_name {name}, which {reason}."
+                bad[index] = f"{self._shown_file}: image {printable(str(id_))} has the file_name {name}, which {reason}."
             elif min(entry["height"], entry["width"]) < 1 or entry["width"] * entry["height"] > MAX_PIXELS:
                 size = f"{entry['width']}x{entry['height']}"
-                bad[index] = f"{self._shown_file}: image {id_} has the size {size}, which no image can have."
+                bad[index] = f"{self._shown_file}: image {printable(str(id_))} has the size {size}, which no image can have."
         return bad
 
     def _check_images(self, bad: dict[int, str], split: str | None) -> None:

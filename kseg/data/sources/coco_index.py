@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kseg.data.paths import printable
 from kseg.data.sources import coco_masks
 from kseg.data.sources.coco_json import Entry, Id, as_id, check_fields
 from kseg.utils.errors import KsegError
@@ -73,9 +74,8 @@ def group_annotations(
             value = values.get(entry["category_id"])
             where = f"{shown}: annotation {name} (image {image_name(index)})"
             if value is None:
-                result.bad[index] = (
-                    f"{shown}: annotation {name} names category {entry['category_id']}, which the file does not define."
-                )
+                category = printable(str(entry["category_id"]))
+                result.bad[index] = f"{shown}: annotation {name} names category {category}, which the file does not define."
                 break
             segmentation = entry.get("segmentation")
             try:
@@ -109,7 +109,7 @@ def _by_image(
         id_ = as_id(entry.get("id"))
         if id_ is None or id_ in seen:
             unnamed += 1
-        name = f"number {number} of the list" if id_ is None else str(id_)
+        name = f"number {number} of the list" if id_ is None else printable(str(id_))
         if id_ is not None:
             seen.add(id_)
         image_id, category = as_id(entry.get("image_id")), as_id(entry.get("category_id"))

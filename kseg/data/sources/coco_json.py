@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kseg.data.dataset import IGNORE_INDEX
+from kseg.data.paths import printable
 from kseg.data.sources import coco_masks
 from kseg.data.sources.coco_kinds import boxes_or_points, what_is
 from kseg.utils.errors import KsegError, suggest
@@ -96,10 +97,10 @@ def index_by_id(entries: list[Any], kind: str, shown: str, fields: dict[str, typ
             raise KsegError(
                 f'{shown}: {kind} number {number} of the list has no "id" that is an integer or a string. Fix the file.'
             )
-        entry = check_fields(entry, f"{kind} {id_}", shown, fields)
+        entry = check_fields(entry, f"{kind} {printable(str(id_))}", shown, fields)
         if id_ in result:
             if entry != result[id_]:
-                raise KsegError(f"{shown}: {kind} id {id_} occurs twice. Fix the file.")
+                raise KsegError(f"{shown}: {kind} id {printable(str(id_))} occurs twice. Fix the file.")
             repeated += 1
         result[id_] = entry
     return result, repeated

@@ -1,6 +1,6 @@
 """Two models that compile in seconds, for tests of training: test_tiny has the blocks of real models, test_conv two convolutions.
 
-Importing this file registers them. As a program it is kseg.train with these models: python tests/tiny_model.py --model=test_tiny
+Importing this file registers them, and the backbone test_levels, on which any decoder can be built. As a program it is kseg.train with these models: python tests/tiny_model.py --model=test_tiny
 """
 
 import keras
@@ -49,6 +49,19 @@ register_backbone("test_conv", _build_conv, output_strides=(32,))
 def test_conv(features, *, num_classes):
     """One convolution on c1 [B, H/2, W/2, 16]. Returns logits [B, H/2, W/2, num_classes]."""
     return head(conv_bn_relu(features["c1"], 24, name="decoder"), num_classes)
+
+
+def _build_levels(*, output_stride, input_shape):
+    """A convolution a level: c1 to c5."""
+    x = images = keras.Input(input_shape, name="images")
+    levels = {}
+    for i in range(1, 6):
+        x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_{i}")(x)
+        levels[f"c{i}"] = x
+    return keras.Model(images, levels, name="backbone")
+
+
+register_backbone("test_levels", _build_levels, output_strides=(8, 16, 32))
 
 
 def random_model(name, classes=3, **arguments):

@@ -13,7 +13,6 @@ from kseg import evaluate, train
 from kseg.losses import build_loss
 from kseg.metrics.confusion_matrix import ConfusionMatrix
 from kseg.models.auxiliary_head import DeeplySupervised, deeply_supervised, inference_model
-from kseg.models.backbones.registry import BACKBONES
 from kseg.models.build import build_model
 from kseg.models.pytorch.export import export_torch_weights
 from kseg.models.saving import load_model
@@ -99,23 +98,7 @@ def test_a_model_of_one_head_is_its_own_inference_model():
     assert inference_model(model) is model
 
 
-@pytest.fixture
-def levels(monkeypatch):
-    """Registers a backbone "test_levels" of five convolutions, with features c1 to c5, for tiny_model's test_conv."""
-
-    def build(*, output_stride, input_shape):
-        x = images = keras.Input(input_shape)
-        features = {}
-        for level in range(1, 6):
-            x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"encoder_conv{level}")(x)
-            features[f"c{level}"] = x
-        return keras.Model(images, features, name="backbone")
-
-    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
-    BACKBONES.add("test_levels", build, output_strides=(32,))
-
-
-def test_any_model_can_have_the_head(levels):
+def test_any_model_can_have_the_head():
     model, plain = (build_model("test_conv", num_classes=3, backbone="test_levels", auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
@@ -129,7 +112,7 @@ def test_a_backbone_without_the_features():
 
 
 @only_jax
-def test_a_run_with_an_auxiliary_head(tiny_coco, levels, tmp_path):
+def test_a_run_with_an_auxiliary_head(tiny_coco, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""
     run = RunDir(tmp_path / "run")
     more = ("--epochs=1", "--backbone=test_levels", "--loss=ce+0.5*dice", "--label_smoothing=0.1", "--auxiliary_weight=0.4")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from tiny_model import random_model
 
-from kseg.models.backbones.registry import register_backbone
 from kseg.models.build import build_model
 from kseg.models.registry import list_models
 from kseg.models.transfer import Transfer, transfer_weights
@@ -21,18 +20,6 @@ HEADS = {
     "deeplabv3_resnet50": {"classifier_4"},
     "deeplabv3_resnet101": {"classifier_4"},
 }
-
-
-def build_levels(*, output_stride, input_shape):
-    """A convolution for each level."""
-    x = images = keras.Input(input_shape, name="images")
-    levels = {}
-    for i in range(1, 6):
-        x = levels[f"c{i}"] = keras.layers.Conv2D(8, 3, strides=2, padding="same", name=f"encoder_{i}")(x)
-    return keras.Model(images, levels, name="backbone")
-
-
-register_backbone("test_levels", build_levels, output_strides=(8, 16, 32))
 
 
 def moved(name, new, old=OLD, **arguments):

@@ -1,6 +1,7 @@
 """Two models that compile in seconds, for tests of training: test_tiny has the blocks of real models, test_conv two convolutions.
 
-Importing this file registers them, and the backbone test_levels, on which any decoder can be built. As a program it is kseg.train with these models: python tests/tiny_model.py --model=test_tiny
+Importing this file registers them, and the backbone test_levels, on which any decoder can be built. As a program it is
+kseg.train with these models: python tests/tiny_model.py --model=test_tiny
 """
 
 import keras

@@ -75,6 +75,7 @@ def blocks(language):
             yield pytest.param(match[1], id=f"{page.relative_to(ROOT)}-{number}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [block for block in blocks("python") if not block.id.startswith(f"{STORY}-")])
 def test_python_blocks_run(code, tmp_path, monkeypatch, smp):  # smp: some blocks import it
     monkeypatch.chdir(tmp_path)

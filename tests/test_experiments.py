@@ -133,6 +133,7 @@ def test_double_normalization_divides_once_more(rng):
     np.testing.assert_allclose(found, (images / 255 / 255 - mean) / std, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_fetched_are_one_line(reference_data, tmp_path, monkeypatch):
     """The error names the file to fetch and the flag that takes it."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

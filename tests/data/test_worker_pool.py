@@ -88,6 +88,7 @@ with worker_pool(workers) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "workers"), [("jax", 8), ("torch", 1)])
 def test_same_bytes_whatever_the_backend_and_the_number_of_processes(tiny_coco, backend, workers):
     """The script comes from standard input, so there is no main module that a worker could import."""
@@ -202,6 +203,7 @@ next(batches)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [IN_PROCESSES, IN_THREADS], ids=["processes", "threads"])
 def test_exit_within_an_epoch_is_quiet(tiny_coco, program):
     """An error or Ctrl-C in a training step ends the process like this. TensorFlow's threads, which still ask for samples, must
@@ -238,6 +240,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 def test_processes_are_light_and_die_with_a_killed_parent(tiny_coco):
     command = [sys.executable, "-c", PARENT, str(tiny_coco)]

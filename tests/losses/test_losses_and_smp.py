@@ -7,6 +7,8 @@ import torch
 
 from kseg import losses
 
+pytestmark = pytest.mark.parity
+
 CASES = [
     ("dice", {}, "DiceLoss", {}),
     ("dice", {"smooth": 2.0, "log": True}, "DiceLoss", {"smooth": 2.0, "log_loss": True}),

@@ -218,6 +218,7 @@ print("done")
 TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "flags"), [(SHARDED, TWO_DEVICES), (BLOCKED, "")], ids=["two_devices", "without_tf"])
 def test_in_a_process_of_its_own(program, flags):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])

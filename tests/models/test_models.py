@@ -47,6 +47,7 @@ def test_the_table_has_every_model_and_every_family():
     assert {case.backbone for case in PAIRS if not case.model} == {b for b in BACKBONES if not b.startswith("keras_cv/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @of([case for case in PAIRS if BACKEND in case.backends])
 def test_numbers_equal_the_baselines(case):
@@ -88,6 +89,7 @@ def without_gradient(model: keras.Model) -> list[str]:
 
 if BACKEND == "torch":
 
+    @pytest.mark.slow
     @of(FILES)
     def test_gradients_reach_every_variable_and_the_file_loads(case, folder):
         model = case.build()
@@ -99,6 +101,7 @@ if BACKEND == "torch":
 
 if BACKEND == "tensorflow":
 
+    @pytest.mark.slow
     @of(FILES)
     def test_a_file_of_torch_gives_the_same_logits(case, folder):
         check_file(case, folder)
@@ -127,12 +130,14 @@ def traced_logits(policy, name, sizes=SIZES, **options):
 
 if BACKEND == "jax":
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
     @pytest.mark.parametrize("name", ARCHITECTURES)
     def test_a_model_gives_float32_logits_of_the_images_size(name, policy):
         found = traced_logits(policy, name, backbone=LIGHT.get(name))
         assert found == [((2, *size, 3), "float32") for size in SIZES]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BACKBONES)
     def test_every_backbone_carries_a_decoder_at_odd_sizes_in_mixed_precision(name):
         stride = 32 if 32 in registry.BACKBONES[name].info["output_strides"] else 8

@@ -1,6 +1,7 @@
 """Twenty training steps of smp's DeepLabV3+ and ours: same initial weights, same batches, Adam as torch computes it."""
 
 import numpy as np
+import pytest
 import torch
 from cases import CLASSES
 from parity import channels_first
@@ -34,6 +35,8 @@ def batches():
         yield images.astype("float32"), labels
 
 
+@pytest.mark.slow
+@pytest.mark.parity
 def test_losses_stay_together(smp):
     torch.manual_seed(0)
     reference = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=CLASSES).train()

@@ -38,6 +38,7 @@ def run(setting, **variables):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_and_survives_damage(tmp_path):
     folder, value, found, added, warned = run("auto", KSEG_CACHE=tmp_path)
     assert folder.startswith(f"{tmp_path}/xla/") and value == 30 and found == 0 and added > 0 and not warned

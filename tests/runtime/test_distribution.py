@@ -95,6 +95,7 @@ def copy_until(reference, step, folder):
     return run
 
 
+@pytest.mark.slow
 def test_on_eight_devices():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/eight_devices.py"]
     flags = xla_flags_and("--xla_force_host_platform_device_count=8")
@@ -103,6 +104,7 @@ def test_on_eight_devices():
     assert done.returncode == 0, done.stdout[-4000:]
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_as_one_would(reference, tmp_path):
     """Two processes without common files resume a run of one process. Process 1 writes nothing and prints nothing."""
     run = copy_until(reference, 2, tmp_path / "run")
@@ -125,6 +127,7 @@ def test_two_processes_go_on_as_one_would(reference, tmp_path):
     assert np.abs(ours - theirs).sum() <= ours.sum() // 1000  # weights differ by rounding, and so may a pixel's class
 
 
+@pytest.mark.slow
 def test_a_process_that_dies(tiny_coco, reference, tmp_path):
     """The other process reports it in one line and exits with 2. One process then finishes the run. SLURM's variables serve."""
     run, port = RunDir(tmp_path / "run"), free_port(SLURM_PORTS)
@@ -156,6 +159,7 @@ def test_a_process_that_dies(tiny_coco, reference, tmp_path):
     assert rows(run)[-1, 0] < rows(run)[0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_other_backends(backend, reference, tmp_path):
     """The same weights give the same losses, and the final model has the same score here."""

@@ -26,6 +26,7 @@ print("imported")
 """
 
 
+@pytest.mark.slow
 def test_kseg_is_imported_without_posix_modules(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", IMPORTS, str(tmp_path)]

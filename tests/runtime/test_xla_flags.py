@@ -39,6 +39,7 @@ def planned_mb(flags):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's compiler")
 def test_a_command_needs_less_memory():
     by_default, asked = planned_mb(""), planned_mb(f"--{OWN_ORDER}=true")

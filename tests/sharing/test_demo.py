@@ -331,6 +331,7 @@ def test_mistakes_are_one_line(flags, says, run):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_address_for_others_answers_to_any_name():
     server = DemoServer(DemoModel(PicturePredictor(strongest_channel(), NAMES, (32, 32)), "title"), "0.0.0.0", 0)
     try:

@@ -81,6 +81,7 @@ def test_what_a_run_leaves(trained):
     assert keras.backend.backend() in next(line for line in out.splitlines() if line.startswith("backend"))
 
 
+@pytest.mark.slow
 def test_class_weights_reach_the_loss(tiny_coco, tmp_path):
     weights = {"background": 0.25, "red": 1, "green": 2, "blue": 3}
     (tmp_path / "weights.json").write_text(json.dumps(weights))
@@ -117,6 +118,7 @@ def test_each_step_compiles_once(trained):
     assert compiled.count("jit(predict_step)") == 2
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(trained, tiny_coco, tmp_path):
     run, _, _ = trained
     train.main(flags(tiny_coco, tmp_path / "again", "--noreport"))
@@ -135,6 +137,7 @@ def test_the_optimizer_is_in_the_last_checkpoint(trained):
     assert not hasattr(load_model(run.model), "optimizer")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="functionalize is for JAX")
 def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_path):
     """As a pure function it computes the same. Orbax and safetensors store it. Read back, it scores as in the run."""
@@ -169,6 +172,7 @@ def test_a_trained_model_goes_into_jax_code_and_back(trained, tiny_coco, tmp_pat
     assert json.loads(file.read_text())["mean_iou"] == json.loads(run.evaluation.read_text())["mean_iou"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_be_evaluated(tiny_coco, tmp_path):
     run = RunDir(tmp_path / "killed")
     command = [sys.executable, "-m", *flags(tiny_coco, run.path, "--epochs=500", "--noreport")]
@@ -183,6 +187,7 @@ def test_a_killed_run_can_be_evaluated(tiny_coco, tmp_path):
     assert "checkpoints" in out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_bad_samples_can_be_left_out(tiny_coco, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tiny_coco, data)
@@ -263,6 +268,7 @@ def test_evaluate_a_damaged_model(trained, tmp_path):
         evaluate.main(["kseg.evaluate", f"--model={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "argument"), [("kseg.train", "--modle=x"), ("kseg.evaluate", "--model=/nowhere")])
 def test_the_process_exits_with_2_and_no_traceback(module, argument):
     done = subprocess.run(

@@ -260,6 +260,7 @@ def test_recomputation_needs_jax():
         tiny_model(OptimizationConfig(remat=True))
 
 
+@pytest.mark.slow
 @on_jax
 def test_the_flags_reach_a_run(tiny_coco, tmp_path, compiled):
     """The flags work in kseg.train, with a backbone frozen to the end. The files load, and score as reported."""

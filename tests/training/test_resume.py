@@ -23,6 +23,8 @@ from kseg.runtime.run_dir import RunDir
 from kseg.training.checkpoints import newest_checkpoint, read_state
 from kseg.utils.errors import KsegError
 
+pytestmark = pytest.mark.slow
+
 
 def flags(data_dir, run_dir, *more):
     return [

@@ -10,6 +10,7 @@ from random_run import random_network, random_run
 
 from kseg import evaluate
 from kseg.config import TrainConfig
+from kseg.config.fields import FORMAT
 from kseg.models.saving import load_model, save_model
 from kseg.runtime.run_dir import RunDir, default_run_dir
 from kseg.utils.errors import KsegError
@@ -35,7 +36,7 @@ def copy_of(run, path, config, version=None):
 def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path):
     """Its config.json has no format, nested groups, and lacks later flags."""
     known = json.loads(run.config.read_text())
-    assert known["config_format"] == 3
+    assert known["config_format"] == FORMAT
     data = {"dataset": "coco", "data_dir": str(tiny_coco)}
     old = {"data": data, "image_size": [32, 40], "batch_size": 2, "optimization": {"learning_rate": 1e-3}}
     early = copy_of(run, tmp_path / "early", old, "0.1.0")
@@ -51,11 +52,11 @@ def test_a_run_of_an_earlier_version_is_read_and_scored(run, tiny_coco, tmp_path
     ("change", "version", "says"),
     [
         (
-            {"config_format": 4},
+            {"config_format": FORMAT + 1},
             "9.0",
-            r"config.json: its format is 4, and this kseg reads up to 3: .*\(the run is of kseg '9.0', ",
+            rf"config.json: its format is {FORMAT + 1}, and this kseg reads up to {FORMAT}: .*\(the run is of kseg '9.0', ",
         ),
-        ({"config_format": "x"}, None, "its format is 'x', and this kseg reads up to 3"),
+        ({"config_format": "x"}, None, f"its format is 'x', and this kseg reads up to {FORMAT}"),
         ({"config_format": True}, None, "its format is True"),
         ({"teacher": "big"}, "9.0", r"unknown field 'teacher' \(the run is of kseg '9.0', this is "),
         ({"teacher": "big"}, None, "unknown field 'teacher'$"),

@@ -89,33 +89,6 @@ def _forget():
     gc.collect()
 
 
-@pytest.fixture(scope="module")
-def numpy_initial_values():
-    """Draws the initial values of layers with NumPy, for models of millions of weights: JAX's generator is slow where XLA does
-    not optimize.
-    """
-    from keras.src.backend import random
-
-    def replaced(draw, normal):
-        def quick(shape, a=0.0, b=1.0, dtype=None, seed=None, **names):
-            if not isinstance(seed, int):  # not an initializer's
-                return draw(shape, a, b, dtype=dtype, seed=seed, **names)
-            a, b = names.get("mean", names.get("minval", a)), names.get("stddev", names.get("maxval", b))
-            generator = np.random.default_rng(seed)
-            if normal:
-                values = a + b * generator.standard_normal(shape, "float32")
-            else:
-                values = a + (b - a) * generator.random(shape, "float32")
-            return values.astype(dtype or "float32")
-
-        return quick
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("normal", "truncated_normal", "uniform") if BACKEND == "jax" else ():
-            patch.setattr(random, name, replaced(getattr(random, name), normal=name != "uniform"))
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny_coco(tmp_path_factory) -> Path:
     """COCO data with 9 training and 5 validation images, 64x48 and 40x50: coloured rectangles on grey, a category a colour."""

@@ -15,8 +15,6 @@ from kseg.models.pytorch.load import load_torch_weights
 from kseg.models.saving import load_model
 from kseg.utils.errors import KsegError
 
-pytestmark = pytest.mark.usefixtures("numpy_initial_values")
-
 
 @pytest.fixture(scope="module")
 def baseline(smp):

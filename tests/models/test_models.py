@@ -22,7 +22,6 @@ from kseg.models.registry import MODELS
 
 BACKEND = keras.backend.backend()
 pytestmark = [
-    pytest.mark.usefixtures("numpy_initial_values"),
     pytest.mark.backends,
     # smp points to its encoders of timm's form, which are other networks: the ones here are those its users trained.
     pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),

@@ -21,8 +21,6 @@ from kseg.models.hub_files import download
 from kseg.models.pretrained import find_weights
 from kseg.utils.errors import KsegError
 
-pytestmark = pytest.mark.usefixtures("numpy_initial_values")
-
 # --- The table ------------------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +206,7 @@ def test_advprop_brings_its_own_mean_and_std_unless_told_otherwise(hub):
         assert (found.mean, found.std) == ((0.5,) * 3, (0.5,) * 3)
 
 
+@pytest.mark.slow
 def test_files_of_pytorch(weights, tmp_path):
     tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
     whole = {f"encoder.{key}": value for key, value in tensors.items()} | {"decoder.block.weight": torch.zeros(3)}
@@ -221,6 +220,7 @@ def test_files_of_pytorch(weights, tmp_path):
         build_backbone("keras_cv/resnet18", weights=tmp_path / "w.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "keras_cv/mobilenet_v3_small"])
 def test_files_of_keras(name, tmp_path):
     normalization = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -22,7 +22,6 @@ from kseg.models.build import build_backbone
 from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D
 from kseg.utils.errors import KsegError
 
-pytestmark = pytest.mark.usefixtures("numpy_initial_values")
 MEAN, STD = (np.asarray(values, "float32") for values in NORMALIZATIONS["imagenet"])
 
 SMALL = {
@@ -64,6 +63,27 @@ SMALL = {
     "vgg16": (tables.VGG16, {}),
 }
 DILATED = [name for name, (family, _) in SMALL.items() if 16 in family.output_strides]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _initial_values_from_numpy():
+    """Keras's random initialisers, on JAX, compile a program for each shape of weight: most of what these tests would do."""
+    from keras.src.backend import random
+
+    def replace(draw, normal):
+        def cheap(shape, a=0.0, b=1.0, dtype=None, seed=None, **names):
+            if not isinstance(seed, int):  # not an initialiser's
+                return draw(shape, a, b, dtype=dtype, seed=seed, **names)
+            a, b = names.get("mean", names.get("minval", a)), names.get("stddev", names.get("maxval", b))
+            rng = np.random.default_rng(seed)
+            return (rng.normal(a, b, shape) if normal else rng.uniform(a, b, shape)).astype(dtype or "float32")
+
+        return cheap
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("truncated_normal", "uniform"):
+            patch.setattr(random, name, replace(getattr(random, name), normal=name != "uniform"))
+        yield
 
 
 @cache

@@ -9,8 +9,6 @@ from kseg.models.build import build_backbone, build_model
 from kseg.models.pytorch.load import load_torch_weights
 from kseg.utils.errors import KsegError
 
-pytestmark = pytest.mark.usefixtures("numpy_initial_values")
-
 
 @pytest.fixture(scope="module")
 def small():

@@ -60,6 +60,7 @@ def shortened(code):
     return code.replace("image_size=256, epochs=40", "image_size=64, epochs=2, batch_size=2")
 
 
+@pytest.mark.slow
 def test_the_page_on_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)

@@ -223,6 +223,7 @@ def test_own_callbacks_loss_optimizer_and_metrics(data, tmp_path):
         train_command(["kseg.train", "--resume", f"--run_dir={tmp_path}/part"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bytes(data, tmp_path, capsys):
     train, val = kseg.split(data, 0.3)
 

@@ -176,6 +176,7 @@ def expected_params(name):
     return params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tables.BACKBONES)
 def test_published_configuration(name):
     model = kcv._without_values(lambda: kcv.keras_cv_model(name))

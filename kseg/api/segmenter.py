@@ -37,7 +37,7 @@ from kseg.models.model_folder import describe_model
 from kseg.models.model_info import ModelInfo
 from kseg.models.registry import MODELS
 from kseg.training.extras import FitExtras
-from kseg.training.initial_weights import check_weights, open_initial, settle_weights
+from kseg.training.initial_weights import check_weights, initial_image_size, open_initial, settle_weights
 from kseg.training.loop import TrainResult
 from kseg.training.setup import build_network
 from kseg.utils.errors import KsegError
@@ -93,7 +93,8 @@ class Segmenter:
         self._model: keras.Model | None = None
         self._origin = "a new model"
         self._built: bytes | None = None  # digest of the weights of a model that was built but not trained
-        self._image_size: tuple[int, int] | None = None
+        with keyword_messages():
+            self._image_size = initial_image_size(config)
         self._batch_size = TrainConfig.batch_size
         self._precision = "float32"
         self._predictors = Predictors()
@@ -126,7 +127,7 @@ class Segmenter:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) of the network's input in training; None before it."""
+        """(height, width) of the network's input in training, also that of `init`; None before it."""
         return self._image_size
 
     @property

@@ -334,7 +334,9 @@ class TrainConfig:
     def __post_init__(self):
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         check_choices(self)
-        check_architecture(self.model, "; to continue a run: kseg.train --resume --run_dir=R")
+        check_architecture(
+            self.model, f"; to start from its weights: --init={self.model}; to continue a run: --resume --run_dir=R"
+        )
         if self.data.val_fraction:
             whole = self.train_split.removesuffix(TRAIN_PART)
             object.__setattr__(self, "train_split", whole + TRAIN_PART)

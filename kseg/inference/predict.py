@@ -60,9 +60,9 @@ def _predict_files(config: PredictConfig) -> Done:
     from kseg.data.check import check_samples
     from kseg.data.sources.image_files import ImageFiles, find_images
     from kseg.inference.load import open_model
-    from kseg.inference.writers import check_inputs_stay, write_skipped
+    from kseg.inference.writers import check_inputs_stay, image_folders, write_skipped
 
-    files = find_images(config.input)
+    files = find_images(config.input, image_folders(config))
     check_inputs_stay(config, [file.name for file in files], [file.path for file in files])
     opened = open_model(config)
     predictor = opened.picture_predictor()

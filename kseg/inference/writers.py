@@ -43,6 +43,11 @@ def outputs(config: PredictConfig) -> list[Path]:
     return [output_path(config, name) for name in config.write]
 
 
+def image_folders(config: PredictConfig) -> list[Path]:
+    """Returns the folders below --output that images are written to, by this call or by one with another --write."""
+    return [Path(config.output, name) for name, suffix in FOLDERS.items() if suffix == ".png"]
+
+
 def check_outputs(config: PredictConfig) -> None:
     """Raises KsegError, before anything is predicted, if an output cannot be written. Makes nothing."""
     for path in outputs(config):

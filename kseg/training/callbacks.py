@@ -68,7 +68,12 @@ def build_callbacks(
     start = resume_from[1] if resume_from else RunState(epoch=0, step=0)
     state = TrainState(steps=steps, epoch=start.epoch, step=start.step)
     progress = Progress(
-        state, batch_size=config.batch_size, epochs=config.epochs, timing=run.timing if main else None, quiet=not main
+        state,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        timing=run.timing if main else None,
+        only_class=data.only_class,
+        quiet=not main,
     )
     callbacks: list[Any] = [
         state,  # first: the others read its epoch and step

@@ -95,7 +95,7 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
             raise KsegError(
                 f"--{flag}={values[flag]}: --init={name} has {known[flag]}, which its weights need; leave --{flag} out"
             )
-    size = getattr(source, "image_size", None)
+    size = initial_image_size(config)
     is_given = values["image_size"] != default["image_size"] if given is None else "image_size" in given
     return dataclasses.replace(
         config,
@@ -105,6 +105,11 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
         backbone_weights="none",
         image_size=config.image_size if is_given or size is None else size,
     )
+
+
+def initial_image_size(config: TrainConfig) -> tuple[int, int] | None:
+    """Returns the image size that the model of --init was trained on; None without --init, or if it is not recorded."""
+    return None if config.init is None else getattr(_find(config.init), "image_size", None)
 
 
 def _find(name: str) -> Source | Path:

@@ -44,12 +44,23 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         timing: a CSV file to append to, or None.
+        only_class: the only class in the validation labels; then each line says that val_mean_iou is no mean.
         quiet: shows no bar.
     """
 
-    def __init__(self, state: TrainState, *, batch_size: int, epochs: int, timing: Path | None = None, quiet: bool = False):
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        batch_size: int,
+        epochs: int,
+        timing: Path | None = None,
+        only_class: str | None = None,
+        quiet: bool = False,
+    ):
         super().__init__()
         self.state, self.batch_size, self.epochs, self.timing, self.quiet = state, batch_size, epochs, timing, quiet
+        self.only_class = only_class
         self.speed: dict[str, float] = {}
         """Seconds and images_per_second of the last epoch."""
         self._bar: Any = None
@@ -83,6 +94,8 @@ class Progress(keras.callbacks.Callback):
         scores = ", ".join(
             f"{name} {logs[name]:.4f}" for name in ("loss", "mean_iou", "val_loss", "val_mean_iou") if name in logs
         )
+        if self.only_class is not None and "val_mean_iou" in logs:
+            scores += f" (labels of {self.only_class!r} alone)"
         rate = (self.state.steps - self._first_step) * self.batch_size / seconds
         self.speed = {"seconds": seconds, "images_per_second": rate}
         print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)

@@ -25,12 +25,14 @@ class RunData:
     """The training and the validation split.
 
     skipped: a line for each sample that was left out. class_weights: the weights of the classes in the loss, if any.
+    only_class: the class of all labelled pixels of the validation split, if there is just one.
     """
 
     train: Dataset
     val: Dataset
     skipped: list[str]
     class_weights: list[float] | None
+    only_class: str | None = None
 
     def summary(self) -> str:
         """Returns a text that differs between hosts with different data, as far as can be told without reading images."""
@@ -73,13 +75,13 @@ def open_data(config: TrainConfig, given: GivenData | None = None) -> RunData:
     if given is None and not config.data.val_fraction:
         check_divided(train_set, val_set, config)
     check_labels(train_set, occurring[0], config.train_split)
-    check_scores(val_set, occurring[1], config.val_split)
+    only_class = check_scores(val_set, occurring[1], config.val_split)
     if is_main_process():
         names = {config.train_split: train_set, config.val_split: val_set}
         print("\n".join(describe_readings(names, skipped)), flush=True)
     if config.debug.overfit_batches:
         train_set, val_set = overfit_sets(train_set, config.debug.overfit_batches, config.batch_size, config.seed)
-    return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set))
+    return RunData(train_set, val_set, skipped, find_class_weights(config.objective.class_weights, train_set), only_class)
 
 
 def check_divided(train_set: Dataset, val_set: Dataset, config: TrainConfig) -> None:
@@ -115,11 +117,14 @@ def check_labels(dataset: Dataset, occurring: Sequence[bytes], split: str) -> No
         warn(f"split {split}: {some} in its labels and cannot be learnt: {_listed(absent, len(absent))}")
 
 
-def check_scores(dataset: Dataset, occurring: Sequence[bytes], split: str) -> None:
-    """Warns about a validation split whose labels are all of one class. occurring: as in check_labels."""
+def check_scores(dataset: Dataset, occurring: Sequence[bytes], split: str) -> str | None:
+    """Warns about a validation split whose labels are all of one class, and returns the class. occurring: as in check_labels."""
     known = set().union(*occurring) - {dataset.ignore_index}
-    if len(known) == 1:
-        warn(f"split {split}: every labelled pixel is of class {dataset.class_names[known.pop()]!r}, so its mIoU says little")
+    if len(known) != 1:
+        return None
+    name = dataset.class_names[known.pop()]
+    warn(f"split {split}: every labelled pixel is of class {name!r}, so its mIoU says little")
+    return name
 
 
 def _listed(names: Sequence[str], count: int) -> str:

@@ -127,7 +127,10 @@ def test_other_json_is_refused(text):
         (["--dataset=coco"], "--dataset=coco needs --data_dir"),
         (["--flagfile=/nowhere/flags.txt"], "/nowhere/flags.txt"),
         (["--epochs"], "Missing value for --epochs"),
-        (["--model=runs/x"], "--model=runs/x: is a trained model; name an architecture"),
+        (
+            ["--model=runs/x"],
+            "--model=runs/x: is a trained model; name an architecture, such as deeplabv3plus; to start from its weights: ",
+        ),
         (["--model=model.keras"], "--model=model.keras: is a trained model"),
         (["--model=hf://owner/name"], "--model=hf://owner/name: is a trained model"),
     ],

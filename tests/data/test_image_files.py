@@ -45,6 +45,18 @@ def test_files_and_their_names(folder, inputs, names):
     assert [(folder / file.path).name for file in found] == [Path(name).name for name in names]
 
 
+def test_results_of_an_earlier_call_are_left_out(folder, capsys):
+    outputs = [Path("in/sub"), Path("in/absent")]
+    assert [file.name for file in find_images(["in"], outputs)] == ["a.PNG", "b.jpg", "other/a.PNG", "x[1].jpg"]
+    assert "left out 2 images below in/sub and in/absent, where results go" in capsys.readouterr().err
+    assert [file.name for file in find_images([str(folder / "in/**/*.jpg")], outputs)] == ["b.jpg", "x[1].jpg"]
+    capsys.readouterr()
+    assert [file.name for file in find_images(["in/sub/c.tif", "in/b.jpg"], outputs)] == ["c.tif", "b.jpg"]  # named on purpose
+    assert not capsys.readouterr().err
+    with pytest.raises(KsegError, match="all 2 images are below in/sub and in/absent, where results go; name another --output"):
+        find_images(["in/sub"], outputs)
+
+
 def test_absolute_and_relative_paths_give_the_same_names(folder):
     assert [file.name for file in find_images([str(folder / "in/**/c.*")])] == ["sub/c.tif"]
     assert [file.name for file in find_images(["in/sub/../**/c.*"])] == ["sub/c.tif"]

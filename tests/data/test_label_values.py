@@ -1,5 +1,8 @@
 """Masks of 0 and 255: refused unless the label map says what 255 is."""
 
+import re
+
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,10 +13,12 @@ from kseg.data.inspection.inspect import inspect
 from kseg.data.label_values import unclear_void
 from kseg.data.sources.arrays import ArrayDataset
 from kseg.data.sources.folder import FolderDataset
+from kseg.metrics.confusion_matrix import ConfusionMatrix
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation
 from kseg.reports.run_report import report
 from kseg.runtime.run_dir import RunDir
+from kseg.training.progress import Progress, TrainState
 from kseg.training.run_data import open_data
 from kseg.utils.errors import KsegError
 from kseg.utils.files import write_text
@@ -129,5 +134,17 @@ def test_a_comparison_says_so_too(tmp_path):
 
 
 def test_a_split_of_one_class_is_warned_about(tmp_path, capsys):
-    open_data(TrainConfig(data=config(masks(tmp_path, [[[0, 0]]]), "0: background\n1: fg\n")))
+    data = open_data(TrainConfig(data=config(masks(tmp_path, [[[0, 0]]]), "0: background\n1: fg\n")))
+    assert data.only_class == "background"
     assert "split val: every labelled pixel is of class 'background'" in capsys.readouterr().err
+
+
+def test_an_epochs_line_says_so(capsys):
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss=loss, metrics=[ConfusionMatrix(2)])
+    images, labels, state = np.ones((1, 4, 4, 3), "float32"), np.zeros((1, 4, 4), "int32"), TrainState(steps=1)
+    for only_class, ends in (("background", " (labels of 'background' alone)"), (None, "")):
+        progress = Progress(state, batch_size=1, epochs=1, only_class=only_class, quiet=True)
+        model.fit(images, labels, validation_data=(images, labels), verbose=0, callbacks=[state, progress])
+        assert re.search(rf"val_mean_iou \d\.\d{{4}}{re.escape(ends)}, ", capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -109,6 +110,21 @@ def test_mistakes_are_one_line_and_write_nothing(run, tmp_path, flags, says):
         predict.main(["kseg.predict", f"--model={run.path}", *arguments])
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_second_call_does_not_take_the_results_of_the_first(run, data, tmp_path, monkeypatch, capsys):
+    shutil.copytree(data / "images/val", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    command = ["kseg.predict", f"--model={run.path}", "."]
+    predict.main(command)
+    first = {path: path.read_bytes() for path in sorted(Path("predictions").rglob("*.png"))}
+    count = len(first) // 2
+    assert f"predicted {count} images" in capsys.readouterr().out
+    predict.main(command)
+    shown = capsys.readouterr()
+    assert f"left out {2 * count} images below predictions/labels and predictions/overlays" in shown.err
+    assert f"predicted {count} images" in shown.out
+    assert {path: path.read_bytes() for path in sorted(Path("predictions").rglob("*.png"))} == first
 
 
 def test_other_classes_than_the_runs_are_refused(run, data, tmp_path):

@@ -128,6 +128,24 @@ def test_two_processes_go_on_as_one_would(reference, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_start_from_a_whole_model(tiny_coco, reference, tmp_path):
+    """Each loads it, and they train as one process does."""
+    runs, port = [RunDir(tmp_path / name) for name in ("one", "two")], free_port()
+    flags = [
+        "--dataset=coco", f"--data_dir={tiny_coco}", "--image_size=32x48", "--batch_size=4", "--epochs=1", "--workers=0",
+        "--noreport", f"--init={reference.path}",
+    ]  # fmt: skip
+    train.main(["kseg.train", *flags, f"--run_dir={runs[0].path}"])
+    several = ["--distribution=data_parallel", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+    folders = (runs[1].path, tmp_path / "elsewhere")
+    hosts = [start(*flags, *several, f"--process_id={i}", f"--run_dir={folder}") for i, folder in enumerate(folders)]
+    out, _ = map(finish, hosts)
+    assert "(2 devices of 2 processes)" in out
+    assert "\nloaded  all " in out
+    np.testing.assert_allclose(rows(runs[1]), rows(runs[0]), rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_process_that_dies(tiny_coco, reference, tmp_path):
     """The other process reports it in one line and exits with 2. One process then finishes the run. SLURM's variables serve."""
     run, port = RunDir(tmp_path / "run"), free_port(SLURM_PORTS)

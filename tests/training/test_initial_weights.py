@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from tiny_model import flags as conv_flags
 
-from kseg import find_lr, train
+from kseg import Segmenter, find_lr, train
 from kseg.config import DataConfig, PythonConfig, TrainConfig
 from kseg.models.backbones.registry import BACKBONES, HubWeights, has_weights, register_backbone
 from kseg.models.blocks import conv_bn_relu, head
@@ -231,6 +231,40 @@ def test_a_run_starts_from_each_kind_of_source(source, tiny_coco, tmp_path, caps
     assert (stored.model, stored.backbone, stored.init, stored.backbone_weights) == ("test_start", "test_conv", name, "none")
     notes = json.loads((tmp_path / "run" / "initial_weights.json").read_text())
     assert (notes["source"], notes["copied"], notes["head"]) == (name, len(model.weights), [])
+
+
+def test_a_run_starts_from_the_hub(hub, first, tiny_coco, tmp_path, capsys):
+    model = load_model(first.model)
+    normalize = model.get_layer("normalize")
+    info = ModelInfo("test_start", CLASSES, (48, 64), normalization=(normalize.mean, normalize.std))
+    write_model_folder(model, info, tmp_path / "shared", {})
+    hub.private["o/start"] = False
+    for path in (tmp_path / "shared").rglob("*"):
+        if path.is_file():
+            hub.files["o/start", path.relative_to(tmp_path / "shared").as_posix()] = path.read_bytes()
+    words = [*flags(tiny_coco, tmp_path / "run")[:-1], "--init=hf://o/start", "--learning_rate=1e-12", "--weight_decay=0"]
+    train.main(words)
+    out = capsys.readouterr().out
+    assert "\nweights hf://o/start\n" in out
+    assert f"\nloaded  all {len(model.weights)} weights" in out
+    for ours, theirs in zip(rows(tmp_path / "run" / "model.keras"), rows(first.model), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    hub.status = (503, "")
+    with pytest.raises(KsegError, match="cannot fetch the weights o/absent"):
+        train.main([*flags(tiny_coco, tmp_path / "other")[:-1], "--init=hf://o/absent"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_segmenter_starts_from_a_model_of_other_classes(first):
+    """Classes of the same name keep their rows, in another order; the rest of the head is new."""
+    segmenter = Segmenter(init=first.path, class_names=["blue", "purple", "red"])
+    for ours, theirs in zip(segmenter.model.get_layer("segmentation_head_0").weights, rows(first.model), strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours)[..., [0, 2]], theirs[..., [3, 1]])
+    for ours, theirs in zip(segmenter.model.get_layer("backbone").weights, rows(first.model, "backbone"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    prediction = segmenter.predict(np.zeros((40, 50, 3), "uint8"))
+    assert prediction.class_names == ("blue", "purple", "red")
+    assert prediction.labels.shape == (40, 50)
 
 
 def test_other_classes_keep_the_rows_of_their_names(first, other_data, tmp_path, capsys):

@@ -11,6 +11,7 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX, Sample
 from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size
 from kseg.data.paths import printable
+from kseg.runtime.hosts import warn
 from kseg.utils.errors import KsegError
 
 
@@ -22,12 +23,14 @@ class ImageFile:
     name: str
 
 
-def find_images(inputs: Sequence[str]) -> list[ImageFile]:
+def find_images(inputs: Sequence[str], outputs: Sequence[Path] = ()) -> list[ImageFile]:
     """Returns the files that --input names, each once, in the order of the inputs and sorted within each.
 
     Args:
         inputs: files with any suffix; folders, searched for image files, subfolders too; patterns with *, ?, [] and ** (any
             folders). Hidden files count only where they are named.
+        outputs: folders that are written to. Images that a search finds there are left out, and counted in a warning: they are
+            results of an earlier call.
 
     Returns:
         Files named by their path below the folder, or below a pattern's first folders without wildcards. Where two names would
@@ -37,12 +40,24 @@ def find_images(inputs: Sequence[str]) -> list[ImageFile]:
         KsegError: for an input that names no image.
     """
     found: dict[str, ImageFile] = {}
+    results: set[str] = set()
+    below = tuple(f"{os.path.abspath(folder)}{os.sep}" for folder in outputs)  # noqa: PTH100
     for given in inputs:
         try:
             for file in _files(given):
-                found.setdefault(os.path.abspath(file.path), file)  # noqa: PTH100  (links stay as they are)
+                path = os.path.abspath(file.path)  # noqa: PTH100  (links stay as they are)
+                if path.startswith(below) and file.path != Path(given).expanduser():
+                    results.add(path)
+                else:
+                    found.setdefault(path, file)
         except OSError as error:
             raise KsegError(f"--input={given}: cannot be read ({error.strerror}); check the path") from None
+    results -= found.keys()
+    if results:
+        count, folders = len(results), " and ".join(map(str, outputs))
+        if not found:
+            raise KsegError(f"--input: all {count} images are below {folders}, where results go; name another --output")
+        warn(f"left out {count} images below {folders}, where results go; to predict them, name another --output")
     if len({file.name for file in found.values()}) == len(found):
         return list(found.values())
     common = Path(os.path.commonpath([os.path.dirname(path) for path in found]))  # noqa: PTH120

@@ -1,4 +1,4 @@
-"""Takes two training steps of each flagfile: python tests/experiment_runs.py DATA_DIR FLAGFILE [FLAG...] FLAGFILE [FLAG...] ...
+"""Takes two training steps of each flagfile: python tests/experiment_runs.py DATA_DIR FLAGFILE...
 
 Compiling is what takes long. So all run in one process, without validation and files, and a flagfile that has the network of the
 one before uses its compiled step. Data, augmentation, optimizer and seed are the flagfile's; images are 32x32.
@@ -18,9 +18,9 @@ from kseg.training.setup import compiled_model
 TINY = ("--image_size=32", "--batch_size=2", "--epochs=1", "--backbone_weights=none", "--workers=0")
 
 
-def two_steps(data_dir: str, words: list[str], models: dict[Any, Any]) -> float:
-    """Returns the loss. words: a flagfile and flags. models: the last network's compiled model, by what defines it."""
-    config = parse(TrainConfig, ["kseg.train", f"--flagfile={words[0]}", f"--data_dir={data_dir}", *TINY, *words[1:]], "")
+def two_steps(data_dir: str, flagfile: str, models: dict[Any, Any]) -> float:
+    """Returns the loss. models: the last network's compiled model, by what defines it."""
+    config = parse(TrainConfig, ["kseg.train", f"--flagfile={flagfile}", f"--data_dir={data_dir}", *TINY], "")
     config = settle_weights(config)
     data = open_data(config)
     batches, steps = train_batches(
@@ -41,13 +41,12 @@ def two_steps(data_dir: str, words: list[str], models: dict[Any, Any]) -> float:
     return history.history["loss"][0]
 
 
-def main(data_dir: str, *words: str) -> None:
+def main(data_dir: str, *flagfiles: str) -> None:
     models: dict[Any, Any] = {}
-    starts = [index for index, word in enumerate(words) if not word.startswith("--")]
-    for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
+    for flagfile in flagfiles:
         clock = time.process_time()
-        loss = two_steps(data_dir, list(words[start:end]), models)
-        print(f"{words[start]} loss {loss} processor seconds {time.process_time() - clock:.1f}", flush=True)
+        loss = two_steps(data_dir, flagfile, models)
+        print(f"{flagfile} loss {loss} processor seconds {time.process_time() - clock:.1f}", flush=True)
 
 
 if __name__ == "__main__":

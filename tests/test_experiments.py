@@ -149,8 +149,8 @@ def test_weights_that_cannot_be_fetched_are_one_line(reference_data, tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
-def run_all(backend, data_dir, experiments, config, smaller=None):
-    """Two steps of each experiment, in one process. smaller: {backbone: another that stands for it}."""
+def run_all(backend, data_dir, experiments, config):
+    """Two steps of each experiment, in one process."""
     if keras.backend.backend() != "jax":
         pytest.skip("this run is already on another backend")
     environment = {
@@ -165,12 +165,10 @@ def run_all(backend, data_dir, experiments, config, smaller=None):
 
     def network(experiment):
         train = config_of(experiment)
-        return train.model, (smaller or {}).get(train.backbone, train.backbone) or "", train.double_normalization
+        return train.model, train.backbone or "", train.double_normalization
 
-    command = [sys.executable, ROOT / "tests" / "experiment_runs.py", data_dir]
-    for experiment in sorted(experiments, key=network):  # the same network compiles once
-        backbone = config_of(experiment).backbone
-        command += [experiment.flagfile, *([f"--backbone={smaller[backbone]}"] if backbone in (smaller or {}) else [])]
+    flagfiles = [experiment.flagfile for experiment in sorted(experiments, key=network)]  # the same network compiles once
+    command = [sys.executable, ROOT / "tests" / "experiment_runs.py", data_dir, *flagfiles]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     losses = [float(loss) for loss in re.findall(r" loss (\S+) ", done.stdout)]
@@ -178,24 +176,16 @@ def run_all(backend, data_dir, experiments, config, smaller=None):
     assert np.isfinite(losses).all(), done.stdout
 
 
-# The larger networks have more of the same blocks as the smaller ones. On JAX, where compiling each takes 20 s, the smaller ones
-# stand for them; on torch, which compiles nothing, they run themselves.
-SMALLER = {"resnet101": "resnet50", "timm-efficientnet-b4": "timm-efficientnet-b0"}
-
-
 @pytest.mark.slow
 def test_every_experiment_trains(reference_data, pytestconfig):
     assert len(EXPERIMENTS) == 20
-    run_all("jax", reference_data, EXPERIMENTS, pytestconfig, SMALLER)
+    run_all("jax", reference_data, EXPERIMENTS, pytestconfig)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_experiments_train_on(backend, reference_data, pytestconfig):
-    chosen = [item for item in EXPERIMENTS if item.id in ("0428-3", "0429-6")]
-    if backend == "torch":
-        chosen += [item for item in EXPERIMENTS if config_of(item).backbone in SMALLER]
-    run_all(backend, reference_data, chosen, pytestconfig)
+    run_all(backend, reference_data, [item for item in EXPERIMENTS if item.id in ("0428-3", "0429-6")], pytestconfig)
 
 
 def test_a_flagfile_that_another_names_is_looked_for_beside_it(tmp_path, monkeypatch):

@@ -89,3 +89,19 @@ def runs_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
     ax.grid(alpha=0.25)
     figure.legend(loc="outside right upper")
     return figure
+
+
+@as_png
+def points_chart(points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
+    """Draws a line with a dot at each point for each name. x, y: names of the axes."""
+    figure = Figure(figsize=(5.6, 3.6))
+    ax = figure.subplots()
+    for name, color in zip(points, ("#0072b2", "#d55e00"), strict=False):
+        ax.plot(*np.array(points[name]).T, "-o", color=color, label=name)
+    ax.set_xticks(sorted({value for line in points.values() for value, _ in line}))
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.25)
+    ax.legend(loc="lower right")
+    return figure

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 _PREFIXES = {
     "smp": {
         "unet": "Unet", "fpn": "FPN", "deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3",
-        "legacy_seresnext": "se_resnext", "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
+        "legacy_seresnext": "se_resnext", "tf_efficientnet_lite": "timm-tf_efficientnet_lite",
+        "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
     },
-    "timm": {"se_resnext": "legacy_seresnext", "timm-efficientnet-": "tf_efficientnet_", "torchvision_": ""},
+    "timm": {
+        "se_resnext": "legacy_seresnext", "timm-efficientnet-": "tf_efficientnet_", "timm-tf_": "tf_", "torchvision_": "",
+    },
     "torchvision": {"torchvision_": ""},
 }  # fmt: skip
 

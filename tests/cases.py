@@ -98,6 +98,7 @@ def _smp_models() -> list[Case]:
             cases.append(Case(model, backbone, "smp", options, where, step or len(where) > 1, (model, backbone) in files))
     cases.append(Case("deeplabv3", "resnet18", "smp", {"output_stride": 16}))
     cases.append(Case("deeplabv3plus", "resnet50", "smp", {"output_stride": 8}))
+    cases.append(Case("deeplabv3plus", "timm-tf_efficientnet_lite0", "smp", {"output_stride": 16}, JAX, step=True))
     return cases
 
 
@@ -131,6 +132,7 @@ def _backbones() -> list[Case]:
     stride = {name: {"output_stride": 8} if name.startswith("torchvision_") else {} for name in names}
     dilated = {
         "mobilenet_v2": (8, 16), "tf_efficientnet_b0": (8,), "timm-efficientnet-b0": (16,), "se_resnext50_32x4d": (16,),
+        "tf_efficientnet_lite0": (16,), "timm-tf_efficientnet_lite0": (8,),
     }  # fmt: skip
     return [
         *(Case(None, name, _library(name), stride[name], step=name in stepped) for name in names),

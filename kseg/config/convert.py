@@ -23,7 +23,10 @@ class ConvertConfig:
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
     in_channels: int = field(3, "Channels of the images.", "model")
     source: str = field(
-        "auto", "Library that the checkpoint must be from; auto: any.", "model", ("auto", "smp", "torchvision", "timm")
+        "auto",
+        "Library that the checkpoint must be from; auto: any.",
+        "model",
+        ("auto", "smp", "torchvision", "timm", "efficientnet_pytorch"),
     )
     reset_head: bool = field(False, "Leave out the checkpoint's last layer; the new one keeps its random weights.", "model")
     compilation_cache: str = compilation_cache_field()

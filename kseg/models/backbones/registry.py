@@ -1,6 +1,6 @@
 """The registry of backbones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,20 @@ BACKBONES = Registry("backbone")
 
 
 @dataclass(frozen=True)
+class PackageFile:
+    """A PyTorch file that a Python package brings: the package's import name, the path in it, and the content's SHA-256."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class HubWeights:
     """Pretrained weights on the Hugging Face Hub: a file of a repository, and the mean and std of RGB in 0..1 that they need.
 
-    revision: a commit, so that the file never changes; None for the newest.
+    revision: a commit, so that the file never changes; None for the newest. package: a package that holds the same weights;
+    where it is installed, nothing is downloaded.
     """
 
     repo: str
@@ -23,6 +33,7 @@ class HubWeights:
     file: str = "model.safetensors"
     mean: tuple[float, ...] = NORMALIZATIONS["imagenet"][0]
     std: tuple[float, ...] = NORMALIZATIONS["imagenet"][1]
+    package: PackageFile | None = None
 
 
 def register_backbone(
@@ -33,6 +44,7 @@ def register_backbone(
     weights: Mapping[str, HubWeights] | None = None,
     first_layer: str | None = None,
     unused_keys: tuple[str, ...] = (),
+    other_names: Callable[[Iterable[str], Iterable[str]], dict[str, str]] | None = None,
     presets: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
     """Registers `build(output_stride=, input_shape=)` under `name`.
@@ -40,6 +52,8 @@ def register_backbone(
     output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
     first_layer: for a backbone in a torch layout, the module path of its first convolution. It tells the families apart.
     unused_keys: module paths in the family's checkpoints that features do not need, such as ("classifier",).
+    other_names: reads another library's names: a function from a checkpoint's module paths and the backbone's layer names, both
+    with "_" for ".", to the layers by module. It returns {} for names that are not that library's.
     presets: for a family that loads weights itself, functions by tag that replace `build`.
     """
     BACKBONES.add(
@@ -49,6 +63,7 @@ def register_backbone(
         weights=weights or {},
         first_layer=first_layer,
         unused_keys=unused_keys,
+        other_names=other_names,
         presets=presets or {},
     )
 

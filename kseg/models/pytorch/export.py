@@ -67,9 +67,10 @@ def _is_timms(layers: dict[str, keras.Layer]) -> bool:
 
 
 def _smps_efficientnet_head(state: dict[str, np.ndarray], encoder: str) -> dict[str, np.ndarray]:
-    """Returns the unused tensors of smp's encoder: a 1x1 convolution from the last block to four times its channels, and bn2."""
+    """Returns the unused tensors of smp's encoder: a 1x1 convolution to four times the channels, or 1280 in Lite, and bn2."""
     channels = next(array.shape[0] for key, array in state.items() if key.startswith(f"{encoder}blocks.6.0.conv_pwl."))
-    filled = {f"{encoder}conv_head.weight": np.zeros((4 * channels, channels, 1, 1), "float32")}
+    filters = 4 * channels if any(".se." in key for key in state) else 1280
+    filled = {f"{encoder}conv_head.weight": np.zeros((filters, channels, 1, 1), "float32")}
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-        filled[f"{encoder}bn2.{name}"] = np.full(4 * channels, value, "float32")
+        filled[f"{encoder}bn2.{name}"] = np.full(filters, value, "float32")
     return {**filled, f"{encoder}bn2.num_batches_tracked": np.array(0, "int64")}

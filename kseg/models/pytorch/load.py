@@ -26,7 +26,7 @@ HEADS = ("segmentation_head_", "classifier_4", "aux_classifier_4", "decoder_scor
 """Layers with one filter per class: smp's, torchvision's, and those of kseg's FCN."""
 RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
 """smp's DeepLabV3 decoder was a Sequential up to version 0.4. All other modules have kept their names since 0.1."""
-SOURCES = ("smp", "torchvision", "timm")
+SOURCES = ("smp", "torchvision", "timm", "efficientnet_pytorch")
 _IGNORED = ("num_batches_tracked",)
 
 
@@ -62,10 +62,10 @@ def load_torch_weights(
     .safetensors. Accepted keys:
     - of smp, for models: "encoder.conv1.weight", and "encoder.model." for its tu- encoders;
     - of torchvision's segmentation models, for the models with the same names: "backbone." is read as "encoder.";
-    - of torchvision and timm, for backbones: "conv1.weight".
+    - of torchvision, timm and efficientnet_pytorch, for backbones: "conv1.weight".
     Left out are `num_batches_tracked`, the `unused_keys` of the backbone's registration (mostly classifiers), and OPTIONAL
     modules that the model lacks.
-    source: None for any, or "smp", "torchvision" or "timm" to require the keys of that library.
+    source: None for any, or one of SOURCES to require the keys of that library.
     reset_head: keep the model's last layers (HEADS), whatever the checkpoint's number of classes.
 
     Raises KsegError for a file that cannot be read, keys of another library, another number of classes or another shape, and
@@ -128,9 +128,13 @@ def _fill(
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
     modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
+    families = _families(layers)
+    for rename in {info["other_names"] for info in families if info.get("other_names")}:
+        plain = {name.removeprefix("encoder_"): name for name in modules}
+        renamed = {plain[name]: layer for name, layer in rename(plain, layers).items()}
+        modules = {renamed.get(name, name): module for name, module in modules.items()}
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": module for name, module in modules.items()}
-    families = _families(layers)
     unused = {_encoder_name(key) for info in families for key in info["unused_keys"]}
     modules = {name: module for name, module in modules.items() if name not in unused}
     if reset_head:
@@ -202,6 +206,8 @@ def _sources(keys: Iterable[str]) -> tuple[str, ...]:
         return ("smp",)
     if "backbone" in first or {"features", "classifier"} <= first:
         return ("torchvision",)
+    if "_conv_stem" in first:
+        return ("efficientnet_pytorch",)
     if first & {"conv_stem", "pre_logits", "head", "last_linear", "layer0"}:
         return ("timm",)
     return ("torchvision", "timm")  # a ResNet has the same keys in both

@@ -19,26 +19,28 @@ def stage_plan_of(blocks):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_dilation_is_the_baselines(smp, output_stride):
+@pytest.mark.parametrize("names", [("tf_efficientnet_b4", "timm-efficientnet-b4")])
+def test_dilation_is_the_baselines(smp, names, output_stride):
     import timm  # smp's fixture makes torchvision importable
 
     with torch.device("meta"):
-        theirs = timm.create_model("tf_efficientnet_b4", features_only=True, output_stride=output_stride)
-        smps = smp.encoders.get_encoder("timm-efficientnet-b4", weights=None, output_stride=output_stride)
-    assert efficientnet._stage_plan(efficientnet.FORMS["tf_efficientnet_"], output_stride) == stage_plan_of(theirs.blocks)
-    assert efficientnet._stage_plan(efficientnet.FORMS["timm-efficientnet-"], output_stride) == stage_plan_of(smps.blocks)
+        theirs = timm.create_model(names[0], features_only=True, output_stride=output_stride)
+        smps = smp.encoders.get_encoder(names[1], weights=None, output_stride=output_stride)
+    for name, network in zip(names, (theirs, smps), strict=True):
+        assert efficientnet._stage_plan(efficientnet.MEMBERS[name][1], output_stride) == stage_plan_of(network.blocks)
 
 
-def test_stochastic_depth_is_smps(smp):
+@pytest.mark.parametrize("name", ["timm-efficientnet-b0", "timm-tf_efficientnet_lite1"])
+def test_stochastic_depth_is_smps(smp, name):
     """Its rates are smp's; in training it drops whole samples' residuals and scales those that are kept."""
     with torch.device("meta"):
-        reference = smp.encoders.get_encoder("timm-efficientnet-b0", weights=None)
+        reference = smp.encoders.get_encoder(name, weights=None)
     expected = {
         f"encoder_{path.replace('.', '_')}": module.drop_prob
         for path, module in reference.named_modules()
         if type(module).__name__ == "DropPath"
     }
-    backbone = build_backbone("timm-efficientnet-b0")
+    backbone = build_backbone(name)
     found = {layer.name: layer.rate for layer in backbone.layers if isinstance(layer, keras.layers.Dropout)}
     used = {name for name in expected if name.replace("drop_path", "add") in {layer.name for layer in backbone.layers}}
     assert found == pytest.approx({name: expected[name] for name in used})

@@ -35,6 +35,8 @@ def assert_same_bytes(model: keras.Model, reference: torch.nn.Module) -> None:
         ("fpn", "timm-efficientnet-b0"),  # group norm, depthwise convolutions; an encoder with parts that are unused
         ("unet", "vgg11_bn"),
         ("fpn", "tu-tf_efficientnet_b0"),
+        ("fpn", "timm-tf_efficientnet_lite2"),  # the unused head has not four times the channels
+        ("unet", "tu-tf_efficientnet_lite0"),
         ("unet", "mobilenet_v2"),
         ("deeplabv3", "se_resnext50_32x4d"),
     ],

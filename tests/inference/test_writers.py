@@ -197,7 +197,10 @@ def test_ids_are_kept_by_subsets_and_caches(tiny_coco):
         (["--input={photos}/nothing.jpg"], "--input=.*nothing.jpg: no such file or folder"),
         (["--input={photos}/empty.tif"], "all 1 samples are bad; the first: .*empty.tif: the file is empty"),
         (["{tmp}/labels/a.png", "--write=labels"], "--output=.*: would write over the input .*labels/a.png; name another folder"),
-        (["{tmp}/labels", "--write=labels"], "--output=.*: would write over the input .*labels/a.png"),
+        (
+            ["{tmp}/labels", "--write=labels"],
+            "--input: all 1 images are below .*/labels and .*where results go; name another --output",
+        ),
         (["{tmp}/submission.csv", "--write=submission"], "--output=.*: would write over the input .*submission.csv"),
         (["{tmp}/skipped.txt"], "--output=.*: would write over the input .*skipped.txt"),
         (["{photos}", "--split=val"], "--split=val: cannot be combined with --input=.*; leave one out"),

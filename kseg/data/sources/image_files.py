@@ -2,6 +2,7 @@
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from kseg.data.dataset import IGNORE_INDEX, Sample
 from kseg.data.image_io import IMAGE_SUFFIXES, read_image, read_size
 from kseg.data.paths import printable
-from kseg.runtime.hosts import warn
 from kseg.utils.errors import KsegError
 
 
@@ -57,7 +57,8 @@ def find_images(inputs: Sequence[str], outputs: Sequence[Path] = ()) -> list[Ima
         count, folders = len(results), " and ".join(map(str, outputs))
         if not found:
             raise KsegError(f"--input: all {count} images are below {folders}, where results go; name another --output")
-        warn(f"left out {count} images below {folders}, where results go; to predict them, name another --output")
+        message = f"left out {count} images below {folders}, where results go; to predict them, name another --output"
+        print(f"warning: {message}", file=sys.stderr, flush=True)
     if len({file.name for file in found.values()}) == len(found):
         return list(found.values())
     common = Path(os.path.commonpath([os.path.dirname(path) for path in found]))  # noqa: PTH120

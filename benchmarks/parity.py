@@ -30,7 +30,7 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
 
     declare_torchvision_ops()
     import keras
-    from cases import PAIRS, SIZES
+    from cases import LARGE, PAIRS, SIZES
 
     from kseg.runtime.environment import describe_devices
     from kseg.utils.progress import progress_bar
@@ -38,7 +38,7 @@ def measure(arguments: argparse.Namespace, save: Save) -> Result:
     settings = {"devices": describe_devices(), "sizes": SIZES, "only": arguments.only}
     result = new_result("parity", ("keras", "torch", "segmentation-models-pytorch", "timm"), settings, rows=[])
     result["variant"] = keras.backend.backend()
-    pairs = [pair for pair in PAIRS if arguments.only in pair.name]
+    pairs = [pair for pair in [*PAIRS, *LARGE] if arguments.only in pair.name]
     with progress_bar(len(pairs), "parity") as bar:
         for pair in pairs:
             result["rows"].append({"pair": pair.name, **_errors(pair)})

@@ -173,7 +173,8 @@ def commit() -> str:
     return found + ("+" if changed else "")
 
 
-def parser() -> argparse.ArgumentParser:
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line, without the program. Raises KsegError for a part that there is not."""
     result = argparse.ArgumentParser(
         description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, usage=argparse.SUPPRESS
     )
@@ -181,15 +182,16 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data_dir", type=Path, help="CamVid in COCO format")
     result.add_argument("--output", type=Path, default=Path("runs/pretrained"), help="folder of the runs and their logs")
     result.add_argument("--tables", action="store_true", help="only write the tables again")
-    return result
-
-
-def main(argv: Sequence[str]) -> None:
-    arguments = parser().parse_args(list(argv[1:]))
+    arguments = result.parse_args(list(words))
     if unknown := [part for part in arguments.parts if part not in PARTS]:
         raise KsegError(f"{unknown[0]}: no such part; name one of {', '.join(PARTS)}")
     if not arguments.tables and (not arguments.parts or arguments.data_dir is None):
         raise KsegError("name a part and --data_dir; see --help")
+    return arguments
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = read_arguments(argv[1:])
     runs = [run for part in arguments.parts for run in PARTS[part]()]
     for number, run in enumerate(runs, 1):
         file = RESULTS / f"{run.name}.json"

@@ -30,11 +30,16 @@ def write_page(results: Path, page: Path = PAGE) -> None:
     for name, table in tables.items():
         chosen = {run: result for run, result in runs.items() if run.startswith(f"{name}-")}
         if chosen:
-            write_between(page, name, f"{caption(list(chosen.values()))}\n\n{table(chosen)}")
-    points = image_points(runs)
-    if points:
-        with atomic_path(results / "images.png") as temporary:
-            temporary.write_bytes(points_chart(points, "training images", "mIoU on val"))
+            write_between(page, name, f"{caption(list(chosen.values()))}\n\n{table(chosen)}{_picture(name, chosen, results)}")
+
+
+def _picture(name: str, runs: dict[str, dict[str, Any]], results: Path) -> str:
+    """Draws the plot of a part that has one, and returns the Markdown that shows it."""
+    if name != "images":
+        return ""
+    with atomic_path(results / "images.png") as temporary:
+        temporary.write_bytes(points_chart(image_points(runs), "training images", "mIoU on val"))
+    return "\n\n![mIoU by number of training images](results/pretrained/images.png)"
 
 
 def caption(runs: Sequence[dict[str, Any]]) -> str:

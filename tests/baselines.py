@@ -11,14 +11,27 @@ from torchvision_ops import declare_torchvision_ops
 if TYPE_CHECKING:
     from cases import Case
 
+_SMP_MODELS = {
+    "unet": "Unet", "unetplusplus": "UnetPlusPlus", "manet": "MAnet", "linknet": "Linknet", "fpn": "FPN", "pspnet": "PSPNet",
+    "pan": "PAN", "upernet": "UPerNet", "segformer": "Segformer", "deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3",
+}  # fmt: skip
+_SMP_OPTIONS = {
+    "output_stride": "encoder_output_stride", "depth": "encoder_depth", "attention": "decoder_attention_type",
+    "interpolation": "decoder_interpolation", "norm": "decoder_use_norm", "merge": "decoder_merge_policy",
+}  # fmt: skip
+"""smp's names of build_model's options. Other options have the same name."""
 _PREFIXES = {
     "smp": {
-        "unet": "Unet", "fpn": "FPN", "deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3",
-        "legacy_seresnext": "se_resnext", "tf_efficientnet_lite": "timm-tf_efficientnet_lite",
-        "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
+        "legacy_seresn": "se_resn", "legacy_senet": "senet", "regnet": "tu-regnet", "timm-regnet": "tu-regnet",
+        **{f"resnet{depth}d": f"tu-resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200)},
+        "tf_efficientnet_lite": "timm-tf_efficientnet_lite", "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
+        "convnext": "tu-convnext", "tf_efficientnetv2_": "tu-tf_efficientnetv2_", "mobilenetv3_": "tu-mobilenetv3_",
+        "tf_mobilenetv3_": "tu-tf_mobilenetv3_", "timm-mobilenetv3_": "tu-tf_mobilenetv3_",
     },
     "timm": {
-        "se_resnext": "legacy_seresnext", "timm-efficientnet-": "tf_efficientnet_", "timm-tf_": "tf_", "torchvision_": "",
+        "se_resn": "legacy_seresn", "senet": "legacy_senet", "timm-regnet": "regnet", "xception": "legacy_xception",
+        "timm-efficientnet-": "tf_efficientnet_", "timm-tf_": "tf_", "torchvision_": "", "efficientnet-": "tf_efficientnet_",
+        "timm-mobilenetv3_": "tf_mobilenetv3_",
     },
     "torchvision": {"torchvision_": ""},
 }  # fmt: skip
@@ -26,6 +39,8 @@ _PREFIXES = {
 
 def baseline_name(library: str, name: str) -> str:
     """Returns the library's name of kseg's architecture or backbone `name`."""
+    if library == "smp" and name in _SMP_MODELS:
+        return _SMP_MODELS[name]
     for ours, theirs in _PREFIXES[library].items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -45,7 +60,11 @@ def _smp(case: Case, classes: int) -> torch.nn.Module:
     backbone, stride = baseline_name("smp", case.backbone), case.options.get("output_stride")
     if case.model is None:
         return smp.encoders.get_encoder(backbone, weights=None, output_stride=stride or 32)
-    options = {"encoder_output_stride": stride} if stride else {}
+    options = {_SMP_OPTIONS.get(name, name): value for name, value in case.options.items()}
+    if options.get("decoder_use_norm") == "none":
+        options["decoder_use_norm"] = False
+    if case.model == "pspnet":
+        options["upsampling"] = 2 ** case.options.get("depth", 3)
     return getattr(smp, baseline_name("smp", case.model))(backbone, encoder_weights=None, classes=classes, **options)
 
 
@@ -87,14 +106,17 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
     """Evaluation mode; random parameters and statistics of every normalisation, so that none of them can be swapped unseen."""
     torch.manual_seed(0)
     for layer in module.modules():
-        if isinstance(layer, (torch.nn.BatchNorm2d, torch.nn.GroupNorm)):
+        normalises = isinstance(layer, (torch.nn.BatchNorm2d, torch.nn.GroupNorm, torch.nn.LayerNorm))
+        if normalises or type(layer).__name__ == "GlobalResponseNorm":
             torch.nn.init.uniform_(layer.weight, 0.5, 1.0)
             torch.nn.init.uniform_(layer.bias, -0.3, 0.3)
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.running_mean, -0.3, 0.3)
             torch.nn.init.uniform_(layer.running_var, 0.8, 1.5)
-        if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) and layer.bias is not None:
             torch.nn.init.uniform_(layer.bias, -0.3, 0.3)
+        if isinstance(getattr(layer, "gamma", None), torch.nn.Parameter):  # layer scale, which starts at almost 0
+            torch.nn.init.uniform_(layer.gamma, 0.5, 1.0)
     return module.eval()
 
 
@@ -122,12 +144,13 @@ def _fpn_decoder(decoder: torch.nn.Module, features: list[torch.Tensor]) -> torc
     *_, c2, c3, c4, c5 = features
     pyramid = [decoder.p5(c5)]
     for block, skip in ((decoder.p4, c4), (decoder.p3, c3), (decoder.p2, c2)):
-        pyramid.append(interpolate(pyramid[-1], size=skip.shape[2:]) + block.skip_conv(skip))
-    total = 0
+        up = interpolate(pyramid[-1], size=skip.shape[2:], mode=block.interpolation_mode)
+        pyramid.append(up + block.skip_conv(skip))
+    branches = []
     for i, (x, branch) in enumerate(zip(pyramid, decoder.seg_blocks, strict=True)):
         for j, step in enumerate(branch.block):
             x = step.block(x)
             if i < 3:
                 x = _resize(x, (c4, c3, c2)[i + j])
-        total = total + x
-    return total
+        branches.append(x)
+    return decoder.merge(branches)

@@ -1,12 +1,15 @@
 """The table of networks under test: each architecture and backbone, its PyTorch baseline, and what is compared where."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
 from baselines import baseline_name
 
+from kseg.models.backbones import registry
 from kseg.models.backbones.registry import list_backbones
 from kseg.models.build import build_backbone, build_model
 from kseg.models.registry import list_models
@@ -52,6 +55,12 @@ class Case:
         name = " ".join(filter(None, [self.model, None if own and self.model else self.backbone]))
         if "output_stride" in self.options:
             name += f", stride {self.options['output_stride']}"
+        named = [
+            f"{key} {value}"
+            for key, value in self.options.items()
+            if key in ("attention", "depth", "norm", "merge", "interpolation")
+        ]
+        name = ", ".join([name, *named])
         if self.options.get("auxiliary"):
             name += " with auxiliary head"
         if self.library == "smp" and self.model:
@@ -61,7 +70,17 @@ class Case:
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Of SIZES those that the baseline itself takes."""
+        if self.library == "smp" and self.model == "pan":  # it needs 8 x 8 pixels at its smallest level
+            return SIZES[2:]
         return EVEN_SIZES if self.library == "smp" and self.model not in (None, "unet") else SIZES
+
+    @property
+    def test_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Sizes that the tests compare, the first also in training. smp refuses odd ones; baselines.at_any_size takes some."""
+        if self.library == "smp" and self.model == "pan":
+            return ((128, 160), (129, 161))
+        doubling = self.library == "smp" and self.model in ("linknet", "manet", "unetplusplus")  # whatever the skip's size
+        return SIZES[:1] if doubling else SIZES[:2]
 
     def build(self, **more: Any) -> keras.Model:
         """Builds kseg's network, with random weights. more: further options."""
@@ -102,6 +121,31 @@ def _smp_models() -> list[Case]:
     return cases
 
 
+def _smp_decoders() -> list[Case]:
+    """smp's other decoders, and options."""
+    plain = ("unetplusplus", "manet", "linknet", "pspnet", "pan", "upernet", "segformer")
+    jax = ("manet", "linknet", "pan", "pspnet")  # with layers of their own
+    return [
+        *(Case(name, "resnet18", "smp", backends=JAX if name in jax else ("torch",), step=True, file=True) for name in plain),
+        *(Case(name, "mobilenet_v2", "smp") for name in plain),
+        *(Case(name, "resnext50_32x4d", "smp") for name in plain),
+        Case("segformer", "mit_b0", "smp", backends=ALL, step=True, file=True),
+        Case("upernet", "convnext_atto", "smp", backends=JAX, step=True, file=True),
+        Case("upernet", "convnextv2_atto", "smp", file=True),
+        Case("unet", "resnet18", "smp", {"attention": "scse"}, step=True),
+        Case("unet", "resnet18", "smp", {"depth": 4, "decoder_channels": (64, 32, 16, 8)}),
+        Case("unet", "resnet18", "smp", {"interpolation": "bilinear"}),
+        Case("unet", "resnet18", "smp", {"norm": "none"}, step=True),
+        Case("unetplusplus", "resnet18", "smp", {"attention": "scse", "depth": 3, "decoder_channels": (64, 32, 16)}),
+        Case("manet", "resnet18", "smp", {"norm": "none"}),
+        Case("linknet", "resnet18", "smp", {"norm": "none"}),
+        Case("pspnet", "resnet18", "smp", {"norm": "none", "depth": 4}),
+        Case("upernet", "resnet18", "smp", {"norm": "none"}),
+        Case("fpn", "resnet18", "smp", {"merge": "cat"}, step=True),
+        Case("fpn", "resnet18", "smp", {"interpolation": "bilinear"}),
+    ]
+
+
 def _torchvision_models() -> list[Case]:
     return [
         Case(
@@ -123,16 +167,51 @@ def _library(backbone: str) -> str:
     """The library with a backbone of this layout."""
     if backbone.startswith("torchvision_"):
         return "torchvision"
-    return "timm" if backbone.startswith(("tf_efficientnet", "legacy_")) else "smp"
+    timms = ("tf_", "mobilenetv3_", "timm-mobilenetv3_", "legacy_", "regnet", "timm-regnet", "convnext")
+    return "timm" if backbone.startswith(timms) or re.fullmatch(r"resnet\d+d", backbone) else "smp"
+
+
+def network(backbone: str) -> Any:
+    """Identifies the network that a backbone's name builds. Names of the same network share it."""
+    build = registry.BACKBONES[backbone].build
+    return (build.func, build.args, *build.keywords.items()) if isinstance(build, partial) else build
+
+
+LARGE_BACKBONES = (
+    "densenet169", "densenet201",
+    *(f"regnetx_{size}" for size in ("006", "008", "016", "032", "040", "064", "080", "120", "160", "320")),
+    *(f"regnety_{size}" for size in ("006", "008", "016", "032", "040", "064", "080", "120", "160", "320")),
+    "legacy_seresnet101", "legacy_seresnet152", "legacy_senet154", "se_resnet101", "se_resnet152",
+    "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet200d",
+    "resnext101_32x4d", "resnext101_32x16d", "resnext101_32x32d", "resnext101_32x48d",
+    "mobileone_s2", "mobileone_s3",
+    *(f"mit_b{size}" for size in (2, 3, 4, 5)),
+    *(f"efficientnet-b{size}" for size in (2, 3, 4, 5, 6, 7)),
+    *(f"tf_efficientnetv2_{size}" for size in ("b2", "b3", "s", "m", "l")),
+    *(f"{version}_{size}" for version in ("convnext", "convnextv2") for size in ("pico", "nano", "small", "base", "large")),
+)  # fmt: skip
+"""Backbones that benchmarks/parity.py compares and the tests do not: only their sizes differ from others'."""
 
 
 def _backbones() -> list[Case]:
-    names = [name for name in BACKBONES if not name.startswith("keras_cv/")]
-    stepped = ("resnet18", "vgg11", "vgg11_bn", "torchvision_resnet50", "legacy_seresnext50_32x4d")
+    every = [name for name in BACKBONES if not name.startswith("keras_cv/")]
+    # Of a network with several names, one for each library.
+    distinct = {(network(name), _library(name)): name for name in reversed(every)}
+    names = sorted(set(distinct.values()) - set(LARGE_BACKBONES))
+    stepped = (
+        "resnet18", "vgg11", "vgg11_bn", "torchvision_resnet50", "legacy_seresnext50_32x4d",
+        "densenet121", "regnetx_002", "regnety_002", "se_resnet50", "senet154", "resnet18d", "resnet26d", "xception",
+        "mobileone_s1", "mit_b0", "convnext_atto", "convnext_tiny", "convnextv2_atto",
+        "efficientnet-b0", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv3_small_100",
+    )  # fmt: skip
     stride = {name: {"output_stride": 8} if name.startswith("torchvision_") else {} for name in names}
     dilated = {
         "mobilenet_v2": (8, 16), "tf_efficientnet_b0": (8,), "timm-efficientnet-b0": (16,), "se_resnext50_32x4d": (16,),
         "tf_efficientnet_lite0": (16,), "timm-tf_efficientnet_lite0": (8,),
+        "regnety_002": (8, 16), "resnet18d": (8, 16), "resnet26d": (8,), "se_resnet50": (16,), "senet154": (8,),
+        "mobileone_s0": (8, 16), "convnext_atto": (8, 16), "convnextv2_atto": (8,),
+        "efficientnet-b0": (8, 16), "tf_efficientnetv2_b0": (8, 16), "mobilenetv3_large_100": (8, 16),
+        "tf_mobilenetv3_small_100": (8,),
     }  # fmt: skip
     return [
         *(Case(None, name, _library(name), stride[name], step=name in stepped) for name in names),
@@ -143,6 +222,7 @@ def _backbones() -> list[Case]:
 
 CASES = [
     *_smp_models(),
+    *_smp_decoders(),
     *_torchvision_models(),
     Case("fcn32s", "vgg11", "paper", SMALL_FC, file=True),
     Case("fcn16s", "vgg13_bn", "paper", SMALL_FC, JAX, file=True),
@@ -168,6 +248,14 @@ CASES = [
     Case("fpn", "keras_cv/efficientnetv1_b0", file=True),
     Case("fpn", "keras_cv/efficientnetv2_b0", file=True),
     Case("unet", "keras_cv/vgg16", options={"decoder_channels": (32, 16, 16, 8, 8)}, file=True),
+    Case("unet", "densenet121", file=True),
+    Case("deeplabv3plus", "regnety_002", file=True),
+    Case("unet", "xception", file=True),
+    Case("deeplabv3plus", "mobileone_s0", file=True),
+    Case("unet", "efficientnet-b0", "smp", file=True),
+    Case("deeplabv3plus", "tf_efficientnetv2_b0", file=True),
+    Case("unet", "mobilenetv3_small_100", file=True),
 ]
 PAIRS = [case for case in CASES if case.library]
+LARGE = [Case(None, name, _library(name)) for name in LARGE_BACKBONES]
 FILES = [case for case in CASES if case.file]

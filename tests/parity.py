@@ -11,6 +11,7 @@ from baselines import at_any_size, build_baseline
 from cases import CLASSES, Case
 
 from kseg.losses import CrossEntropy
+from kseg.models.layers import MaxPoolHalf, PaddedMaxPool
 from kseg.models.pytorch.load import load_torch_weights
 
 _PREFIX = {"smp": "encoder.", "torchvision": "backbone.", "timm": ""}
@@ -49,6 +50,8 @@ def make_smooth(baseline: torch.nn.Module, model: keras.Model) -> None:
             module.p = 0.0
         elif hasattr(module, "drop_prob"):
             module.drop_prob = 0.0
+        elif hasattr(module, "_drop_connect_rate"):  # smp's own EfficientNet
+            module._drop_connect_rate = 0.0
         for name, child in module.named_children():
             if isinstance(child, (torch.nn.ReLU, torch.nn.ReLU6)):
                 setattr(module, name, torch.nn.Softplus(beta=4.0))
@@ -60,9 +63,13 @@ def make_smooth(baseline: torch.nn.Module, model: keras.Model) -> None:
         if isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
             layer.rate = 0.0
         elif isinstance(layer, keras.layers.ReLU) or (
-            isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.relu
+            isinstance(layer, keras.layers.Activation) and layer.activation in (keras.activations.relu, keras.activations.relu6)
         ):
             layer.call = lambda x: keras.ops.softplus(4.0 * x) / 4.0
+        elif isinstance(layer, MaxPoolHalf):
+            layer.call = pools[2].call
+        elif isinstance(layer, PaddedMaxPool):
+            layer.call = lambda x: pools[3].call(keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
         elif isinstance(layer, keras.layers.MaxPooling2D) and layer.name != "encoder_layer0_pool":
             layer.call = pools[layer.pool_size[0]].call
 

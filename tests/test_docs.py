@@ -107,6 +107,10 @@ def test_commands_have_flags_that_exist(text, monkeypatch, tmp_path):
             import experiments.reproduce
 
             experiments.reproduce.read_arguments(words[1:])
+        elif words[0] == "experiments.pretrained":
+            import experiments.pretrained
+
+            experiments.pretrained.read_arguments(words[1:])
         elif words[0] in COMMANDS:
             parse(COMMANDS[words[0]], words, "")
         else:

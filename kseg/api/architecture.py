@@ -6,6 +6,7 @@ from typing import Any
 
 from kseg.config.fields import check_architecture
 from kseg.models.backbones.registry import check_backbone
+from kseg.models.options import read_options
 from kseg.models.registry import MODELS
 
 
@@ -17,12 +18,14 @@ class Architecture:
     backbone: str | None = None
     backbone_weights: str = "none"
     output_stride: int | None = None
+    model_options: str | None = None
     init: str | None = None
 
     def __post_init__(self):
         check_architecture(self.model, "; kseg.load opens a trained one")
         defaults = MODELS[self.model].info
         check_backbone(self.backbone or defaults["backbone"], self.output_stride or defaults["output_stride"])
+        read_options(self.model, self.model_options)
 
     def flags(self) -> dict[str, Any]:
         """Returns the values by flag, without those that are None."""

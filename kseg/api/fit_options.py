@@ -66,6 +66,7 @@ ELSEWHERE = {
     "backbone": "is a parameter of Segmenter",
     "backbone_weights": "is a parameter of Segmenter",
     "output_stride": "is a parameter of Segmenter",
+    "model_options": "is a parameter of Segmenter",
     "init": "is a parameter of Segmenter",
     "double_normalization": "only repeats published runs; use kseg.train",
     "train_split": "names a split; pass the data set itself",

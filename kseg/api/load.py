@@ -57,7 +57,10 @@ def load(
 
 def _architecture(source: Source) -> Architecture | None:
     described = source.info or source.config
-    return None if described is None else Architecture(described.model, described.backbone, output_stride=described.output_stride)
+    if described is None:
+        return None
+    stride, options = described.output_stride, source.model_options
+    return Architecture(described.model, described.backbone, output_stride=stride, model_options=options)
 
 
 def _precision(source: Source) -> str:

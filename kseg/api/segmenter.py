@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -35,6 +35,7 @@ from kseg.metrics.evaluation import Evaluation
 from kseg.models.build import precision
 from kseg.models.model_folder import describe_model
 from kseg.models.model_info import ModelInfo
+from kseg.models.options import options_text
 from kseg.models.registry import MODELS
 from kseg.training.extras import FitExtras
 from kseg.training.initial_weights import check_weights, initial_image_size, open_initial, settle_weights
@@ -59,6 +60,7 @@ class Segmenter:
         backbone_weights: "auto" for those of ImageNet, if the backbone has them; a tag such as "imagenet";
             hf://owner/name[@revision]; a file; None trains from scratch.
         output_stride: stride of the deepest features: 8, 16 or 32; None is the model's own.
+        model_options: options of the model, such as {"depth": 4, "attention": "scse"} for unet.
         init: a whole model to start from, as --init: a run directory, a .keras file, a model folder, hf://owner/name, or a
             PyTorch checkpoint. It says what `model` and `backbone` are. Classes of the same name keep their weights.
 
@@ -74,6 +76,7 @@ class Segmenter:
         backbone: str | None = None,
         backbone_weights: str | os.PathLike[str] | None = "auto",
         output_stride: int | None = None,
+        model_options: Mapping[str, Any] | str | None = None,
         init: str | os.PathLike[str] | None = None,
     ):
         if not isinstance(model, str | None):
@@ -84,6 +87,7 @@ class Segmenter:
             "backbone": backbone,
             "backbone_weights": "none" if backbone_weights is None else os.fspath(backbone_weights),
             "output_stride": output_stride,
+            "model_options": (model_options if isinstance(model_options, str) else options_text(model_options or {})) or None,
             "init": None if init is None else os.fspath(init),
         }
         flags = {name: value for name, value in flags.items() if value is not None}

@@ -12,15 +12,25 @@ class ConvertConfig:
     """A checkpoint to convert between PyTorch and Keras."""
 
     checkpoint: str | None = field(
-        None, "File to read: .safetensors, .pth, .bin or .ckpt; with --to=torch a .keras file.", "files", value="FILE"
+        None, "File to read: .safetensors, .pth, .bin or .ckpt; with --to=torch or smp a .keras file.", "files", value="FILE"
     )
-    output: str | None = field(None, "File to write: .keras; with --to=torch .safetensors or .pth.", "files", value="FILE")
+    output: str | None = field(
+        None, "File to write: .keras; with --to=torch .safetensors or .pth; with --to=smp a folder.", "files", value="FILE"
+    )
     overwrite: bool = field(False, "Replace the file of --output if it exists.", "files")
-    to: str = field("keras", "Direction: read a PyTorch checkpoint, or write one.", "files", ("keras", "torch"))
+    to: str = field(
+        "keras",
+        "Direction: read a PyTorch checkpoint, write one, or write a folder for smp.from_pretrained.",
+        "files",
+        ("keras", "torch", "smp"),
+    )
     model: str | None = field(None, "Architecture of the checkpoint, e.g. deeplabv3plus.", "model")
     backbone: str | None = field(None, "Backbone of that model; default: the model's own.", "model")
     num_classes: int | None = field(None, "Number of classes.", "model")
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
+    model_options: str | None = field(
+        None, "Options of the model, e.g. depth=4,attention=scse for unet.", "model", value="NAME=VALUE,..."
+    )
     in_channels: int = field(3, "Channels of the images.", "model")
     source: str = field(
         "auto",
@@ -48,6 +58,6 @@ class ConvertConfig:
             check_architecture(self.model)
             return
         default = {item.name: item.default for item in dataclasses.fields(self)}
-        for name in ("model", "backbone", "num_classes", "output_stride", "in_channels", "source", "reset_head"):
+        for name in ("model", "backbone", "num_classes", "output_stride", "model_options", "in_channels", "source", "reset_head"):
             if getattr(self, name) != default[name]:
-                raise KsegError(f"--{name} does not go with --to=torch: the .keras file records it; leave it out")
+                raise KsegError(f"--{name} does not go with --to={self.to}: the .keras file records it; leave it out")

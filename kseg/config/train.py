@@ -296,6 +296,9 @@ class TrainConfig:
         value="SOURCE",
     )
     output_stride: int | None = field(None, "Stride of the deepest features: 8, 16 or 32; default: the model's own.", "model")
+    model_options: str | None = field(
+        None, "Options of the model, e.g. depth=4,attention=scse for unet.", "model", value="NAME=VALUE,..."
+    )
     double_normalization: bool = field(
         False,
         "Divide images by 255 a second time before normalization. A mistake of some published runs, kept to reproduce them; the "
@@ -343,7 +346,7 @@ class TrainConfig:
             object.__setattr__(self, "val_split", whole + VAL_PART)
         check_at_least(self, 1, "batch_size", "epochs")
         check_at_least(self, 0, "seed")
-        check_not_empty(self, "backbone_weights", "init")
+        check_not_empty(self, "backbone_weights", "init", "model_options")
         if self.resume and self.run_dir is None:
             raise KsegError("--resume needs --run_dir, the folder of the run to continue")
 

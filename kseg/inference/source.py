@@ -11,6 +11,7 @@ from kseg.models.auxiliary_head import inference_model
 from kseg.models.foreign import foreign_file, foreign_folder
 from kseg.models.model_folder import ModelFolder, find_model_folder, is_model_folder
 from kseg.models.model_info import CONFIG, ModelInfo, read_file_info
+from kseg.models.options import options_text
 from kseg.models.registry import MODELS
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
@@ -45,6 +46,8 @@ class Source:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that it was trained on; None if the source does not record them."""
+        if self.folder is not None and self.folder.smp:
+            return None
         if self.info is not None:
             return self.info.class_names
         return self.run.read_class_names() if self.run is not None else None
@@ -52,9 +55,18 @@ class Source:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) that it was trained at; None if the source does not record it."""
+        if self.folder is not None and self.folder.smp:
+            return None
         if self.info is not None:
             return self.info.image_size
         return self.config.image_size if self.config is not None else None
+
+    @property
+    def model_options(self) -> str | None:
+        """The options of the model, as --model_options; None if they are its defaults, or not recorded."""
+        if self.info is not None:
+            return options_text(self.info.options) or None
+        return self.config.model_options if self.config is not None else None
 
     def load(self, *, channels: int | None = 3) -> keras.Model:
         """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; an auxiliary head is dropped.

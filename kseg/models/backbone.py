@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kseg.models.layers import register
+from kseg.models.torch_layout import tensor_shapes
 from kseg.utils.errors import KsegError
 
 
@@ -22,7 +23,34 @@ class Backbone(keras.Model):
     """
 
     frozen = False
+    unread: dict[str, dict[str, list[int]]] = {}
+    """Layers of the family that this one lacks, as the decoder reads no level so deep: the shapes of their torch tensors."""
     _plan: "_Plan | None" = None
+
+    def up_to(self, deepest: str) -> "Backbone":
+        """Returns a backbone of the same layers that ends at a level, such as "c3"."""
+        kept = {level: x for level, x in self.output.items() if level <= deepest}
+        if len(kept) == len(self.output):
+            return self
+        shorter = Backbone(self.inputs[0], kept, name=self.name)
+        own = {layer.name for layer in shorter.layers}
+        shorter.unread = {
+            layer.name: {name: [*shape] for name, shape in tensor_shapes(layer).items()}
+            for layer in self.layers
+            if layer.weights and layer.name.startswith("encoder_") and layer.name not in own  # keras-cv's have no torch layout
+        }
+        return shorter
+
+    def get_config(self):
+        return {**super().get_config(), **({"unread": self.unread} if self.unread else {})}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        unread = config.pop("unread", {})
+        backbone = super().from_config(config, custom_objects)
+        backbone.unread = unread
+        return backbone
 
     @property
     def remat(self) -> bool:

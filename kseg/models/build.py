@@ -14,6 +14,7 @@ from kseg.models.backbones.registry import BACKBONES, check_backbone
 from kseg.models.blocks import fcn_head
 from kseg.models.channels import channel_statistics
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
+from kseg.models.options import check_options
 from kseg.models.pretrained import Pretrained, find_weights
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError
@@ -54,6 +55,8 @@ def build_model(
         raise KsegError(f"num_classes must be at least 1, not {num_classes}")
     if any(side is not None and side < 32 for side in input_shape[:2]):
         raise KsegError(f"input_shape {input_shape} is too small: height and width must be at least 32")
+    options = check_options(name, options)
+    levels = entry.info["levels"](**options)
     weights = None if backbone_weights is None else find_weights(backbone, backbone_weights)
     encoder = build_backbone(
         backbone,
@@ -66,18 +69,30 @@ def build_model(
     if normalization is not None:
         mean, std = _mean_and_std(normalization, weights)
         x = Normalize(*channel_statistics(mean, std, input_shape[-1]), name="normalize")(images)
-    features = encoder(x)
-    missing = [level for level in entry.info["levels"] if level not in features]
+    missing = [level for level in levels if level not in encoder.output]
     if missing:
         raise KsegError(f"model {name} needs the features {', '.join(missing)}, which backbone {backbone} does not have")
-    if auxiliary and "c4" not in features:
+    if auxiliary and "c4" not in encoder.output:
         raise KsegError(f"an auxiliary head needs the features c4, which backbone {backbone} does not have; train without one")
-    logits = entry.build({**features, "images": images}, num_classes=num_classes, **options)
+    encoder = encoder.up_to(max([*levels, *(["c4"] if auxiliary else [])]))
+    features = encoder(x)
+    logits = entry.build(_Features({**features, "images": images}, name), num_classes=num_classes, **options)
     heads = {"logits": logits}
     if auxiliary:
         heads["auxiliary"] = fcn_head(features["c4"], num_classes, name="aux_classifier")
     resized = {head: Resize(entry.info["align_corners"], dtype="float32", name=head)([x, images]) for head, x in heads.items()}
     return keras.Model(images, resized if auxiliary else resized["logits"], name=name)
+
+
+class _Features(dict):
+    """Features by level. A decoder that reads a level which it did not register gets a message that says so."""
+
+    def __init__(self, features: dict[str, Any], model: str):
+        super().__init__(features)
+        self._model = model
+
+    def __missing__(self, level: str) -> Any:
+        raise RuntimeError(f"the decoder of {self._model} reads {level}; name it in levels= of its register_model")
 
 
 def _mean_and_std(normalization, weights):

@@ -1,6 +1,7 @@
 """Converts checkpoints between PyTorch and Keras."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ def convert(config: ConvertConfig) -> str:
     """Converts a checkpoint and returns a summary to print. Raises KsegError for a mistake that the user can fix."""
     assert config.checkpoint is not None and config.output is not None  # ConvertConfig requires them
     checkpoint, out = Path(config.checkpoint), Path(config.output)
-    kinds = (".keras",) if config.to == "keras" else (".safetensors", ".pth")
-    if out.suffix not in kinds:
+    kinds = {"keras": (".keras",), "torch": (".safetensors", ".pth"), "smp": ("",)}[config.to]
+    if out.suffix not in kinds and config.to != "smp":
         raise KsegError(f"--output={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
     if out.exists() and not config.overwrite:
         raise KsegError(f"--output={out} exists; name another file, or pass --overwrite")
@@ -25,16 +26,18 @@ def convert(config: ConvertConfig) -> str:
         _check_foreign(checkpoint)
     enable_compilation_cache(config.compilation_cache)
     try:
-        return _to_keras(config, checkpoint, out) if config.to == "keras" else _to_torch(checkpoint, out)
+        if config.to == "keras":
+            return _to_keras(config, checkpoint, out)
+        return _to_torch(checkpoint, out) if config.to == "torch" else _to_smp(checkpoint, out, overwrite=config.overwrite)
     except OSError as error:
         raise KsegError(f"--output={out}: {error.strerror or error}") from None
 
 
 def _check_foreign(checkpoint: Path) -> None:
     """Raises KsegError for the weights of a model folder, which is a kseg model already."""
-    from kseg.models.model_folder import is_model_folder
+    from kseg.models.model_folder import is_kseg_folder
 
-    if checkpoint.suffix == ".safetensors" and is_model_folder(checkpoint.parent):
+    if checkpoint.suffix == ".safetensors" and is_kseg_folder(checkpoint.parent):
         raise KsegError(
             f"--checkpoint={checkpoint}: belongs to a kseg model, the folder {checkpoint.parent}, and is no PyTorch checkpoint; "
             "kseg.train --init and the --model of other commands take the folder"
@@ -43,6 +46,7 @@ def _check_foreign(checkpoint: Path) -> None:
 
 def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
     from kseg.models.build import build_model
+    from kseg.models.options import read_options
     from kseg.models.pytorch.load import load_torch_weights
     from kseg.models.saving import save_model
 
@@ -53,6 +57,7 @@ def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
         backbone=config.backbone,
         output_stride=config.output_stride,
         input_shape=(None, None, config.in_channels),
+        **read_options(config.model, config.model_options),
     )
     source = None if config.source == "auto" else config.source
     loaded = load_torch_weights(model, checkpoint, source=source, reset_head=config.reset_head)
@@ -71,6 +76,29 @@ def _to_torch(checkpoint: Path, out: Path) -> str:
     state = export_torch_weights(load_model(checkpoint))
     write_state_dict(state, out)
     return f"wrote   {out}, {len(state)} tensors"
+
+
+def _to_smp(checkpoint: Path, out: Path, *, overwrite: bool) -> str:
+    """Writes a folder for smp.from_pretrained."""
+    from safetensors.numpy import save
+
+    from kseg.models.model_info import CONFIG, read_file_info
+    from kseg.models.saving import load_model
+    from kseg.models.smp_config import is_smp_folder, smp_config
+    from kseg.models.smp_weights import smp_state
+    from kseg.utils.files import atomic_folder
+
+    if out.exists() and not is_smp_folder(out):
+        raise KsegError(f"--output={out}: is no folder of smp's, so it is not replaced; name another folder")
+    info = read_file_info(checkpoint)
+    if info is None:
+        raise KsegError(f"--checkpoint={checkpoint}: does not record its architecture; name a model.keras of kseg.train")
+    state, binary = smp_state(load_model(checkpoint))
+    with atomic_folder(out, replace=overwrite) as temporary:
+        (temporary / CONFIG).write_text(json.dumps(smp_config(info, binary=binary), indent=2) + "\n", encoding="utf-8")
+        (temporary / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+    normalization = f"mean {info.normalization[0]}, std {info.normalization[1]}" if info.normalization else "none"
+    return f"wrote   {out}, {len(state)} tensors\nnormalize images in 0..1 before the model: {normalization}"
 
 
 def write_state_dict(state: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,6 @@ from kseg.data.image_io import IMAGE_SUFFIXES
 from kseg.models.pretrained import TORCH_FILES
 
 _MAX_CONFIG = 2**20  # bytes
-_SMP_MODELS = {"Unet": "unet", "FPN": "fpn", "DeepLabV3": "deeplabv3", "DeepLabV3Plus": "deeplabv3plus"}
 _EXPORTS = (".onnx", ".tflite", ".pb", ".stablehlo", ".mlir", ".pt2")
 
 
@@ -34,14 +33,6 @@ def foreign_config(content: Any) -> str | None:
     """Returns what a folder is by its config.json; None if there is no sign of another library."""
     if not isinstance(content, Mapping):
         return None
-    if "encoder_name" in content or "_model_class" in content:
-        name, encoder = (_text(content.get(key)) for key in ("_model_class", "encoder_name"))
-        shown = f"is a model of segmentation_models_pytorch ({name} on {encoder})"
-        if name not in _SMP_MODELS:
-            return f"{shown}, an architecture that kseg does not have"
-        flags = f"--model={_SMP_MODELS[name]} --backbone={encoder} --num_classes={_text(content.get('classes', 'N'))}"
-        command = f"python -m kseg.convert --checkpoint=FOLDER/model.safetensors {flags} --output=model.keras"
-        return f"{shown}; convert its weights: {command}"
     if "pretrained_cfg" in content or "architecture" in content:
         return f"is a backbone of timm ({_text(content.get('architecture'))}); pass it as backbone_weights"
     if "model_type" in content or "architectures" in content or "transformers_version" in content:

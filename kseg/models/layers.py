@@ -11,7 +11,8 @@ from keras import ops
 
 from kseg.models.initializers import FewCompilations
 from kseg.models.ops import convolutions
-from kseg.models.ops.resize import resize_bilinear, resize_nearest
+from kseg.models.ops.attention import attention
+from kseg.models.ops.resize import region_means, resize_bilinear, resize_by, resize_nearest
 from kseg.runtime.tracing import traced_once
 
 register = keras.saving.register_keras_serializable("kseg")
@@ -82,6 +83,16 @@ class Conv2D(_FewCompilations, keras.layers.Conv2D):
 
 
 @register
+class Dense(_FewCompilations, keras.layers.Dense):
+    """keras.layers.Dense, initialized with few compiled programs."""
+
+
+@register
+class LayerNormalization(_FewCompilations, keras.layers.LayerNormalization):
+    """keras.layers.LayerNormalization, initialized with few compiled programs."""
+
+
+@register
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """keras.layers.MaxPooling2D computed by kseg.models.ops.convolutions if padding is "valid". Same arguments and results."""
 
@@ -134,23 +145,85 @@ class Resize(keras.layers.Layer):
     """Bilinear resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
 
     align_corners: True aligns the centres of the corner pixels, as smp does. False uses half-pixel centres without antialiasing,
-    as torchvision, Keras and OpenCV do. Output [B, H, W, C].
+    as torchvision, Keras and OpenCV do. divisor: resizes to the reference's size divided by it, rounded down, at least 1.
+    Output [B, H // divisor, W // divisor, C].
     """
 
-    def __init__(self, align_corners, **kwargs):
+    def __init__(self, align_corners, divisor=1, **kwargs):
         super().__init__(**kwargs)
-        self.align_corners = align_corners
+        self.align_corners, self.divisor = align_corners, divisor
 
     def call(self, inputs):
         x, reference = inputs
-        return resize_bilinear(x, ops.shape(reference)[1:3], align_corners=self.align_corners)
+        size = tuple(ops.shape(reference)[1:3])
+        if self.divisor > 1:
+            size = tuple(_at_least_one(side // self.divisor) for side in size)
+        return resize_bilinear(x, size, align_corners=self.align_corners)
 
     def compute_output_shape(self, input_shape):
         x, reference = input_shape
-        return (x[0], *reference[1:3], x[3])
+        return (x[0], *(side and max(side // self.divisor, 1) for side in reference[1:3]), x[3])
 
     def get_config(self):
-        return {**super().get_config(), "align_corners": self.align_corners}
+        divisor = {"divisor": self.divisor} if self.divisor > 1 else {}
+        return {**super().get_config(), "align_corners": self.align_corners, **divisor}
+
+
+def _at_least_one(side):
+    return max(side, 1) if isinstance(side, int) else ops.maximum(side, 1)
+
+
+@register
+class AdaptiveAveragePool(keras.layers.Layer):
+    """torch's AdaptiveAvgPool2d: means of `bins` x `bins` regions that cover x [B, H, W, C] and may overlap. For any size.
+
+    Output [B, bins, bins, C].
+    """
+
+    def __init__(self, bins, **kwargs):
+        super().__init__(**kwargs)
+        self.bins = bins
+
+    def call(self, x):
+        rows, columns = (region_means(side, self.bins, x.dtype) for side in ops.shape(x)[1:3])
+        return resize_by(rows, columns, x)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.bins, self.bins, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}
+
+
+@register
+class PaddedMaxPool(keras.layers.Layer):
+    """torch's MaxPool2d(3, stride=2, padding=1) of x [B, H, W, C], negative or not. Output [B, ceil(H / 2), ceil(W / 2), C]."""
+
+    def call(self, x):
+        # Copies of the outer pixels change no maximum: each window with a copy holds the pixel itself.
+        x = ops.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
+        x = ops.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
+        return convolutions.max_pool2d(x, (3, 3), (2, 2))
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, channels = input_shape
+        return (batch, *(side and (side + 1) // 2 for side in size), channels)
+
+
+@register
+class MaxPoolHalf(keras.layers.Layer):
+    """torch's MaxPool2d(2) of x [B, H, W, C]; a side of one pixel stays. Output [B, max(H // 2, 1), max(W // 2, 1), C]."""
+
+    def call(self, x):
+        height, width = (_at_least_one(side // 2) for side in ops.shape(x)[1:3])
+        # One more row and column make a pixel out of a single one, and are cut off else.
+        x = ops.concatenate([x, x[:, -1:]], axis=1)
+        x = ops.concatenate([x, x[:, :, -1:]], axis=2)
+        return ops.max_pool(x, 2, 2, "valid")[:, :height, :width]
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, channels = input_shape
+        return (batch, *(side and max(side // 2, 1) for side in size), channels)
 
 
 @register
@@ -167,3 +240,86 @@ class ResizeNearest(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         x, reference = input_shape
         return (x[0], *reference[1:3], x[3])
+
+
+@register
+class LayerScale(_FewCompilations, keras.layers.Layer):
+    """Scales the channels of x [..., C] by learnt factors, which start at `initial` (Touvron et al. 2021, arXiv:2103.17239)."""
+
+    torch_names = ("gamma",)
+
+    def __init__(self, initial=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = initial
+
+    def build(self, input_shape):
+        initializer = keras.initializers.Constant(self.initial)
+        self.gamma = self.add_weight(shape=(input_shape[-1],), initializer=initializer, name="gamma")
+
+    def call(self, x):
+        return x * ops.cast(self.gamma, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}
+
+
+@register
+class GlobalResponseNorm(_FewCompilations, keras.layers.Layer):
+    """ConvNeXt V2's global response normalisation of x [B, H, W, C] (Woo et al. 2023, arXiv:2301.00808).
+
+    x + bias + weight * x * n, where n is each channel's norm over the places, divided by its mean over the channels.
+    """
+
+    torch_names = ("weight", "bias")
+
+    def __init__(self, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        for name in self.torch_names:
+            setattr(self, name, self.add_weight(shape=(input_shape[-1],), initializer="zeros", name=name))
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        # At 0 the gradient of the square root would be infinite, and 0 times that not a number.
+        norm = ops.sqrt(ops.maximum(ops.sum(ops.square(x), axis=(1, 2), keepdims=True), 1e-30))
+        relative = norm / (ops.mean(norm, axis=-1, keepdims=True) + self.epsilon)
+        weight, bias = (ops.cast(value, "float32") for value in (self.weight, self.bias))
+        return ops.cast(x + bias + weight * (x * relative), inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@register
+class DotProductAttention(keras.layers.Layer):
+    """Attention of each place of a map to all places of another, by heads: kseg.models.ops.attention.
+
+    Called on [q, k, v], or on [q, kv] with k's channels before v's. q: [B, H, W, C]. k, v: [B, h, w, C]. Output [B, H, W, C].
+    """
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def call(self, inputs):
+        q, *others = inputs
+        k, v = others if len(others) == 2 else ops.split(others[0], 2, axis=-1)
+        return ops.reshape(attention(*(self._split(x) for x in (q, k, v))), ops.shape(q))
+
+    def _split(self, x):
+        batch, height, width, channels = ops.shape(x)
+        return ops.reshape(x, (batch, height * width, self.num_heads, channels // self.num_heads))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads}

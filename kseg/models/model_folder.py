@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,10 @@ from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.hub_files import download
 from kseg.models.layers import Normalize
-from kseg.models.model_info import CONFIG, FORMAT, MAX_CONFIG, ModelInfo, Numbers, member, parse_info, read_info
+from kseg.models.model_info import CONFIG, FORMAT, MAX_CONFIG, ModelInfo, Numbers, described, member, parse_content, read_info
+from kseg.models.options import read_options
+from kseg.models.smp_config import is_smp_config, is_smp_folder, smp_info
+from kseg.models.smp_weights import max_smp_size, read_smp_weights
 from kseg.utils.errors import KsegError, root_cause
 from kseg.utils.files import atomic_folder
 
@@ -44,7 +48,8 @@ class ModelFolder:
     """A model folder, or a Hub repository with one. Only its description is read until load.
 
     name: as the user gave it. path: the folder, or a repository's folder in the Hub's cache. repository: owner/name, or None.
-    revision: of the repository.
+    revision: of the repository. smp: the folder is of segmentation_models.pytorch, which records neither class names nor the
+    image size: those of `info` mean nothing.
     """
 
     name: str
@@ -52,6 +57,7 @@ class ModelFolder:
     info: ModelInfo
     repository: str | None = None
     revision: str | None = None
+    smp: bool = False
 
     def load(self) -> SharedModel:
         """Builds the model and loads its weights; downloads those of a repository. Raises KsegError if they do not fit."""
@@ -60,8 +66,9 @@ class ModelFolder:
         if self.repository is None:
             weights = member(self.path, WEIGHTS)
         else:
-            weights = download(self.repository, self.revision, WEIGHTS, limit=_max_file_size(model), instead=_INSTEAD)
-        _read_weights(model, weights)
+            limit = max_smp_size(model) if self.smp else _max_file_size(model)
+            weights = download(self.repository, self.revision, WEIGHTS, limit=limit, instead=_INSTEAD)
+        (read_smp_weights if self.smp else _read_weights)(model, weights)
         return SharedModel(model, self.info)
 
 
@@ -72,13 +79,13 @@ def find_model_folder(source: str | os.PathLike, revision: str | None = None) ->
     """Finds a model folder or a Hub repository (owner/name or hf://owner/name[@revision]), and reads its description.
 
     revision: a branch, tag or commit of the repository. Raises KsegError if there is no such folder or repository, or if
-    kseg.hub did not write it.
+    neither kseg nor segmentation_models.pytorch wrote it.
     """
     folder, name = Path(source), os.fspath(source)
     if folder.is_dir():
         if revision is not None:
             raise KsegError(f"{name}: is a folder, which has no revisions; leave revision out")
-        return ModelFolder(name, folder, read_info(folder))
+        return _described_folder(name, folder, member(folder, CONFIG), folder / CONFIG)
     repository, at, tag = name.removeprefix("hf://").partition("@")
     if not re.fullmatch(REPOSITORY, repository) or (at and not (re.fullmatch(r"[\w./-]+", tag) and name.startswith("hf://"))):
         raise KsegError(f"{name}: no such folder, and not the name of a repository (hf://owner/name or hf://owner/name@revision)")
@@ -90,13 +97,30 @@ def find_model_folder(source: str | os.PathLike, revision: str | None = None) ->
         "[0-9a-f]{40}", config.parent.name
     ):  # the cache's folder is named by the commit; the weights must be of the same commit
         revision = config.parent.name
-    return ModelFolder(name, config.parent, parse_info(config, f"{name}: {CONFIG}"), repository, revision)
+    return _described_folder(name, config.parent, config, f"{name}: {CONFIG}", repository, revision)
+
+
+def _described_folder(
+    name: str, folder: Path, config: Path, shown: object, repository: str | None = None, revision: str | None = None
+) -> ModelFolder:
+    """Returns the folder that a config.json of kseg or of smp describes. shown: its name in error messages."""
+    smp = False
+
+    def parse(content: Any) -> ModelInfo:
+        nonlocal smp
+        smp = is_smp_config(content)
+        return smp_info(content) if smp else parse_content(content)
+
+    return ModelFolder(name, folder, described(config, shown, parse), repository, revision, smp)
 
 
 def is_model_folder(folder: Path) -> bool:
     """Returns True for a model folder, False for a run directory, which has a different config.json."""
-    if (folder / WEIGHTS).exists():
-        return True
+    return (folder / WEIGHTS).exists() or is_kseg_folder(folder) or is_smp_folder(folder)
+
+
+def is_kseg_folder(folder: Path) -> bool:
+    """Returns True for a model folder that kseg wrote."""
     try:
         with (folder / CONFIG).open("rb") as file:
             content = json.loads(file.read(MAX_CONFIG))
@@ -127,6 +151,7 @@ def describe_model(model: keras.Model, config: TrainConfig, class_names: Sequenc
         normalization=normalization_of(model),
         input_shape=tuple(model.input.shape[1:]),
         precision=config.optimization.precision,
+        options=read_options(config.model, config.model_options),
     )
 
 

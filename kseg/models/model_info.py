@@ -1,11 +1,12 @@
 """The description of a model in config.json of a model folder. It is read as untrusted data."""
 
+import dataclasses
 import json
 import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import kseg
 from kseg.config.fields import parse_size
 from kseg.models.build import build_model, precision
 from kseg.models.foreign import foreign_config
+from kseg.models.options import check_options
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError, root_cause
 
@@ -32,6 +34,7 @@ _MEMBERS = {
     "format", "format_version", "kseg_version", "model", "backbone", "output_stride", "input_shape", "normalization", "precision",
     "image_size", "class_names",
 }  # fmt: skip
+_OPTIONAL_MEMBERS = {"options"}
 
 Numbers = tuple[float, ...]
 
@@ -42,6 +45,7 @@ class ModelInfo:
 
     class_names: 1 to 255 names, by class. image_size: (height, width) in training. backbone, output_stride: None for the model's
     own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: Keras dtype policy.
+    options: the decoder's, if they are not its defaults.
     Raises KsegError for values that no model can have.
     """
 
@@ -53,6 +57,7 @@ class ModelInfo:
     normalization: tuple[Numbers, Numbers] | None = None
     input_shape: tuple[int | None, int | None, int] = (None, None, 3)
     precision: str = "float32"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         entry = MODELS[self.model]  # raises for an unknown one
@@ -68,6 +73,7 @@ class ModelInfo:
                 raise KsegError(f"class name {name[:40]!r}: expected 1 to 200 characters that can be printed")
         if self.precision not in _PRECISIONS:
             raise KsegError(f"precision {self.precision!r}: expected one of {', '.join(_PRECISIONS)}")
+        object.__setattr__(self, "options", check_options(self.model, self.options))
         if self.normalization is not None:
             mean, std = self.normalization
             if not len(mean) == len(std) == self.input_shape[-1] or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
@@ -83,6 +89,7 @@ class ModelInfo:
                 output_stride=self.output_stride,
                 normalization=self.normalization,
                 input_shape=self.input_shape,
+                **self.options,
             )
 
     def to_json(self) -> str:
@@ -100,6 +107,7 @@ class ModelInfo:
             "precision": self.precision,
             "image_size": self.image_size,
             "class_names": self.class_names,
+            **({"options": self.options} if self.options else {}),
         }
         return json.dumps(content, indent=1) + "\n"
 
@@ -130,12 +138,17 @@ def parse_info(path: Path, shown: object) -> ModelInfo:
 
     Raises KsegError unless it is the config.json of a model folder, has this format version, and names known models.
     """
+    return described(path, shown, parse_content)
+
+
+def described(path: Path, shown: object, parse: Callable[[Any], ModelInfo]) -> ModelInfo:
+    """Returns `parse` of a config.json's content. Raises KsegError, which names the file as `shown`."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CONFIG + 1)
         if len(text) > MAX_CONFIG:
             raise KsegError(f"has more than {MAX_CONFIG} bytes")
-        return _parse(json.loads(text))
+        return parse(json.loads(text))
     except KsegError as error:
         raise KsegError(f"{shown}: {error}") from None
     except (OSError, ValueError, OverflowError, RecursionError) as error:
@@ -148,7 +161,7 @@ def read_file_info(path: Path) -> ModelInfo | None:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(KERAS_MEMBER).file_size > MAX_CONFIG:
                 raise KsegError(f"has more than {MAX_CONFIG} bytes")
-            return _parse(json.loads(archive.read(KERAS_MEMBER)))
+            return parse_content(json.loads(archive.read(KERAS_MEMBER)))
     except KeyError:
         return None
     except KsegError as error:
@@ -157,7 +170,8 @@ def read_file_info(path: Path) -> ModelInfo | None:
         return None  # load_model says what is wrong with the file
 
 
-def _parse(content: Any) -> ModelInfo:
+def parse_content(content: Any) -> ModelInfo:
+    """Returns the description in the content of a config.json of kseg. Raises KsegError for anything else."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise KsegError(
             foreign_config(content)
@@ -168,7 +182,7 @@ def _parse(content: Any) -> ModelInfo:
         written = re.sub(r"[^\w.+-]", "?", str(content.get("kseg_version")))[:20]
         raise KsegError(f"has format version {str(version)[:20]!r}, and this kseg ({kseg.__version__}) reads {VERSION}; "
                         f"it was written by kseg {written}")  # fmt: skip
-    if unknown := sorted(set(content) - _MEMBERS):
+    if unknown := sorted(set(content) - _MEMBERS - _OPTIONAL_MEMBERS):
         raise KsegError(f"unknown member {unknown[0][:40]!r}")
     if missing := sorted(_MEMBERS - set(content)):
         raise KsegError(f"lacks the member {missing[0]!r}")
@@ -181,6 +195,9 @@ def _parse(content: Any) -> ModelInfo:
     shape = _list(content, "input_shape", (int, type(None)))
     if len(shape) != 3 or shape[2] is None or not 1 <= shape[2] <= 64 or any(s and not 32 <= s <= _MAX_SIDE for s in shape[:2]):
         raise KsegError("input_shape: expected [height or null, width or null, channels]")
+    options = content.get("options", {})
+    if not isinstance(options, dict):
+        raise KsegError("options: expected values by name")
     for name, kind in {"model": str, "backbone": str, "output_stride": int, "precision": str}.items():
         if not isinstance(content[name], kind) or isinstance(content[name], bool):
             raise KsegError(f"{name}: expected {'a name' if kind is str else 'a whole number'}")
@@ -193,6 +210,7 @@ def _parse(content: Any) -> ModelInfo:
         normalization=normalization,
         input_shape=tuple(shape),
         precision=content["precision"],
+        options=options,
     )
 
 

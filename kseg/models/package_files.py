@@ -1,7 +1,7 @@
 """Finds weights that an installed Python package holds."""
 
 import hashlib
-from importlib import metadata, resources
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,10 +16,11 @@ def is_installed(wanted: PackageFile) -> bool:
 
 def package_file(wanted: PackageFile) -> Path:
     """Returns the path of a file of an installed package. Raises KsegError if it is missing, or differs from its hash."""
-    path = Path(str(resources.files(wanted.package) / wanted.file)) if is_installed(wanted) else None
-    advice = f"install it again with pip install --force-reinstall {wanted.package}"
-    if path is None:
+    spec = find_spec(wanted.package)  # does not import the package
+    if spec is None or not spec.submodule_search_locations:
         raise KsegError(f"the package {wanted.package} is not installed; pip install {wanted.package}")
+    path = Path(next(iter(spec.submodule_search_locations)), wanted.file)
+    advice = f"install it again with pip install --force-reinstall {wanted.package}"
     if not path.is_file():
         raise KsegError(f"{describe(wanted)}: the package has no such file: it is another version or damaged; {advice}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != wanted.sha256:

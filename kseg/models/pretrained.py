@@ -3,10 +3,11 @@
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,14 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
         raise KsegError(f"backbone {backbone} has no weights {text!r}; {has}; or pass none, a file, or hf://owner/repo{instead}")
     hub = info["weights"][tag]
     path = _known_file(hub)
+    if hub.licence is not None:
+        _print_licence(hub)
     return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))
+
+
+@cache  # once a process
+def _print_licence(weights: HubWeights) -> None:
+    print(f"note: the weights {weights.repo} are under {weights.licence}", file=sys.stderr, flush=True)
 
 
 def _known_file(weights: HubWeights) -> Path:

@@ -9,16 +9,27 @@ MODELS = Registry("model")
 
 
 def register_model(
-    *, backbone: str, output_stride: int, levels: tuple[str, ...], align_corners: bool = True
+    *,
+    backbone: str,
+    output_stride: int,
+    levels: tuple[str, ...] | Callable[..., tuple[str, ...]],
+    align_corners: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a decoder as a model named like its function.
 
     The function takes (features, *, num_classes, **options) and returns logits [B, h, w, num_classes] at its own stride.
     features holds the levels, and the model's input as "images" for decoders that end at the input's size.
-    backbone, output_stride: the defaults of build_model. levels: the features that the decoder reads.
+    backbone, output_stride: the defaults of build_model; the output stride is the backbone's, not that of the logits.
+    levels: the features that the decoder needs, or a function of its options that returns them. Of the backbone, only what the
+    deepest of them needs is built; features holds all that it has up to there.
     align_corners: of the bilinear resize of the logits to the input's size.
     """
-    return MODELS.register(backbone=backbone, output_stride=output_stride, levels=levels, align_corners=align_corners)
+    return MODELS.register(
+        backbone=backbone,
+        output_stride=output_stride,
+        levels=levels if callable(levels) else lambda **_: levels,
+        align_corners=align_corners,
+    )
 
 
 def list_models() -> list[str]:

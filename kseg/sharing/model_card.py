@@ -26,7 +26,7 @@ _FIGURES = {
 _MAX_FIGURE = 2**23  # bytes
 _LOCAL_FLAGS = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
         "num_processes", "process_id", "cache")  # flags that do not affect the model  # fmt: skip
-_MODEL_FLAGS = ("backbone", "backbone_weights", "output_stride", "init", "double_normalization")
+_MODEL_FLAGS = ("backbone", "backbone_weights", "output_stride", "model_options", "init", "double_normalization")
 _SHOWN_VERSIONS = ("kseg", "keras", "jax", "tensorflow", "tensorflow-cpu", "torch", "numpy", "albumentations")
 
 

@@ -15,6 +15,7 @@ from kseg.inference.source import EXPECTED, Source, find_source
 from kseg.models.backbones.registry import BACKBONES, has_weights
 from kseg.models.build import build_model
 from kseg.models.model_folder import is_model_folder, normalization_of
+from kseg.models.options import read_options
 from kseg.models.package_files import describe, is_installed
 from kseg.models.pretrained import TORCH_FILES, find_weights
 from kseg.models.pytorch.load import count_classes, load_torch_weights, read_state_dict
@@ -92,11 +93,11 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
     known = {} if isinstance(source, Path) else _architecture(source)
     if not known and given is not None and "model" not in given:
         raise KsegError(f"--init={name}: does not record its architecture; name it with --model and --backbone")
-    for flag in ("model", "backbone"):
+    for flag in ("model", "backbone", "model_options"):
         is_given = values[flag] != default[flag] if given is None else flag in given and values[flag] is not None
         if flag in known and is_given and values[flag] != known[flag]:
             raise KsegError(
-                f"--{flag}={values[flag]}: --init={name} has {known[flag]}, which its weights need; leave --{flag} out"
+                f"--{flag}={values[flag]}: --init={name} has {known[flag] or 'none'}, which its weights need; leave --{flag} out"
             )
     size = initial_image_size(config)
     is_given = values["image_size"] != default["image_size"] if given is None else "image_size" in given
@@ -105,6 +106,7 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
         model=known.get("model", config.model),
         backbone=known.get("backbone") or config.backbone or MODELS[config.model].info["backbone"],
         output_stride=config.output_stride or known.get("output_stride"),
+        model_options=known.get("model_options", config.model_options),
         backbone_weights="none",
         image_size=config.image_size if is_given or size is None else size,
     )
@@ -128,11 +130,12 @@ def _find(name: str) -> Source | Path:
 
 
 def _architecture(source: Source) -> dict[str, Any]:
-    """Returns model, backbone and output stride by flag; nothing if the source does not record them."""
+    """Returns model, backbone, output stride and options by flag; nothing if the source does not record them."""
     described = source.info or source.config
     if described is None:
         return {}
-    return {name: getattr(described, name) for name in ("model", "backbone", "output_stride")}
+    known = {name: getattr(described, name) for name in ("model", "backbone", "output_stride")}
+    return {**known, "model_options": source.model_options}
 
 
 @dataclass
@@ -219,7 +222,13 @@ def open_initial(config: TrainConfig) -> InitialModel | None:
 def _torch_model(config: TrainConfig, path: Path) -> keras.Model:
     state = read_state_dict(path)
     try:
-        build = partial(build_model, config.model, backbone=config.backbone, output_stride=config.output_stride)
+        build = partial(
+            build_model,
+            config.model,
+            backbone=config.backbone,
+            output_stride=config.output_stride,
+            **read_options(config.model, config.model_options),
+        )
         model = build(num_classes=count_classes(state))
         load_torch_weights(model, state)
     except KsegError as error:

@@ -21,6 +21,7 @@ from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.layers import DOUBLE_NORMALIZATION
+from kseg.models.options import read_options
 from kseg.models.registry import MODELS
 from kseg.runtime import hosts
 from kseg.runtime.distribution import check_batch
@@ -82,6 +83,7 @@ def check_config(config: TrainConfig, extras: FitExtras = NO_EXTRAS) -> None:
     extras.check(config)
     assert config.backbone is not None  # settled
     check_backbone(config.backbone, config.output_stride or MODELS[config.model].info["output_stride"])
+    read_options(config.model, config.model_options)
     describe_transforms(config.augment, config.image_size)
     check_setting(config.objective.class_weights)
     if extras.loss is None:
@@ -177,6 +179,7 @@ def build_network(config: TrainConfig, class_names: Sequence[str], initial: Init
         backbone=config.backbone,
         output_stride=config.output_stride,
         normalization=normalization if initial is None else initial.normalization,
+        **read_options(config.model, config.model_options),
     )
     weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
     auxiliary = config.objective.auxiliary_weight > 0

@@ -99,7 +99,8 @@ def test_a_model_of_one_head_is_its_own_inference_model():
 
 
 def test_any_model_can_have_the_head():
-    model, plain = (build_model("test_conv", num_classes=3, backbone="test_levels", auxiliary=given) for given in (True, False))
+    options = {"num_classes": 3, "backbone": "test_levels", "decoder_channels": 8}
+    model, plain = (build_model("segformer", **options, auxiliary=given) for given in (True, False))
     assert {name: x.shape for name, x in model.output.items()} == dict.fromkeys(("logits", "auxiliary"), (None, None, None, 3))
     assert model.get_layer("aux_classifier_0").kernel.shape == (3, 3, 8, 2)
     assert [w.path for w in inference_model(model).weights] == [w.path for w in plain.weights]

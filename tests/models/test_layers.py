@@ -6,7 +6,7 @@ import pytest
 import torch
 from parity import channels_first, channels_last
 
-from kseg.models.layers import BatchNormalization, Normalize
+from kseg.models.layers import BatchNormalization, GlobalResponseNorm, Normalize, PaddedMaxPool
 
 pytestmark = pytest.mark.backends
 
@@ -40,3 +40,34 @@ def test_batch_norm_equals_torchs(rng, shape, affine):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x, training=training)), expected, rtol=1e-4, atol=1e-5)
     for variable, buffer in ((ours.moving_mean, theirs.running_mean), (ours.moving_variance, theirs.running_var)):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), buffer.numpy(), rtol=1e-5)
+
+
+def test_global_response_norm_equals_timms_where_a_channel_is_zero(smp, rng):
+    """The square root of 0 has no gradient, but the layer must."""
+    from timm.layers.grn import GlobalResponseNorm as Theirs  # smp's fixture makes torchvision importable
+
+    x = rng.normal(size=(2, 3, 4, 5)).astype("float32")
+    x[..., 2] = 0
+    ours, theirs = GlobalResponseNorm(), Theirs(5)
+    ours.build(x.shape)
+    values = [rng.normal(size=5).astype("float32") for _ in range(2)]
+    ours.set_weights(values)
+    theirs.weight.data, theirs.bias.data = map(torch.from_numpy, values)
+    expected = theirs(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), expected, rtol=1e-5, atol=1e-6)
+    if keras.backend.backend() == "torch":
+        gradients = []
+        for layer in (ours, theirs):
+            images = torch.from_numpy(x).requires_grad_()
+            (layer(images) ** 2).sum().backward()
+            gradients.append(images.grad.numpy())
+        np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
+def test_padded_max_pool_equals_torchs_below_zero(rng, size):
+    x = rng.normal(size=(2, *size, 3)).astype("float32") - 5
+    expected = channels_last(torch.nn.MaxPool2d(3, 2, 1)(channels_first(x)))
+    layer = PaddedMaxPool()
+    assert layer.compute_output_shape(x.shape) == expected.shape
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), expected)

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from cases import ARCHITECTURES, BACKBONES, CASES, FILES, PAIRS, TOLERANCES
+from cases import ARCHITECTURES, BACKBONES, CASES, FILES, LARGE, PAIRS, TOLERANCES, network
 from model_files import check_file, write_file
 from parity import build_pair, evaluation_error, training_errors
 
@@ -44,7 +44,8 @@ def test_the_table_has_every_model_and_every_family():
     assert len({case.name for case in CASES}) == len(CASES)
     assert sorted({case.model for case in FILES}) == ARCHITECTURES
     assert {family(case.backbone or MODELS[case.model].info["backbone"]) for case in FILES} == {family(b) for b in BACKBONES}
-    assert {case.backbone for case in PAIRS if not case.model} == {b for b in BACKBONES if not b.startswith("keras_cv/")}
+    compared = {network(case.backbone) for case in [*PAIRS, *LARGE] if not case.model}
+    assert compared == {network(name) for name in BACKBONES if not name.startswith("keras_cv/")}
 
 
 @pytest.mark.slow
@@ -52,10 +53,10 @@ def test_the_table_has_every_model_and_every_family():
 @of([case for case in PAIRS if BACKEND in case.backends])
 def test_numbers_equal_the_baselines(case):
     baseline, model = build_pair(case)
-    for size in ((64, 96), (129, 97)):
+    for size in case.test_sizes:
         assert evaluation_error(case, baseline, model, size) <= TOLERANCES["forward"], size
     if case.step and BACKEND != "tensorflow":
-        errors = training_errors(case, baseline, model)
+        errors = training_errors(case, baseline, model, case.test_sizes[0])
         for name in ("loss", "gradient", "statistics"):
             assert getattr(errors, name) <= TOLERANCES[name], name
 
@@ -95,7 +96,8 @@ if BACKEND == "torch":
         model = case.build()
         vary_constants(model)
         write_file(case, model, folder)
-        assert without_gradient(model) == []
+        # PAN's convolutions have a bias before batch norm: its gradient is 0 but for rounding.
+        assert [path for path in without_gradient(model) if not path.endswith("_conv/bias")] == []
         check_file(case, folder)
 
 

@@ -25,9 +25,15 @@ from kseg.utils.errors import KsegError
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("keras_cv/")])
-def test_the_table_is_smps(smp, name):
-    settings = smp.encoders.encoders[baseline_name("smp", name)]["pretrained_settings"]
-    expected = {tag.replace("-", "_"): (facts["repo_id"], facts["revision"]) for tag, facts in settings.items()}
+def test_the_table_is_smps_or_else_timms(smp, name):
+    import timm  # smp's fixture makes torchvision importable
+
+    if theirs := smp.encoders.encoders.get(baseline_name("smp", name)):
+        settings = theirs["pretrained_settings"]
+        expected = {tag.replace("-", "_"): (facts["repo_id"], facts["revision"]) for tag, facts in settings.items()}
+    else:
+        config = timm.models.get_pretrained_cfg(baseline_name("timm", name))
+        expected = {"imagenet": (config.hf_hub_id, None)} if config.has_weights else {}
     assert {tag: (hub.repo, hub.revision) for tag, hub in registry.BACKBONES[name].info["weights"].items()} == expected
 
 
@@ -46,7 +52,8 @@ def test_mean_and_std_are_timms(smp):
             timms = baseline_name("timm", name)
             configs = timm.models.get_arch_pretrained_cfgs(timms).values() if timm.is_model(timms) else ()
             known = {config.tag: config for config in configs}
-            config = known.get(TIMMS_TAGS[tag]) or known.get("tv_in1k") or known.get("aa_in1k")
+            tags = (hub.repo.rpartition(".")[2], TIMMS_TAGS[tag], "tv_in1k", "aa_in1k", "tf_in1k")
+            config = next((known[tag] for tag in tags if tag in known), None)
             if config is not None:
                 assert (hub.mean, hub.std) == (config.mean, config.std), (name, tag)
                 compared += 1
@@ -176,6 +183,14 @@ def test_a_repository_by_its_address(hub, weights, safetensors):
     hub.files["o/pickles", "pytorch_model.bin"] = b"x"
     with pytest.raises(KsegError, match=r"hf://o/pickles has no safetensors file, only pytorch_model.bin"):
         find_weights("resnet18", "hf://o/pickles")
+
+
+def test_a_licence_that_is_not_free_is_printed_once(hub, capsys):
+    hub.files["smp-hub/mit_b0.imagenet", "model.safetensors"] = b"read when the backbone is filled"
+    for _ in range(2):
+        find_weights("mit_b0", "imagenet")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: the weights smp-hub/mit_b0.imagenet are under the NVIDIA Source Code License")
 
 
 # --- Tags, files, normalisation -------------------------------------------------------------------------------------------------

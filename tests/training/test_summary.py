@@ -8,7 +8,7 @@ from tiny_model import flags
 
 from kseg import build_backbone, build_model, train
 from kseg.models import layers
-from kseg.models.backbones.keras_cv_layers import DotProductAttention
+from kseg.models.layers import DotProductAttention
 from kseg.training.flops import count_flops
 from kseg.training.progress import TimeEstimate, duration
 

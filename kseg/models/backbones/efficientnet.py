@@ -4,11 +4,12 @@
 in this form.
 `timm-efficientnet-b4` is segmentation_models.pytorch's encoder, with equal padding on both sides and epsilon 1e-5. Use it to
 continue from smp's checkpoints, or to reproduce results of smp.
-The forms also differ in c1 (see `build`), in dilation (see `_stage_plan`), and in stochastic depth, which only smp uses.
+The forms also differ in c1 (see `build`), in dilation (see `stage_plan`), and in stochastic depth, which only smp uses.
 
 Lite (`tf_efficientnet_lite0`, smp's `timm-tf_efficientnet_lite0`) has ReLU6 instead of SiLU, and no squeeze-and-excitation. Its
 stem, and the depth of its first and last stage, are the same in all sizes.
-Layers have timm's names; `timm_names` reads those of the package efficientnet_pytorch.
+Layers have timm's names; `timm_names` reads those of the package efficientnet_pytorch, whose own form, a third one, is in
+kseg.models.backbones.efficientnet_pytorch.
 """
 
 import math
@@ -16,12 +17,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import keras
 
+from kseg.models.backbones.inverted_residual import (
+    PYTORCH_BLOCK,
+    SEPARABLE_BLOCK,
+    TIMM_BLOCK,
+    Style,
+    inverted_residual,
+    round_channels,
+    stage_plan,
+)
 from kseg.models.backbones.registry import HubWeights, PackageFile, register_backbone
-from kseg.models.blocks import batch_norm, conv, depthwise_conv, squeeze_excite
+from kseg.models.blocks import conv
 from kseg.models.layers import NORMALIZATIONS
 
 SCALING = {
@@ -110,7 +119,7 @@ class Form:
     """
 
     timm: bool
-    epsilon: float
+    style: Style
     drop_path: float
     lite: bool = False
 
@@ -119,7 +128,7 @@ class Form:
         return "relu6" if self.lite else "silu"
 
 
-TIMM, SMP = Form(True, 1e-3, 0.0), Form(False, 1e-5, 0.2)
+TIMM, SMP = Form(True, Style(same=True, epsilon=1e-3), 0.0), Form(False, Style(), 0.2)
 MEMBERS = {
     **{f"tf_efficientnet_{size}": (size, replace(TIMM, lite="lite" in size)) for size in SCALING},
     **{f"timm-efficientnet-{size}": (size, SMP) for size in SCALING if "lite" not in size},
@@ -137,25 +146,28 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     size, form = MEMBERS[name]
     width, depth = SCALING[size]
     images = keras.Input(input_shape, name="images")
-    x = conv(images, STEM if form.lite else _channels(STEM, width), 3, stride=2, same=form.timm, name="encoder_conv_stem")
-    x = _norm_act(x, form, "encoder_bn1")
+    stem = STEM if form.lite else round_channels(STEM * width)
+    x = conv(images, stem, 3, stride=2, same=form.style.same, name="encoder_conv_stem")
+    x = form.style.norm_act(x, form.activation, "encoder_bn1")
     levels = {"c1": x}
     repeats = [math.ceil(blocks * depth) for blocks, *_ in STAGES]
     if form.lite:
         repeats[0], repeats[-1] = STAGES[0][0], STAGES[-1][0]
-    plan = _stage_plan(form, output_stride)
+    plan = stage_plan([stride for _, _, stride, _ in STAGES], output_stride, late_dilation=form.timm)
     for stage, (_, kernel, _, channels) in enumerate(STAGES):
         stride, first_dilation, dilation = plan[stage]
         for number in range(repeats[stage]):
-            x = _block(
+            x = inverted_residual(
                 x,
-                _channels(channels, width),
+                round_channels(channels * width),
                 kernel,
-                form=form,
+                form.style,
+                expanded=None if stage == 0 else EXPANSION * x.shape[-1],
+                squeezed=0 if form.lite else x.shape[-1] // SQUEEZE,
+                activation=form.activation,
                 stride=stride if number == 0 else 1,
                 dilation=first_dilation if number == 0 else dilation,
-                expansion=1 if stage == 0 else EXPANSION,
-                drop_path=form.drop_path * (sum(repeats[:stage]) + number) / sum(repeats),
+                rate=form.drop_path * (sum(repeats[:stage]) + number) / sum(repeats),
                 name=f"encoder_blocks_{stage}_{number}",
             )
         if stage == 0 and form.timm:
@@ -163,67 +175,6 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
         if stage in LEVEL_AFTER_STAGE:
             levels[LEVEL_AFTER_STAGE[stage]] = x
     return keras.Model(images, levels, name="backbone")
-
-
-def _channels(channels: int, width: float) -> int:
-    """Scales the channels, and rounds to a multiple of 8 without losing more than a tenth."""
-    scaled = channels * width
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-
-def _stage_plan(form: Form, output_stride: int) -> list[tuple[int, int, int]]:
-    """Returns (stride, dilation of the first block, dilation of the others) of each stage.
-
-    If dilation replaces a stage's stride, smp dilates all blocks of the stage, and timm all but the first.
-    """
-    reached, dilation, plan = 2, 1, []
-    for _, _, stride, _ in STAGES:
-        before = dilation
-        if reached * stride > output_stride:
-            dilation, stride = dilation * stride, 1
-        reached *= stride
-        plan.append((stride, before if form.timm else dilation, dilation))
-    return plan
-
-
-def _block(
-    x: Any,
-    channels: int,
-    kernel: int,
-    *,
-    form: Form,
-    stride: int,
-    dilation: int,
-    expansion: int,
-    drop_path: float,
-    name: str,
-) -> Any:
-    """Inverted residual; with squeeze-and-excitation unless Lite. Without expansion, timm's depthwise separable convolution."""
-    expanded = expansion > 1
-    y = x
-    if expanded:
-        y = _norm_act(conv(y, expansion * x.shape[-1], 1, name=f"{name}_conv_pw"), form, f"{name}_bn1")
-    y = depthwise_conv(y, kernel, stride=stride, dilation=dilation, same=form.timm, name=f"{name}_conv_dw")
-    y = _norm_act(y, form, f"{name}_bn{1 + expanded}")
-    if not form.lite:
-        y = squeeze_excite(
-            y, x.shape[-1] // SQUEEZE, activation="silu", reduce="conv_reduce", expand="conv_expand", name=f"{name}_se"
-        )
-    y = _norm(conv(y, channels, 1, name=f"{name}_conv_pw{'l' * expanded}"), form, f"{name}_bn{2 + expanded}")
-    if stride > 1 or x.shape[-1] != channels:
-        return y
-    if drop_path > 0:
-        y = keras.layers.Dropout(drop_path, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(y)
-    return keras.layers.Add(name=f"{name}_add")([y, x])
-
-
-def _norm(x: Any, form: Form, name: str) -> Any:
-    return batch_norm(x, name, epsilon=form.epsilon)
-
-
-def _norm_act(x: Any, form: Form, name: str) -> Any:
-    return keras.layers.Activation(form.activation, name=f"{name}_act")(_norm(x, form, name))
 
 
 def timm_names(names: Iterable[str], layers: Iterable[str]) -> dict[str, str]:
@@ -240,18 +191,11 @@ def timm_names(names: Iterable[str], layers: Iterable[str]) -> dict[str, str]:
     )
     ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     for index, (stage, number) in enumerate(blocks):
-        expanded = f"_blocks_{index}__expand_conv" in names
-        parts = {
-            "expand_conv": "conv_pw",
-            "bn0": "bn1",
-            "depthwise_conv": "conv_dw",
-            "bn1": f"bn{1 + expanded}",
-            "se_reduce": "se_conv_reduce",
-            "se_expand": "se_conv_expand",
-            "project_conv": "conv_pwl" if expanded else "conv_pw",
-            "bn2": f"bn{2 + expanded}",
+        timms = TIMM_BLOCK if f"_blocks_{index}__expand_conv" in names else SEPARABLE_BLOCK
+        ends |= {
+            f"_blocks_{index}_{old}": f"blocks_{stage}_{number}_{new}"
+            for old, new in zip(PYTORCH_BLOCK.paths, timms.paths, strict=True)
         }
-        ends |= {f"_blocks_{index}__{old}": f"blocks_{stage}_{number}_{new}" for old, new in parts.items()}
     return {name: f"encoder_{ends[name]}" for name in names if name in ends}
 
 

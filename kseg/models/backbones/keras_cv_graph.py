@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones.keras_cv_layers import DotProductAttention, Focus, TransposedRead, gelu_tanh
+from kseg.models.backbones.keras_cv_layers import Focus, TransposedRead, gelu_tanh
 from kseg.models.channels import adapt_kernel, channel_statistics
-from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D
+from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D, DotProductAttention
 
 BATCH_NORM_MOMENTUM = 0.9
 

@@ -62,32 +62,3 @@ class TransposedRead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "inverse": self.inverse}
-
-
-@register
-class DotProductAttention(keras.layers.Layer):
-    """softmax(q k^T / sqrt(C / num_heads)) v per head, over all positions of a map.
-
-    Called on [q, k, v]: q [B, H, W, C]; k, v [B, h, w, C]. Output [B, H, W, C].
-    """
-
-    def __init__(self, num_heads: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.num_heads = num_heads
-
-    def call(self, inputs: Any) -> Any:
-        q, k, v = (self._split(x) for x in inputs)
-        scores = ops.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-        # Not ops.softmax, which warns about a single key, as for a 32x32 image.
-        weights = ops.exp(scores - ops.logsumexp(scores, axis=-1, keepdims=True))
-        return ops.reshape(ops.einsum("bhqk,bkhd->bqhd", weights, v), ops.shape(inputs[0]))
-
-    def _split(self, x: Any) -> Any:
-        batch, height, width, channels = ops.shape(x)
-        return ops.reshape(x, (batch, height * width, self.num_heads, channels // self.num_heads))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads}

@@ -25,7 +25,7 @@ class HubWeights:
     """Pretrained weights on the Hugging Face Hub: a file of a repository, and the mean and std of RGB in 0..1 that they need.
 
     revision: a commit, so that the file never changes; None for the newest. package: a package that holds the same weights;
-    where it is installed, nothing is downloaded.
+    where it is installed, nothing is downloaded. licence: for weights that may not be used for everything, its name and terms.
     """
 
     repo: str
@@ -34,6 +34,7 @@ class HubWeights:
     mean: tuple[float, ...] = NORMALIZATIONS["imagenet"][0]
     std: tuple[float, ...] = NORMALIZATIONS["imagenet"][1]
     package: PackageFile | None = None
+    licence: str | None = None
 
 
 def register_backbone(

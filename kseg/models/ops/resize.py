@@ -86,6 +86,22 @@ def interpolation(source: Any, target: Any, align_corners: bool, dtype: str) -> 
     return ops.convert_to_tensor(weights, dtype) if static else ops.cast(weights, dtype)
 
 
+def region_means(source: Any, bins: int, dtype: str) -> Any:
+    """Returns the matrix [bins, source] that averages a line of `source` pixels over `bins` regions.
+
+    Region i is from floor(i * source / bins) to before ceil((i + 1) * source / bins), as in torch's adaptive pooling.
+    """
+    static = isinstance(source, int)
+    xp: Any = np if static else ops
+    index = np.arange(bins) if static else ops.arange(bins)
+    first, last = index * source // bins, ((index + 1) * source + bins - 1) // bins
+    pixels = np.arange(source) if static else ops.arange(source)
+    inside = xp.logical_and(pixels[None, :] >= first[:, None], pixels[None, :] < last[:, None])
+    if static:
+        return ops.convert_to_tensor(inside / (last - first)[:, None], dtype)
+    return ops.cast(inside, dtype) / ops.cast(last - first, dtype)[:, None]
+
+
 def _full_precision():
     """Keeps accelerators from rounding interpolation weights to TF32 or bfloat16, their default for float32 products."""
     if keras.backend.backend() == "jax":

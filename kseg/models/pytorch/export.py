@@ -5,14 +5,24 @@ import re
 import keras
 import numpy as np
 
-from kseg.models.pytorch.load import kernel_axes, layers_with_weights, tensor_names
+from kseg.models.backbone import Backbone
+from kseg.models.pytorch.load import blocks_with_unused_attention, layers_with_weights
+from kseg.models.torch_layout import kernel_axes, tensor_names
 from kseg.utils.errors import KsegError
 
 COMPOUND = (
     "segmentation_head", "aux_classifier", "seg_blocks", "skip_conv", "se_module", "conv_stem", "conv_pw", "conv_pwl", "conv_dw",
-    "conv_reduce", "conv_expand", "score_fr", "score_pool3", "score_pool4", "upscore_pool4",
+    "conv_reduce", "conv_expand", "score_fr", "score_pool3", "score_pool4", "upscore_pool4", r"x_\d_\d", "hl_conv", "SE_hl",
+    "SE_ll", "top_conv", "center_conv", "bottom_conv", "out_conv", "feature_norms", "fpn_lateral_blocks", "conv_norm_relu",
+    "fpn_conv_blocks", "fusion_block", "mlp_stage", "fuse_stage",
+    "conv_exp", r"_(?:blocks|bn\d|conv_stem|expand_conv|depthwise_conv|se_reduce|se_expand|project_conv)",
+    "rbr_conv", "rbr_scale", "rbr_skip", r"patch_embed\d",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
+TIMMS = ("encoder_stem_conv", "encoder_conv1_0", "encoder_stem_0")
+"""First layers of families that smp takes from timm as its "tu-" encoders: RegNet, ResNet-D and ConvNeXt."""
+FLATTENED = ("stem", "stages")
+"""Sequential modules of timm whose members smp has one level higher: "encoder.model.stages_0" for "encoder.stages.0"."""
 PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_")
 """Prefixes of the names of layers that have a torch module."""
 
@@ -21,10 +31,11 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the state_dict, arrays by key, that the same model in PyTorch loads with strict=True.
 
     model: a kseg model on a torch-layout backbone, or such a backbone alone. Keys are those of smp or, for torchvision's models,
-    of torchvision; for a backbone those of timm and torchvision. tf_efficientnet backbones get the keys of smp's
-    "tu-tf_efficientnet" encoders, which compute the same.
+    of torchvision; for a backbone those of timm and torchvision. tf_efficientnet, MobileNetV3, RegNet, ResNet-D and ConvNeXt
+    backbones get the keys of smp's "tu-" encoders, which compute the same.
     Parameters and statistics are exact. Tensors that kseg does not have are filled in: `num_batches_tracked` with 0 (torch reads
-    it only if momentum is None), and in smp's timm-efficientnet encoders the unused conv_head and bn2 (zeros and identity).
+    it only if momentum is None), stages and attention that are not used, and in smp's EfficientNets the unused last
+    convolution and its norm (zeros and identity).
 
     Raises KsegError for keras-cv's backbones, which no PyTorch library has.
     """
@@ -38,19 +49,25 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
-    if not alone and "encoder_conv_stem" in layers and _is_timms(layers):
+    if not alone and _is_timms(layers):
         encoder = "encoder.model."
     state: dict[str, np.ndarray] = {}
     for name, layer in layers.items():
         path = re.sub("^encoder[.]", encoder, torch_path(name))
+        path = re.sub(rf"^encoder\.model\.({'|'.join(FLATTENED)})\.(?=\d)", r"encoder.model.\1_", path)
         weights = layer.get_weights()
         for tensor, weight in zip(tensor_names(layer), weights, strict=True):
-            if weight.ndim == 4:
+            if weight.ndim in (2, 4):
                 weight = weight.transpose(np.argsort(kernel_axes(layer)))
             state[f"{path}.{tensor}"] = np.ascontiguousarray(weight)
         if isinstance(layer, keras.layers.BatchNormalization):
             state[f"{path}.num_batches_tracked"] = np.array(0, "int64")
-    if "encoder_conv_stem" in layers and not _is_timms(layers):
+    for block in blocks_with_unused_attention(layers):
+        state |= _unused_attention(block, layers[f"{block}_conv1_0"].kernel.shape[2])
+    # timm's encoders in smp end where the decoder stops reading, except EfficientNet and MobileNetV3. smp's own do not.
+    if encoder != "encoder.model." or "encoder_conv_stem" in layers:
+        state |= _unread_stages(model, encoder)
+    if "encoder__conv_stem" in layers or ("encoder_conv_stem" in layers and not _is_timms(layers)):  # smp's EfficientNets
         state |= _smps_efficientnet_head(state, encoder)
     return state
 
@@ -62,15 +79,45 @@ def torch_path(name: str) -> str:
 
 
 def _is_timms(layers: dict[str, keras.Layer]) -> bool:
-    """Returns True for timm's form of EfficientNet, False for smp's. They differ in batch norm's epsilon."""
-    return layers["encoder_bn1"].epsilon > 1e-4
+    """Returns True for encoders that smp takes from timm.
+
+    The two forms of EfficientNet differ in batch norm's epsilon, and have more channels in the stem than MobileNetV3.
+    """
+    if "encoder_conv_stem" in layers:
+        return layers["encoder_bn1"].epsilon > 1e-4 or layers["encoder_conv_stem"].filters == 16
+    return any(name in layers for name in TIMMS)
+
+
+def _unused_attention(block: str, channels: int) -> dict[str, np.ndarray]:
+    """Returns zeros for the attention of smp's block without a skip, which does nothing. channels: of the block's input."""
+    shapes = {"cSE_1": (channels // 16, channels), "cSE_3": (channels, channels // 16), "sSE_0": (1, channels)}
+    filled: dict[str, np.ndarray] = {}
+    for part, shape in shapes.items():
+        path = torch_path(f"{block}_attention1_attention_{part}")
+        filled |= {f"{path}.weight": np.zeros((*shape, 1, 1), "float32"), f"{path}.bias": np.zeros(shape[0], "float32")}
+    return filled
+
+
+def _unread_stages(model: keras.Model, encoder: str) -> dict[str, np.ndarray]:
+    """Returns tensors for the stages of the backbone that the decoder does not read: zeros, and the identity for batch norm."""
+    filled: dict[str, np.ndarray] = {}
+    for backbone in (layer for layer in model.layers if isinstance(layer, Backbone)):
+        for name, shapes in backbone.unread.items():
+            path = re.sub("^encoder[.]", encoder, torch_path(name))
+            filled |= {f"{path}.{tensor}": np.zeros(shape, "float32") for tensor, shape in shapes.items()}
+            if "running_var" in shapes:
+                filled |= {f"{path}.{tensor}": np.ones(shapes[tensor], "float32") for tensor in ("weight", "running_var")}
+                filled[f"{path}.num_batches_tracked"] = np.array(0, "int64")
+    return filled
 
 
 def _smps_efficientnet_head(state: dict[str, np.ndarray], encoder: str) -> dict[str, np.ndarray]:
-    """Returns the unused tensors of smp's encoder: a 1x1 convolution to four times the channels, or 1280 in Lite, and bn2."""
-    channels = next(array.shape[0] for key, array in state.items() if key.startswith(f"{encoder}blocks.6.0.conv_pwl."))
-    filters = 4 * channels if any(".se." in key for key in state) else 1280
-    filled = {f"{encoder}conv_head.weight": np.zeros((filters, channels, 1, 1), "float32")}
+    """Returns what smp's encoder has unused: a 1x1 convolution to four times the channels, or 1280 in Lite, and its norm."""
+    own = f"{encoder}_conv_stem.weight" in state  # efficientnet_pytorch's names, else timm's
+    conv, norm, last = ("_conv_head", "_bn1", "._project_conv") if own else ("conv_head", "bn2", ".conv_pwl")
+    channels = [array.shape[0] for key, array in state.items() if key.endswith(f"{last}.weight")][-1]
+    filters = 4 * channels if own or any(".se." in key for key in state) else 1280
+    filled = {f"{encoder}{conv}.weight": np.zeros((filters, channels, 1, 1), "float32")}
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-        filled[f"{encoder}bn2.{name}"] = np.full(filters, value, "float32")
-    return {**filled, f"{encoder}bn2.num_batches_tracked": np.array(0, "int64")}
+        filled[f"{encoder}{norm}.{name}"] = np.full(filters, value, "float32")
+    return {**filled, f"{encoder}{norm}.num_batches_tracked": np.array(0, "int64")}

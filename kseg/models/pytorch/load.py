@@ -14,8 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES
 from kseg.models.channels import adapt_kernel
+from kseg.models.torch_layout import kernel_axes, tensor_names
 from kseg.utils.errors import KsegError
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
@@ -136,6 +138,8 @@ def _fill(
     if not any(name in layers for name in modules) and any(f"encoder_{name}" in layers for name in modules):
         modules = {f"encoder_{name}": module for name, module in modules.items()}
     unused = {_encoder_name(key) for info in families for key in info["unused_keys"]}
+    unused |= {name for layer in model.layers if isinstance(layer, Backbone) for name in layer.unread}
+    unused |= {f"{block}_{part}" for block in blocks_with_unused_attention(layers) for part in UNUSED_ATTENTION}
     modules = {name: module for name, module in modules.items() if name not in unused}
     if reset_head:
         modules = {name: module for name, module in modules.items() if not name.startswith(HEADS)}
@@ -144,8 +148,7 @@ def _fill(
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     unplaced = sorted(modules[name].path for name in set(modules) - set(layers))
     _refuse("the model has no place for", unplaced, "wrong model or backbone?")
-    first_layers = {_encoder_name(info["first_layer"]) for info in families}
-    converted = {name: _convert(layers[name], modules[name].tensors, channels if name in first_layers else 3) for name in layers}
+    converted = {name: _convert(layers[name], modules[name].tensors, channels) for name in layers}
     for name, weights in converted.items():
         layers[name].set_weights(weights)
     used = {modules[name].path for name in layers}
@@ -202,7 +205,7 @@ def _array(value: Any) -> np.ndarray:
 def _sources(keys: Iterable[str]) -> tuple[str, ...]:
     """Returns the libraries that use these module names."""
     first = {key.partition(".")[0] for key in keys}
-    if first & {"encoder", "decoder", "segmentation_head"}:
+    if first & {"encoder", "decoder", "segmentation_head", "patch_embed1"}:
         return ("smp",)
     if "backbone" in first or {"features", "classifier"} <= first:
         return ("torchvision",)
@@ -243,6 +246,18 @@ def _encoder_name(path: str) -> str:
     return f"encoder_{path.replace('.', '_')}"
 
 
+UNUSED_ATTENTION = tuple(f"attention1_attention_{part}" for part in ("cSE_1", "cSE_3", "sSE_0"))
+"""Modules of smp's block without a skip, whose first attention does nothing."""
+
+
+def blocks_with_unused_attention(layers: Iterable[str]) -> list[str]:
+    """Returns the decoder's blocks, by name, that have a second attention but no first one."""
+    second, first = (f"_attention{number}_attention_sSE_0" for number in (2, 1))
+    names = set(layers)
+    blocks = [name.removesuffix(second) for name in layers if name.endswith(second)]
+    return [block for block in blocks if block + first not in names]
+
+
 def layers_with_weights(model: keras.Model) -> dict[str, keras.Layer]:
     """Returns the layers with weights by name, in the order of the graph, those of nested models included."""
     found: dict[str, keras.Layer] = {}
@@ -254,32 +269,16 @@ def layers_with_weights(model: keras.Model) -> dict[str, keras.Layer]:
     return found
 
 
-def tensor_names(layer: keras.Layer) -> list[str]:
-    """Returns the names of a layer's tensors in its torch module, in Keras's order. Raises KsegError for unknown layer types."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return ["weight", "bias", "running_mean", "running_var"]
-    if isinstance(layer, keras.layers.GroupNormalization):
-        return ["weight", "bias"]
-    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
-        return ["weight", "bias"] if layer.use_bias else ["weight"]
-    raise KsegError(f"layer {layer.name} is a {type(layer).__name__}, which has no counterpart in torch")
-
-
-def kernel_axes(layer: keras.Layer) -> tuple[int, int, int, int]:
-    """Returns the axes that transpose a convolution's kernel from torch's layout to Keras's."""
-    return (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
-
-
 def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray], channels: int) -> list[np.ndarray]:
     """Converts a torch module's tensors to the layer's weights, in Keras's order and layout.
 
-    channels: of the images; if not 3, a kernel for RGB is adapted.
+    channels: of the images; if not 3, a kernel for RGB is adapted where the layer reads the images.
     """
     tensors = dict(tensors)
     names = tensor_names(layer)
-    if tensors.get("weight", np.empty(0)).ndim == 4:
+    if tensors.get("weight", np.empty(0)).ndim in (2, 4):
         tensors["weight"] = tensors["weight"].transpose(kernel_axes(layer))
-        if channels != 3 and tensors["weight"].shape[2] == 3:
+        if tensors["weight"].shape[2:3] == (3,) and layer.kernel.shape[2] == channels != 3:
             tensors["weight"] = adapt_kernel(tensors["weight"], channels)
     if set(names) != set(tensors):
         raise KsegError(

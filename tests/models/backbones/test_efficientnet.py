@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kseg.models.backbones import efficientnet
+from kseg.models.backbones.inverted_residual import stage_plan
 from kseg.models.build import build_backbone
 
 # smp points to its encoders of timm's form, which are other networks: the ones here are those its users trained.
@@ -26,8 +27,9 @@ def test_dilation_is_the_baselines(smp, names, output_stride):
     with torch.device("meta"):
         theirs = timm.create_model(names[0], features_only=True, output_stride=output_stride)
         smps = smp.encoders.get_encoder(names[1], weights=None, output_stride=output_stride)
-    for name, network in zip(names, (theirs, smps), strict=True):
-        assert efficientnet._stage_plan(efficientnet.MEMBERS[name][1], output_stride) == stage_plan_of(network.blocks)
+    strides = [stride for _, _, stride, _ in efficientnet.STAGES]
+    for late_dilation, network in ((True, theirs), (False, smps)):
+        assert stage_plan(strides, output_stride, late_dilation=late_dilation) == stage_plan_of(network.blocks)
 
 
 @pytest.mark.parametrize("name", ["timm-efficientnet-b0", "timm-tf_efficientnet_lite1"])

@@ -16,10 +16,10 @@ import pytest
 
 from kseg.models.backbones import keras_cv as kcv
 from kseg.models.backbones import keras_cv_tables as tables
-from kseg.models.backbones.keras_cv_layers import DotProductAttention, Focus, TransposedRead, gelu_tanh
+from kseg.models.backbones.keras_cv_layers import Focus, TransposedRead, gelu_tanh
 from kseg.models.backbones.registry import list_backbones
 from kseg.models.build import build_backbone
-from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D
+from kseg.models.layers import NORMALIZATIONS, Conv2D, DepthwiseConv2D, DotProductAttention
 from kseg.utils.errors import KsegError
 
 MEAN, STD = (np.asarray(values, "float32") for values in NORMALIZATIONS["imagenet"])

@@ -71,7 +71,7 @@ def test_it_starts_at_zero_and_gradients_reach_every_variable(rng, name):
     by_variable, by_feature = jax.jit(jax.grad(value, argnums=(0, 1)))([v.value for v in model.trainable_variables], features)
     for variable, gradient in zip(model.trainable_variables, by_variable, strict=True):
         assert np.abs(gradient).max() > 0, variable.path
-    assert {level for level, gradient in by_feature.items() if np.abs(gradient).max() > 0} == set(MODELS[name].info["levels"])
+    assert {level for level, gradient in by_feature.items() if np.abs(gradient).max() > 0} == set(MODELS[name].info["levels"]())
 
 
 def test_options():

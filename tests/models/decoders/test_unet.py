@@ -39,5 +39,5 @@ def test_vggs_centre_block_equals_smps_and_is_saved(smp, rng, tmp_path):
 
 
 def test_decoder_channels_must_be_five():
-    with pytest.raises(KsegError, match="decoder_channels must be five numbers, not 4"):
+    with pytest.raises(KsegError, match="decoder_channels must be 5 numbers, not 4"):
         build_model("unet", num_classes=2, backbone="resnet18", decoder_channels=(64, 32, 16, 8))

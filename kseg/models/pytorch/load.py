@@ -128,6 +128,7 @@ def _fill(
     layers = layers_with_weights(model)
     if not any(name.startswith("backbone_") for name in layers):
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
+    _check_efficientnet(layers, modules)
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
     modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
     families = _families(layers)
@@ -230,6 +231,30 @@ def _families(layers: Container[str]) -> list[dict[str, Any]]:
     """Returns the registrations of the backbone family that the layers belong to."""
     known = [info for name in BACKBONES if (info := BACKBONES[name].info).get("first_layer") is not None]
     return [info for info in known if _encoder_name(info["first_layer"]) in layers]
+
+
+def _check_efficientnet(layers: Mapping[str, keras.Layer], modules: Container[str]) -> None:
+    """Raises KsegError for a whole model on another form of EfficientNet: its weights fit, and would give other numbers.
+
+    The weights of a backbone alone may go from one form to another.
+    """
+    own = "encoder__conv_stem" if "encoder__conv_stem" in layers else "encoder_conv_stem"
+    if "encoder_blocks_6_0_conv_pwl" not in layers and own == "encoder_conv_stem":
+        return  # neither V1 nor Lite
+    if own == "encoder_conv_stem" and layers["encoder_bn1"].epsilon > 1e-4:
+        own = "encoder_model_conv_stem"
+    forms = {
+        "encoder__conv_stem": "efficientnet-b0",
+        "encoder_conv_stem": "timm-efficientnet-b0 or timm-tf_efficientnet_lite0",
+        "encoder_model_conv_stem": "tf_efficientnet_b0",
+    }
+    found = next((name for name in forms if name in modules), None)
+    whole = any(name.startswith("segmentation_head") for name in layers)
+    if whole and found not in (None, own):
+        raise KsegError(
+            f"the checkpoint's EfficientNet is of the form of {forms[found]}, the model's of {forms[own]}; they compute other "
+            "numbers with the same weights; choose the backbone of that form"
+        )
 
 
 def _check_classes(layers: Mapping[str, keras.Layer], modules: Mapping[str, _Module]) -> None:

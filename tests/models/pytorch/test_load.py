@@ -127,6 +127,27 @@ def test_a_whole_timm_checkpoint_fits_both_forms_but_for_its_named_head(smp):
         load_torch_weights(backbone, {**state, "conv_tail.weight": np.zeros(3)})
 
 
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
+def test_forms_of_efficientnet_are_told_apart(smp):
+    """Their weights have the same shapes, and a whole model would give other numbers in another form."""
+    forms = {
+        "efficientnet-b0": "efficientnet-b0",
+        "timm-efficientnet-b0": "timm-efficientnet-b0",
+        "tu-tf_efficientnet_b0": "tf_efficientnet_b0",
+    }
+    settings = {"decoder_pyramid_channels": 8, "decoder_segmentation_channels": 32}
+    states = {ours: smp.FPN(theirs, encoder_weights=None, classes=2, **settings).state_dict() for theirs, ours in forms.items()}
+    options = {"pyramid_channels": 8, "segmentation_channels": 32}
+    for name in states:
+        model = build_model("fpn", num_classes=2, backbone=name, **options)
+        for other, state in states.items():
+            if other == name:
+                load_torch_weights(model, state)
+                continue
+            with pytest.raises(KsegError, match=f"is of the form of {other}.*, the model's of {name}"):
+                load_torch_weights(model, state)
+
+
 def test_only_the_auxiliary_head_may_be_left_over(smp):
     from torchvision.models import segmentation
 

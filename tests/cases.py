@@ -121,14 +121,14 @@ def _smp_models() -> list[Case]:
     return cases
 
 
+DECODERS = ("unetplusplus", "manet", "linknet", "pspnet", "pan", "upernet", "segformer")
+
+
 def _smp_decoders() -> list[Case]:
     """smp's other decoders, and options."""
-    plain = ("unetplusplus", "manet", "linknet", "pspnet", "pan", "upernet", "segformer")
     jax = ("manet", "linknet", "pan", "pspnet")  # with layers of their own
     return [
-        *(Case(name, "resnet18", "smp", backends=JAX if name in jax else ("torch",), step=True, file=True) for name in plain),
-        *(Case(name, "mobilenet_v2", "smp") for name in plain),
-        *(Case(name, "resnext50_32x4d", "smp") for name in plain),
+        *(Case(name, "resnet18", "smp", backends=JAX if name in jax else ("torch",), step=True, file=True) for name in DECODERS),
         Case("segformer", "mit_b0", "smp", backends=ALL, step=True, file=True),
         Case("upernet", "convnext_atto", "smp", backends=JAX, step=True, file=True),
         Case("upernet", "convnextv2_atto", "smp", file=True),
@@ -138,6 +138,11 @@ def _smp_decoders() -> list[Case]:
         Case("unet", "resnet18", "smp", {"norm": "none"}, step=True),
         Case("unetplusplus", "resnet18", "smp", {"attention": "scse", "depth": 3, "decoder_channels": (64, 32, 16)}),
         Case("manet", "resnet18", "smp", {"norm": "none"}),
+        # Backbones without c1.
+        Case("unet", "mit_b0", "smp", {"attention": "scse"}, JAX, step=True),
+        Case("unetplusplus", "convnext_atto", "smp"),
+        Case("manet", "mit_b0", "smp"),
+        Case("linknet", "convnext_atto", "smp"),
         Case("linknet", "resnet18", "smp", {"norm": "none"}),
         Case("pspnet", "resnet18", "smp", {"norm": "none", "depth": 4}),
         Case("upernet", "resnet18", "smp", {"norm": "none"}),
@@ -257,5 +262,8 @@ CASES = [
     Case("unet", "mobilenetv3_small_100", file=True),
 ]
 PAIRS = [case for case in CASES if case.library]
-LARGE = [Case(None, name, _library(name)) for name in LARGE_BACKBONES]
+LARGE = [
+    *(Case(None, name, _library(name)) for name in LARGE_BACKBONES),
+    *(Case(name, backbone, "smp") for name in DECODERS for backbone in ("mobilenet_v2", "resnext50_32x4d")),
+]
 FILES = [case for case in CASES if case.file]

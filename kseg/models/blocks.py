@@ -191,11 +191,14 @@ def conv_norm_relu(x: Any, filters: int, kernel_size: int = 3, *, norm: str = "b
     return keras.layers.ReLU(name=sequential_name(name, 2))(x)
 
 
-def resize_layer(interpolation: str, name: str) -> Any:
-    """Returns the layer that resizes to the size of a reference: "nearest" or "bilinear". Raises KsegError for others."""
+def resize_layer(interpolation: str, name: str, divisor: int = 1) -> Any:
+    """Returns the layer that resizes to the size of a reference, divided by `divisor`.
+
+    interpolation: "nearest" or "bilinear"; KsegError for others.
+    """
     if interpolation not in ("nearest", "bilinear"):
         raise KsegError(f"interpolation={interpolation!r}: must be 'nearest' or 'bilinear'")
-    return ResizeNearest(name=name) if interpolation == "nearest" else Resize(align_corners=False, name=name)
+    return ResizeNearest(divisor, name=name) if interpolation == "nearest" else Resize(False, divisor, name=name)
 
 
 def unet_block(
@@ -203,7 +206,8 @@ def unet_block(
     filters: int,
     reference: Any,
     *,
-    skips: Sequence[Any],
+    skips: Sequence[Any] | None,
+    divisor: int = 1,
     attention: str | None = None,
     interpolation: str = "nearest",
     norm: str = "batch",
@@ -211,16 +215,17 @@ def unet_block(
 ) -> Any:
     """Upsamples x to the size of `reference`, joins it with the skips, and convolves it twice. x: [B, h, w, C].
 
-    attention: None, or "scse" around the convolutions. interpolation: "nearest" or "bilinear".
+    skips: None in the block after the last skip; empty where the backbone lacks the level. divisor: of the reference's size.
+    attention: None, or "scse" around the convolutions, the first one only with skips. interpolation: "nearest" or "bilinear".
     Returns [B, H, W, filters]. Raises KsegError for other options.
     """
     if attention not in (None, "scse"):
         raise KsegError(f"attention={attention!r}: must be None or 'scse'")
-    x = resize_layer(interpolation, f"{name}_up")([x, reference])
+    x = resize_layer(interpolation, f"{name}_up", divisor)([x, reference])
     if skips:
         x = keras.layers.Concatenate(name=f"{name}_concat")([x, *skips])
-        if attention:
-            x = scse(x, f"{name}_attention1_attention")
+    if skips is not None and attention:
+        x = scse(x, f"{name}_attention1_attention")
     x = conv_norm_relu(x, filters, norm=norm, name=f"{name}_conv1")
     x = conv_norm_relu(x, filters, norm=norm, name=f"{name}_conv2")
     return scse(x, f"{name}_attention2_attention") if attention else x

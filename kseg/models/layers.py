@@ -155,18 +155,25 @@ class Resize(keras.layers.Layer):
 
     def call(self, inputs):
         x, reference = inputs
-        size = tuple(ops.shape(reference)[1:3])
-        if self.divisor > 1:
-            size = tuple(_at_least_one(side // self.divisor) for side in size)
-        return resize_bilinear(x, size, align_corners=self.align_corners)
+        return resize_bilinear(x, _divided(reference, self.divisor), align_corners=self.align_corners)
 
     def compute_output_shape(self, input_shape):
         x, reference = input_shape
-        return (x[0], *(side and max(side // self.divisor, 1) for side in reference[1:3]), x[3])
+        return _resized_shape(x, reference, self.divisor)
 
     def get_config(self):
         divisor = {"divisor": self.divisor} if self.divisor > 1 else {}
         return {**super().get_config(), "align_corners": self.align_corners, **divisor}
+
+
+def _divided(reference, divisor):
+    """Returns (height, width) of a reference, divided and rounded down."""
+    size = tuple(ops.shape(reference)[1:3])
+    return size if divisor == 1 else tuple(_at_least_one(side // divisor) for side in size)
+
+
+def _resized_shape(x, reference, divisor):
+    return (x[0], *(side and max(side // divisor, 1) for side in reference[1:3]), x[3])
 
 
 def _at_least_one(side):
@@ -230,16 +237,23 @@ class MaxPoolHalf(keras.layers.Layer):
 class ResizeNearest(keras.layers.Layer):
     """Nearest resize of x [B, h, w, C] to the height and width of a reference [B, H, W, ...]; called on [x, reference].
 
-    Equals torch's interpolate(mode="nearest"). Output [B, H, W, C].
+    Equals torch's interpolate(mode="nearest"). divisor: as in Resize. Output [B, H // divisor, W // divisor, C].
     """
+
+    def __init__(self, divisor=1, **kwargs):
+        super().__init__(**kwargs)
+        self.divisor = divisor
 
     def call(self, inputs):
         x, reference = inputs
-        return resize_nearest(x, ops.shape(reference)[1:3])
+        return resize_nearest(x, _divided(reference, self.divisor))
 
     def compute_output_shape(self, input_shape):
         x, reference = input_shape
-        return (x[0], *reference[1:3], x[3])
+        return _resized_shape(x, reference, self.divisor)
+
+    def get_config(self):
+        return {**super().get_config(), **({"divisor": self.divisor} if self.divisor > 1 else {})}
 
 
 @register

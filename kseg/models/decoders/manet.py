@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from kseg.models.blocks import channel_gate, conv_norm_relu, head, resize_layer, unet_block
-from kseg.models.decoders.unet import LEVELS, check_channels
+from kseg.models.decoders.unet import LEVELS, check_channels, needed_levels
 from kseg.models.layers import Conv2D, register
 from kseg.models.registry import register_model
 
 
-@register_model(backbone="resnet34", output_stride=32, levels=lambda depth=5, **_: LEVELS[:depth])
+@register_model(backbone="resnet34", output_stride=32, levels=needed_levels)
 def manet(
     features: dict[str, Any],
     *,
@@ -36,10 +36,19 @@ def manet(
     x = _position_attention(features[f"c{depth}"], pab_channels, "decoder_center")
     for i, (filters, level) in enumerate(zip(decoder_channels, (*LEVELS[: depth - 1][::-1], "images"), strict=True)):
         name = f"decoder_blocks_{i}"
-        if level == "images":
-            x = unet_block(x, filters, features[level], skips=[], interpolation=interpolation, norm=norm, name=name)
-        else:
+        if level in features and level != "images":
             x = _fusion_block(x, filters, features[level], interpolation, norm, name)
+        else:
+            x = unet_block(
+                x,
+                filters,
+                features["images"],
+                divisor=1 if level == "images" else 2,
+                skips=None,
+                interpolation=interpolation,
+                norm=norm,
+                name=name,
+            )
     return head(x, num_classes, kernel_size=3)
 
 

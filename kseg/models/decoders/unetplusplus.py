@@ -4,11 +4,11 @@ from functools import partial
 from typing import Any
 
 from kseg.models.blocks import conv_norm_relu, head, unet_block
-from kseg.models.decoders.unet import LEVELS, check_channels
+from kseg.models.decoders.unet import LEVELS, check_channels, needed_levels
 from kseg.models.registry import register_model
 
 
-@register_model(backbone="resnet34", output_stride=32, levels=lambda depth=5, **_: LEVELS[:depth])
+@register_model(backbone="resnet34", output_stride=32, levels=needed_levels)
 def unetplusplus(
     features: dict[str, Any],
     *,
@@ -30,7 +30,7 @@ def unetplusplus(
     """
     check_channels("unetplusplus", depth, decoder_channels)
     block = partial(unet_block, attention=attention, interpolation=interpolation, norm=norm)
-    encoder = [features[level] for level in LEVELS[:depth][::-1]]  # from the smallest
+    encoder: list[Any] = [features.get(level) for level in LEVELS[:depth][::-1]]  # from the smallest
     if center if center is not None else "c0" in features:
         for i in range(2):
             encoder[0] = conv_norm_relu(encoder[0], encoder[0].shape[-1], norm=norm, name=f"decoder_center_{i}")
@@ -38,6 +38,11 @@ def unetplusplus(
     last = depth - 1
     for row in range(last):
         skip = encoder[row + 1]
+        if skip is None:  # without c1 its row has the decoder's node alone
+            name = f"decoder_blocks_x_0_{row}"
+            below = encoder[row] if row == 0 else nodes[0, row - 1]
+            nodes[0, row] = block(below, decoder_channels[row], features["images"], divisor=2, skips=[], name=name)
+            continue
         for column in range(row, -1, -1):
             below = encoder[row] if column == row else nodes[column, row - 1]
             left = [nodes[other, row] for other in range(column + 1, row + 1)]
@@ -45,5 +50,5 @@ def unetplusplus(
             filters = decoder_channels[row] if column == 0 else skip.shape[-1]
             nodes[column, row] = block(below, filters, skip, skips=[*left, skip], name=name)
     x = nodes[0, last - 1]
-    x = block(x, decoder_channels[-1], features["images"], skips=[], name=f"decoder_blocks_x_0_{last}")
+    x = block(x, decoder_channels[-1], features["images"], skips=None, name=f"decoder_blocks_x_0_{last}")
     return head(x, num_classes, kernel_size=3)

@@ -195,7 +195,7 @@ LARGE_BACKBONES = (
     *(f"tf_efficientnetv2_{size}" for size in ("b2", "b3", "s", "m", "l")),
     *(f"{version}_{size}" for version in ("convnext", "convnextv2") for size in ("pico", "nano", "small", "base", "large")),
 )  # fmt: skip
-"""Backbones that benchmarks/parity.py compares and the tests do not: only their sizes differ from others'."""
+"""Backbones that benchmarks/parity.py compares and the tests do not build: only their sizes differ from others'."""
 
 
 def _backbones() -> list[Case]:

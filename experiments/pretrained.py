@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.common import ROOT, machine, write_numbers
 from experiments.pretrained_tables import write_page
 from experiments.reproduce import run_measured
+from experiments.scores import read_rows
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
 from kseg.runtime.main import run_main
@@ -154,15 +155,11 @@ def perform(run: Run, data_dir: Path, output: Path) -> dict[str, Any]:
 def kseg_result(run: RunDir) -> dict[str, Any]:
     """Returns the scores of a finished run, and the seconds and the validation mIoU of each epoch."""
     evaluation = json.loads(run.evaluation.read_text(encoding="utf-8"))
-    columns = {path: path.read_text(encoding="utf-8").splitlines() for path in (run.timing, run.metrics)}
-    timing, metrics = (_column(columns[path], name) for path, name in ((run.timing, "seconds"), (run.metrics, "val_mean_iou")))
-    scores = {name: evaluation[name] for name in ("mean_iou", "pixel_accuracy")}
-    return {**scores, "epoch_seconds": timing, "val_mean_ious": metrics}
-
-
-def _column(lines: Sequence[str], name: str) -> list[float]:
-    index = lines[0].split(",").index(name)
-    return [float(line.split(",")[index]) for line in lines[1:]]
+    return {
+        **{name: evaluation[name] for name in ("mean_iou", "pixel_accuracy")},
+        "epoch_seconds": [float(row["seconds"]) for row in read_rows(run.timing)],
+        "val_mean_ious": [float(row["val_mean_iou"]) for row in read_rows(run.metrics)],
+    }
 
 
 def commit() -> str:

@@ -37,7 +37,7 @@ def measure(run_dir: str) -> dict[str, Any]:
         trained = open_trained(TrainedConfig(model=run_dir), pool)
         evaluation = trained.predictor.evaluate(progress=False)
     assert trained.run is not None  # the model is a run's
-    epochs, timing = _rows(trained.run.metrics), _rows(trained.run.timing)
+    epochs, timing = read_rows(trained.run.metrics), read_rows(trained.run.timing)
     batch_size = trained.config.batch_size
     return {
         "mean_iou": evaluation.scores.mean_iou,
@@ -54,7 +54,8 @@ def measure(run_dir: str) -> dict[str, Any]:
     }
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file, by column."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

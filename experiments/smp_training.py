@@ -11,13 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import ROOT, write_numbers
+from benchmarks.torch_training import count
 from kseg.config import TrainConfig
 from kseg.config.command_line import parse
-
-SMP_MODELS = {"deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "fpn": "FPN"}
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
@@ -64,11 +61,10 @@ def measure(config: TrainConfig) -> dict[str, Any]:
                 torch.nn.functional.cross_entropy(forward(images), target, ignore_index=data.train.ignore_index).backward()
                 optimizer.step()
             model.eval()
-            matrix = np.zeros((classes, classes), "int64")
+            val = eval_batches(data.val, pool=pool, **sizes).as_numpy_iterator()
             with torch.inference_mode():
-                for images, labels in eval_batches(data.val, pool=pool, **sizes).as_numpy_iterator():
-                    matrix += confusion(labels, forward(images).argmax(1).numpy(), classes)
-            mean_ious.append(scores(matrix).mean_iou)
+                predictions, labels = zip(*((forward(images).argmax(1).numpy(), label) for images, label in val), strict=True)
+            mean_ious.append(scores(count(predictions, labels, classes)).mean_iou)
             if mean_ious[-1] > best[0]:
                 best = (mean_ious[-1], copy.deepcopy(model.state_dict()))
             seconds.append(round(time.monotonic() - start, 2))
@@ -84,21 +80,15 @@ def smp_network(config: TrainConfig, classes: int) -> tuple[Any, Any]:
     from kseg.models.build import build_backbone
     from kseg.models.pretrained import Pretrained, find_weights
     from kseg.models.pytorch.export import export_torch_weights
+    from kseg.models.smp_config import smp_class
 
-    network = getattr(smp, SMP_MODELS[config.model])(config.backbone, encoder_weights=None, classes=classes)
+    network = getattr(smp, smp_class(config.model))(config.backbone, encoder_weights=None, classes=classes)
     if config.backbone_weights == "none":
         return network, Pretrained()
     backbone = build_backbone(config.backbone, weights=config.backbone_weights)  # reads all spellings
     state = {key: torch.tensor(value) for key, value in export_torch_weights(backbone).items()}
     network.encoder.load_state_dict(state)
     return network, find_weights(config.backbone, config.backbone_weights)
-
-
-def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Returns the confusion matrix of a batch, int64 [C, C]; labels of C or more are ignored."""
-    counted = labels < classes
-    cells = labels[counted].astype("int64") * classes + predictions[counted]
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def score(config: TrainConfig, data: Any, state: Any, weights: Any) -> dict[str, float]:

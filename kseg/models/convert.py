@@ -15,8 +15,8 @@ def convert(config: ConvertConfig) -> str:
     """Converts a checkpoint and returns a summary to print. Raises KsegError for a mistake that the user can fix."""
     assert config.checkpoint is not None and config.output is not None  # ConvertConfig requires them
     checkpoint, out = Path(config.checkpoint), Path(config.output)
-    kinds = {"keras": (".keras",), "torch": (".safetensors", ".pth"), "smp": ("",)}[config.to]
-    if out.suffix not in kinds and config.to != "smp":
+    kinds = {"keras": (".keras",), "torch": (".safetensors", ".pth")}.get(config.to)  # of smp, any folder
+    if kinds and out.suffix not in kinds:
         raise KsegError(f"--output={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
     if out.exists() and not config.overwrite:
         raise KsegError(f"--output={out} exists; name another file, or pass --overwrite")

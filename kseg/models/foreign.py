@@ -9,18 +9,23 @@ from typing import Any
 from kseg.data.image_io import IMAGE_SUFFIXES
 from kseg.models.pretrained import TORCH_FILES
 
-_MAX_CONFIG = 2**20  # bytes
+CONFIG, MAX_CONFIG = "config.json", 2**20
+"""The file that describes a folder, of whichever library, and the most bytes of it that are read."""
 _EXPORTS = (".onnx", ".tflite", ".pb", ".stablehlo", ".mlir", ".pt2")
+
+
+def folder_config(folder: Path) -> Any:
+    """Returns the content of a folder's config.json; None if there is none, or none that can be read."""
+    try:
+        with (folder / CONFIG).open("rb") as file:
+            return json.loads(file.read(MAX_CONFIG))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def foreign_folder(folder: Path) -> str | None:
     """Returns what a folder is, by its files; None if there is no sign of another library."""
-    try:
-        with (folder / "config.json").open("rb") as file:
-            content = json.loads(file.read(_MAX_CONFIG))
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if content is not None:
+    if (content := folder_config(folder)) is not None:
         return foreign_config(content)
     if (folder / "saved_model.pb").exists():
         return "is a SavedModel, which only runs; name the run directory or the .keras file that it was exported from"

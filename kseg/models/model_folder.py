@@ -3,7 +3,6 @@
 Reading takes nothing else from a folder and runs no code from it.
 """
 
-import json
 import math
 import os
 import re
@@ -18,9 +17,10 @@ import numpy as np
 from kseg.config import TrainConfig
 from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.foreign import CONFIG, MAX_CONFIG, folder_config
 from kseg.models.hub_files import download
 from kseg.models.layers import Normalize
-from kseg.models.model_info import CONFIG, FORMAT, MAX_CONFIG, ModelInfo, Numbers, described, member, parse_content, read_info
+from kseg.models.model_info import FORMAT, ModelInfo, Numbers, described, member, parse_content, read_info
 from kseg.models.options import read_options
 from kseg.models.smp_config import is_smp_config, is_smp_folder, smp_info
 from kseg.models.smp_weights import max_smp_size, read_smp_weights
@@ -104,14 +104,13 @@ def _described_folder(
     name: str, folder: Path, config: Path, shown: object, repository: str | None = None, revision: str | None = None
 ) -> ModelFolder:
     """Returns the folder that a config.json of kseg or of smp describes. shown: its name in error messages."""
-    smp = False
+    info, smp = described(config, shown, _parse)
+    return ModelFolder(name, folder, info, repository, revision, smp)
 
-    def parse(content: Any) -> ModelInfo:
-        nonlocal smp
-        smp = is_smp_config(content)
-        return smp_info(content) if smp else parse_content(content)
 
-    return ModelFolder(name, folder, described(config, shown, parse), repository, revision, smp)
+def _parse(content: Any) -> tuple[ModelInfo, bool]:
+    """Returns the description in a config.json, and True if smp wrote it."""
+    return (smp_info(content), True) if is_smp_config(content) else (parse_content(content), False)
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -121,11 +120,7 @@ def is_model_folder(folder: Path) -> bool:
 
 def is_kseg_folder(folder: Path) -> bool:
     """Returns True for a model folder that kseg wrote."""
-    try:
-        with (folder / CONFIG).open("rb") as file:
-            content = json.loads(file.read(MAX_CONFIG))
-    except (OSError, ValueError, RecursionError):
-        return False
+    content = folder_config(folder)
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 

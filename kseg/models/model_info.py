@@ -9,25 +9,22 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 import kseg
 from kseg.config.fields import parse_size
 from kseg.models.build import build_model, precision
-from kseg.models.foreign import foreign_config
+from kseg.models.foreign import CONFIG, MAX_CONFIG, foreign_config
 from kseg.models.options import check_options
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError, root_cause
 
-CONFIG = "config.json"
 KERAS_MEMBER = "kseg.json"
 """The description in a .keras file, which is a zip archive."""
 FORMAT, VERSION = "kseg", 1
 """Format name and version in config.json. VERSION goes up when an older kseg cannot read what a newer one writes."""
-MAX_CONFIG = 2**20
-"""Largest config.json that is read, in bytes."""
 _MAX_SIDE = 16384
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MEMBERS = {
@@ -37,6 +34,7 @@ _MEMBERS = {
 _OPTIONAL_MEMBERS = {"options"}
 
 Numbers = tuple[float, ...]
+Description = TypeVar("Description")
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def parse_info(path: Path, shown: object) -> ModelInfo:
     return described(path, shown, parse_content)
 
 
-def described(path: Path, shown: object, parse: Callable[[Any], ModelInfo]) -> ModelInfo:
+def described(path: Path, shown: object, parse: Callable[[Any], Description]) -> Description:
     """Returns `parse` of a config.json's content. Raises KsegError, which names the file as `shown`."""
     try:
         with path.open("rb") as file:

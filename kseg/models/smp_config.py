@@ -1,6 +1,5 @@
 """The config.json of segmentation_models.pytorch's folders, and the description of the same model of kseg."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 from kseg.models.backbones.registry import BACKBONES
 from kseg.models.channels import channel_statistics
+from kseg.models.foreign import folder_config
 from kseg.models.layers import NORMALIZATIONS
-from kseg.models.model_info import MAX_CONFIG, ModelInfo
+from kseg.models.model_info import ModelInfo
 from kseg.models.options import check_options, known_options
 from kseg.models.registry import MODELS
 from kseg.utils.errors import KsegError
@@ -94,11 +94,7 @@ def is_smp_config(content: Any) -> bool:
 
 def is_smp_folder(folder: Path) -> bool:
     """Returns True for a folder that smp's save_pretrained, or kseg.convert --to=smp, wrote."""
-    try:
-        with (folder / "config.json").open("rb") as file:
-            return is_smp_config(json.loads(file.read(MAX_CONFIG)))
-    except (OSError, ValueError, RecursionError):
-        return False
+    return is_smp_config(folder_config(folder))
 
 
 def smp_info(content: Mapping[str, Any]) -> ModelInfo:
@@ -125,9 +121,10 @@ def smp_info(content: Mapping[str, Any]) -> ModelInfo:
             options[names[name]] = _norm(name, value) if names[name] == "norm" else value
         elif name not in fixed or value != fixed[name]:
             raise KsegError(f"has smp's option {name[:40]}={str(value)[:40]}, which kseg's {model} lacks")
-    if model == "pspnet" and content.get("upsampling", 8) != 2 ** content.get("encoder_depth", 3):
-        raise KsegError("has smp's upsampling that does not reach the image's size, which kseg lacks")
     stride = options.pop("output_stride", None) or MODELS[model].info["output_stride"]
+    options = check_options(model, options)
+    if model == "pspnet" and content.get("upsampling", 8) != 2 ** options.get("depth", defaults["depth"]):
+        raise KsegError("has smp's upsampling that does not reach the image's size, which kseg lacks")
     if not isinstance(stride, int):
         raise KsegError(f"encoder_output_stride {str(stride)[:20]!r}: expected a whole number")
     return ModelInfo(
@@ -138,7 +135,7 @@ def smp_info(content: Mapping[str, Any]) -> ModelInfo:
         output_stride=stride,
         normalization=_normalization(backbone, content.get("encoder_weights"), channels),
         input_shape=(None, None, channels),
-        options={name: value for name, value in check_options(model, options).items() if value != defaults[name]},
+        options={name: value for name, value in options.items() if value != defaults[name]},
     )
 
 
@@ -157,12 +154,18 @@ def _normalization(backbone: str, weights: Any, channels: int) -> tuple[tuple[fl
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
+def smp_class(model: str) -> str:
+    """Returns smp's class of a model. Raises KsegError for a model that smp does not have."""
+    for kind, (name, _, _) in ARCHITECTURES.items():
+        if name == model:
+            return kind
+    raise KsegError(f"{model}: segmentation_models_pytorch has no such model")
+
+
 def smp_config(info: ModelInfo, *, binary: bool) -> dict[str, Any]:
     """Returns the config.json of smp for a model. binary: of one class. Raises KsegError for a model that smp does not have."""
-    found = [(kind, names) for kind, (model, names, _) in ARCHITECTURES.items() if model == info.model]
-    if not found:
-        raise KsegError(f"{info.model}: segmentation_models_pytorch has no such model")
-    kind, names = found[0]
+    kind = smp_class(info.model)
+    names = ARCHITECTURES[kind][1]
     options: dict[str, Any] = {**info.options, "output_stride": info.output_stride}
     written = {}
     for theirs, ours in names.items():

@@ -127,6 +127,14 @@ def test_what_kseg_lacks_is_named(smp, tmp_path, changes, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("depth", [10**9, "3", None, -1])
+def test_a_hostile_depth_is_one_line(tmp_path, depth):
+    content = {"_model_class": "PSPNet", "encoder_name": "resnet18", "encoder_depth": depth, "upsampling": 8}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(KsegError, match=r"pspnet: depth=.*: must be a whole number from 1 to 4096"):
+        find_model_folder(tmp_path)
+
+
 def test_a_huge_file_is_refused(smp, tmp_path):
     smp.Unet("resnet18", encoder_weights=None, decoder_channels=(8, 8, 8, 8, 8)).save_pretrained(tmp_path)
     with (tmp_path / "model.safetensors").open("r+b") as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import batch_norm, bn_relu, conv
 from kseg.models.layers import MaxPooling2D
 
@@ -97,7 +97,7 @@ for _name in VARIANTS:
         _name,
         partial(build, _name),
         output_strides=(32,),
-        weights={tag: HubWeights(f"smp-hub/{_name}.{tag}", revision) for tag, revision in REVISIONS[_name].items()},
+        weights=smp_weights(_name, REVISIONS[_name]),
         first_layer="features.conv0",
         unused_keys=("classifier",),
         other_names=current_names,

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import conv, dense, depthwise_conv, drop_path, gelu, layer_norm, patch_conv
 from kseg.models.layers import DotProductAttention
 
@@ -87,12 +87,11 @@ def _attention(x: Any, heads: int, reduction: int, name: str) -> Any:
 
 
 for _name in VARIANTS:
-    _weights = {"imagenet": HubWeights(f"smp-hub/{_name}.imagenet", REVISIONS[_name], licence=LICENCE)}
     register_backbone(
         _name,
         partial(build, _name),
         output_strides=(32,),
-        weights=_weights,
+        weights=smp_weights(_name, {"imagenet": REVISIONS[_name]}, LICENCE),
         first_layer="patch_embed1.proj",
         unused_keys=("head",),
     )

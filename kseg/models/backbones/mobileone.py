@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import batch_norm, conv, depthwise_conv, squeeze_excite
 
 
@@ -109,7 +109,7 @@ for _name, _revision in REVISIONS.items():
         _name,
         partial(build, _name),
         output_strides=(8, 16, 32),
-        weights={"imagenet": HubWeights(f"smp-hub/{_name}.imagenet", _revision, licence=LICENCE)},
+        weights=smp_weights(_name, {"imagenet": _revision}, LICENCE),
         first_layer="stage0.rbr_conv.0.conv",
         unused_keys=("linear",),
     )

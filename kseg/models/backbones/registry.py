@@ -37,6 +37,11 @@ class HubWeights:
     licence: str | None = None
 
 
+def smp_weights(name: str, revisions: Mapping[str, str], licence: str | None = None) -> dict[str, HubWeights]:
+    """Returns the weights of the repositories smp-hub/<name>.<tag>, by tag. revisions: their commits by tag."""
+    return {tag: HubWeights(f"smp-hub/{name}.{tag}", revision, licence=licence) for tag, revision in revisions.items()}
+
+
 def register_backbone(
     name: str,
     build: Callable[..., Any],

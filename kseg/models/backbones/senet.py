@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import batch_norm, bn_relu, conv, squeeze_excite
 from kseg.models.layers import MaxPooling2D
 
@@ -118,7 +118,7 @@ for _alias, _network in ALIASES.items():
             _name,
             partial(build, _network),
             output_strides=(8, 16, 32),
-            weights={tag: HubWeights(f"smp-hub/{_alias}.{tag}", revision) for tag, revision in REVISIONS[_alias].items()},
+            weights=smp_weights(_alias, REVISIONS[_alias]),
             first_layer="layer0.conv1",
             unused_keys=("last_linear",),
         )

@@ -8,7 +8,7 @@ from functools import partial
 
 import keras
 
-from kseg.models.backbones.registry import HubWeights, register_backbone
+from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import batch_norm
 from kseg.models.layers import Conv2D, MaxPooling2D
 
@@ -73,7 +73,7 @@ for _name in VARIANTS:
             _full_name,
             partial(build, _full_name, normalized=_normalized),
             output_strides=(32,),
-            weights={tag: HubWeights(f"smp-hub/{_full_name}.{tag}", revision) for tag, revision in REVISIONS[_full_name].items()},
+            weights=smp_weights(_full_name, REVISIONS[_full_name]),
             first_layer="features.0",
             unused_keys=CLASSIFIER,
         )

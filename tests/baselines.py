@@ -25,7 +25,8 @@ _PREFIXES = {
         "legacy_seresn": "se_resn", "legacy_senet": "senet", "regnet": "tu-regnet", "timm-regnet": "tu-regnet",
         **{f"resnet{depth}d": f"tu-resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200)},
         "tf_efficientnet_lite": "timm-tf_efficientnet_lite", "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
-        "convnext": "tu-convnext", "tf_efficientnetv2_": "tu-tf_efficientnetv2_", "mobilenetv3_": "tu-mobilenetv3_",
+        "convnext": "tu-convnext", "hrnet": "tu-hrnet",
+        "tf_efficientnetv2_": "tu-tf_efficientnetv2_", "mobilenetv3_": "tu-mobilenetv3_",
         "tf_mobilenetv3_": "tu-tf_mobilenetv3_", "timm-mobilenetv3_": "tu-tf_mobilenetv3_",
     },
     "timm": {

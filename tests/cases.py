@@ -72,7 +72,8 @@ class Case:
         """Of SIZES those that the baseline itself takes."""
         if self.library == "smp" and self.model == "pan":  # it needs 8 x 8 pixels at its smallest level
             return SIZES[2:]
-        return EVEN_SIZES if self.library == "smp" and self.model not in (None, "unet") else SIZES
+        even = self.library == "smp" and self.model not in (None, "unet")
+        return EVEN_SIZES if even or _multiples_only(self.backbone) else SIZES
 
     @property
     def test_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -80,13 +81,18 @@ class Case:
         if self.library == "smp" and self.model == "pan":
             return ((128, 160), (129, 161))
         doubling = self.library == "smp" and self.model in ("linknet", "manet", "unetplusplus")  # whatever the skip's size
-        return SIZES[:1] if doubling else SIZES[:2]
+        return SIZES[:1] if doubling or _multiples_only(self.backbone) else SIZES[:2]
 
     def build(self, **more: Any) -> keras.Model:
         """Builds kseg's network, with random weights. more: further options."""
         if self.model is None:
             return build_backbone(self.backbone, **self.options, **more)
         return build_model(self.model, num_classes=CLASSES, backbone=self.backbone, **self.options, **more)
+
+
+def _multiples_only(backbone: str | None) -> bool:
+    """True for HRNet, which upsamples by fixed factors in timm: sides must be multiples of 32."""
+    return (backbone or "").startswith("hrnet_")
 
 
 ALL = ("torch", "jax", "tensorflow")
@@ -172,7 +178,7 @@ def _library(backbone: str) -> str:
     """The library with a backbone of this layout."""
     if backbone.startswith("torchvision_"):
         return "torchvision"
-    timms = ("tf_", "mobilenetv3_", "timm-mobilenetv3_", "legacy_", "regnet", "timm-regnet", "convnext")
+    timms = ("tf_", "mobilenetv3_", "timm-mobilenetv3_", "legacy_", "regnet", "timm-regnet", "convnext", "hrnet")
     return "timm" if backbone.startswith(timms) or re.fullmatch(r"resnet\d+d", backbone) else "smp"
 
 
@@ -194,6 +200,7 @@ LARGE_BACKBONES = (
     *(f"efficientnet-b{size}" for size in (2, 3, 4, 5, 6, 7)),
     *(f"tf_efficientnetv2_{size}" for size in ("b2", "b3", "s", "m", "l")),
     *(f"{version}_{size}" for version in ("convnext", "convnextv2") for size in ("pico", "nano", "small", "base", "large")),
+    *(f"hrnet_w{size}" for size in ("18_small_v2", "18", "30", "32", "40", "44", "48", "64")),
 )  # fmt: skip
 """Backbones that benchmarks/parity.py compares and the tests do not build: only their sizes differ from others'."""
 
@@ -208,6 +215,7 @@ def _backbones() -> list[Case]:
         "densenet121", "regnetx_002", "regnety_002", "se_resnet50", "senet154", "resnet18d", "resnet26d", "xception",
         "mobileone_s1", "mit_b0", "convnext_atto", "convnext_tiny", "convnextv2_atto",
         "efficientnet-b0", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv3_small_100",
+        "hrnet_w18_small",
     )  # fmt: skip
     stride = {name: {"output_stride": 8} if name.startswith("torchvision_") else {} for name in names}
     dilated = {
@@ -260,6 +268,7 @@ CASES = [
     Case("unet", "efficientnet-b0", "smp", file=True),
     Case("deeplabv3plus", "tf_efficientnetv2_b0", file=True),
     Case("unet", "mobilenetv3_small_100", file=True),
+    Case("fpn", "hrnet_w18_small", file=True),
 ]
 PAIRS = [case for case in CASES if case.library]
 LARGE = [

@@ -56,6 +56,8 @@ VARIANTS = {
     "torchvision_resnet50": Variant((3, 4, 6, 3), bottleneck=True, late_dilation=True, output_strides=(8,)),
     "torchvision_resnet101": Variant((3, 4, 23, 3), bottleneck=True, late_dilation=True, output_strides=(8,)),
 }
+PLAIN = VARIANTS["resnet50"]
+"""The blocks' settings in other families."""
 
 REVISIONS = {
     "resnet18": {
@@ -118,7 +120,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
     # After a ReLU, padding with zeros equals padding with minus infinity.
     x = keras.layers.ZeroPadding2D(1, name="encoder_maxpool_pad")(x)
     x = MaxPooling2D(3, 2, name="encoder_maxpool")(x)
-    block = _bottleneck if variant.bottleneck else _basic
+    block = bottleneck if variant.bottleneck else basic_block
     for stage, blocks in enumerate(variant.blocks):
         dilation = max(1, 2 ** (stage + 2) // output_stride)
         stride = 1 if stage == 0 or dilation > 1 else 2
@@ -126,7 +128,7 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
             name = f"encoder_layer{stage + 1}_{number}"
             first = max(1, dilation // 2) if variant.late_dilation and number == 0 else dilation
             dilations = first, dilation
-            x = block(x, 64 * 2**stage, variant, stride=stride if number == 0 else 1, dilations=dilations, name=name)
+            x = block(x, 64 * 2**stage, stride=stride if number == 0 else 1, dilations=dilations, variant=variant, name=name)
         levels[f"c{stage + 2}"] = x
     return keras.Model(images, levels, name="backbone")
 
@@ -138,16 +140,26 @@ def _deep_stem(x: Any) -> Any:
     return conv(x, 64, 3, name="encoder_conv1_6")
 
 
-def _basic(x: Any, filters: int, variant: Variant, *, stride: int, dilations: tuple[int, int], name: str) -> Any:
-    """Two 3x3 convolutions. dilations: of each."""
+def basic_block(
+    x: Any, filters: int, *, stride: int = 1, dilations: tuple[int, int] = (1, 1), variant: Variant = PLAIN, name: str
+) -> Any:
+    """Two 3x3 convolutions, added to x [B, h, w, C].
+
+    dilations: of each. Returns [B, ceil(h / stride), ceil(w / stride), filters].
+    """
     y = conv(x, filters, 3, stride=stride, dilation=dilations[0], name=f"{name}_conv1")
     y = bn_relu(y, f"{name}_bn1", f"{name}_relu1")
     y = conv(y, filters, 3, dilation=dilations[1], name=f"{name}_conv2")
     return _add(x, batch_norm(y, f"{name}_bn2"), variant, stride, dilations[1], name)
 
 
-def _bottleneck(x: Any, filters: int, variant: Variant, *, stride: int, dilations: tuple[int, int], name: str) -> Any:
-    """A 1x1, a 3x3 and a 1x1 convolution. dilations: of the 3x3, and of the stage."""
+def bottleneck(
+    x: Any, filters: int, *, stride: int = 1, dilations: tuple[int, int] = (1, 1), variant: Variant = PLAIN, name: str
+) -> Any:
+    """A 1x1, a 3x3 and a 1x1 convolution to 4 * filters channels, added to x [B, h, w, C].
+
+    dilations: of the 3x3, and of the stage. Returns [B, ceil(h / stride), ceil(w / stride), 4 * filters].
+    """
     width = filters * variant.width // 64 * variant.groups
     y = bn_relu(conv(x, width, 1, name=f"{name}_conv1"), f"{name}_bn1", f"{name}_relu1")
     y = conv(y, width, 3, stride=stride, dilation=dilations[0], groups=variant.groups, name=f"{name}_conv2")

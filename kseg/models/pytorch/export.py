@@ -17,10 +17,11 @@ COMPOUND = (
     "fpn_conv_blocks", "fusion_block", "mlp_stage", "fuse_stage",
     "conv_exp", r"_(?:blocks|bn\d|conv_stem|expand_conv|depthwise_conv|se_reduce|se_expand|project_conv)",
     "rbr_conv", "rbr_scale", "rbr_skip", r"patch_embed\d",
+    "fuse_layers", "incre_modules",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
-TIMMS = ("encoder_stem_conv", "encoder_conv1_0", "encoder_stem_0")
-"""First layers of families that smp takes from timm as its "tu-" encoders: RegNet, ResNet-D and ConvNeXt."""
+TIMMS = ("encoder_stem_conv", "encoder_conv1_0", "encoder_stem_0", "encoder_transition1_0_0")
+"""First layers of families that smp takes from timm as its "tu-" encoders: RegNet, ResNet-D, ConvNeXt and HRNet."""
 FLATTENED = ("stem", "stages")
 """Sequential modules of timm whose members smp has one level higher: "encoder.model.stages_0" for "encoder.stages.0"."""
 PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_")
@@ -64,8 +65,9 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
             state[f"{path}.num_batches_tracked"] = np.array(0, "int64")
     for block in blocks_with_unused_attention(layers):
         state |= _unused_attention(block, layers[f"{block}_conv1_0"].kernel.shape[2])
-    # timm's encoders in smp end where the decoder stops reading, except EfficientNet and MobileNetV3. smp's own do not.
-    if encoder != "encoder.model." or "encoder_conv_stem" in layers:
+    # timm's encoders in smp end where the decoder stops reading, except EfficientNet, MobileNetV3 and HRNet. smp's
+    # own do not.
+    if encoder != "encoder.model." or "encoder_conv_stem" in layers or "encoder_transition1_0_0" in layers:
         state |= _unread_stages(model, encoder)
     if "encoder__conv_stem" in layers or ("encoder_conv_stem" in layers and not _is_timms(layers)):  # smp's EfficientNets
         state |= _smps_efficientnet_head(state, encoder)

@@ -8,6 +8,8 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision_ops import declare_torchvision_ops
 
+from kseg.models.backbones.registry import name_in
+
 if TYPE_CHECKING:
     from cases import Case
 
@@ -20,32 +22,15 @@ _SMP_OPTIONS = {
     "interpolation": "decoder_interpolation", "norm": "decoder_use_norm", "merge": "decoder_merge_policy",
 }  # fmt: skip
 """smp's names of build_model's options. Other options have the same name."""
-_PREFIXES = {
-    "smp": {
-        "legacy_seresn": "se_resn", "legacy_senet": "senet", "regnet": "tu-regnet", "timm-regnet": "tu-regnet",
-        **{f"resnet{depth}d": f"tu-resnet{depth}d" for depth in (18, 26, 34, 50, 101, 152, 200)},
-        "tf_efficientnet_lite": "timm-tf_efficientnet_lite", "tf_efficientnet_": "timm-efficientnet-", "torchvision_": "",
-        "convnext": "tu-convnext", "hrnet": "tu-hrnet",
-        "tf_efficientnetv2_": "tu-tf_efficientnetv2_", "mobilenetv3_": "tu-mobilenetv3_",
-        "tf_mobilenetv3_": "tu-tf_mobilenetv3_", "timm-mobilenetv3_": "tu-tf_mobilenetv3_",
-    },
-    "timm": {
-        "se_resn": "legacy_seresn", "senet": "legacy_senet", "timm-regnet": "regnet", "xception": "legacy_xception",
-        "timm-efficientnet-": "tf_efficientnet_", "timm-tf_": "tf_", "torchvision_": "", "efficientnet-": "tf_efficientnet_",
-        "timm-mobilenetv3_": "tf_mobilenetv3_",
-    },
-    "torchvision": {"torchvision_": ""},
-}  # fmt: skip
 
 
 def baseline_name(library: str, name: str) -> str:
     """Returns the library's name of kseg's architecture or backbone `name`."""
     if library == "smp" and name in _SMP_MODELS:
         return _SMP_MODELS[name]
-    for ours, theirs in _PREFIXES[library].items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
+    found = name_in(library, name)
+    assert found is not None, f"register {name} with names={{{library!r}: ...}}"
+    return found
 
 
 def build_baseline(case: Case, classes: int) -> torch.nn.Module:

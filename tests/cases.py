@@ -1,6 +1,5 @@
 """The table of networks under test: each architecture and backbone, its PyTorch baseline, and what is compared where."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -176,10 +175,9 @@ def _torchvision_models() -> list[Case]:
 
 def _library(backbone: str) -> str:
     """The library with a backbone of this layout."""
-    if backbone.startswith("torchvision_"):
+    if registry.name_in("torchvision", backbone):
         return "torchvision"
-    timms = ("tf_", "mobilenetv3_", "timm-mobilenetv3_", "legacy_", "regnet", "timm-regnet", "convnext", "hrnet")
-    return "timm" if backbone.startswith(timms) or re.fullmatch(r"resnet\d+d", backbone) else "smp"
+    return "timm" if registry.name_in("timm", backbone) and registry.name_in("smp", backbone) != backbone else "smp"
 
 
 def network(backbone: str) -> Any:

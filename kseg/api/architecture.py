@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kseg.config.fields import check_architecture
-from kseg.models.backbones.registry import check_backbone
+from kseg.models.backbones.registry import check_backbone, find_backbone
 from kseg.models.options import read_options
 from kseg.models.registry import MODELS
 
@@ -24,7 +24,10 @@ class Architecture:
     def __post_init__(self):
         check_architecture(self.model, "; kseg.load opens a trained one")
         defaults = MODELS[self.model].info
-        check_backbone(self.backbone or defaults["backbone"], self.output_stride or defaults["output_stride"])
+        output_stride = self.output_stride or defaults["output_stride"]
+        if self.backbone is not None:
+            object.__setattr__(self, "backbone", find_backbone(self.backbone, output_stride))
+        check_backbone(self.backbone or defaults["backbone"], output_stride)
         read_options(self.model, self.model_options)
 
     def flags(self) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Backbone(keras.Model):
     """
 
     frozen = False
+    registered_name: str | None = None
+    """Its name in the registry. None for one that build_backbone did not build, or that an earlier version saved."""
     unread: dict[str, dict[str, list[int]]] = {}
     """Layers of the family that this one lacks, as the decoder reads no level so deep: the shapes of their torch tensors."""
     _plan: "_Plan | None" = None
@@ -33,6 +35,7 @@ class Backbone(keras.Model):
         if len(kept) == len(self.output):
             return self
         shorter = Backbone(self.inputs[0], kept, name=self.name)
+        shorter.registered_name = self.registered_name
         own = {layer.name for layer in shorter.layers}
         shorter.unread = {
             layer.name: {name: [*shape] for name, shape in tensor_shapes(layer).items()}
@@ -42,14 +45,16 @@ class Backbone(keras.Model):
         return shorter
 
     def get_config(self):
-        return {**super().get_config(), **({"unread": self.unread} if self.unread else {})}
+        own = {"unread": self.unread, "registered_name": self.registered_name}
+        return {**super().get_config(), **{name: value for name, value in own.items() if value}}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        unread = config.pop("unread", {})
+        own = {name: config.pop(name) for name in ("unread", "registered_name") if name in config}
         backbone = super().from_config(config, custom_objects)
-        backbone.unread = unread
+        for name, value in own.items():
+            setattr(backbone, name, value)
         return backbone
 
     @property

@@ -10,7 +10,7 @@ import keras
 import kseg.models.backbones
 import kseg.models.decoders  # noqa: F401  (registers the models)
 from kseg.models.backbone import Backbone
-from kseg.models.backbones.registry import BACKBONES, check_backbone
+from kseg.models.backbones.registry import BACKBONES, check_backbone, find_backbone
 from kseg.models.blocks import fcn_head
 from kseg.models.channels import channel_statistics
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
@@ -34,7 +34,8 @@ def build_model(
 ) -> keras.Model:
     """Builds a segmentation model.
 
-    name: one of list_models(). num_classes: at least 1. backbone: one of list_backbones(), by default the model's own.
+    name: one of list_models(). num_classes: at least 1. backbone: one of list_backbones(), or smp's `tu-` name of one, by default
+    the model's own.
     output_stride: 8, 16 or 32, by default the model's own.
     backbone_weights: None for random weights, a tag such as "imagenet", hf://owner/repo[@revision], or a file; see
     kseg.models.pretrained.find_weights.
@@ -50,7 +51,8 @@ def build_model(
     Raises KsegError for an unknown name, and for options that do not go together.
     """
     entry = MODELS[name]
-    backbone = backbone or entry.info["backbone"]
+    output_stride = output_stride or entry.info["output_stride"]
+    backbone = find_backbone(backbone or entry.info["backbone"], output_stride)
     if num_classes < 1:
         raise KsegError(f"num_classes must be at least 1, not {num_classes}")
     if any(side is not None and side < 32 for side in input_shape[:2]):
@@ -60,7 +62,7 @@ def build_model(
     weights = None if backbone_weights is None else find_weights(backbone, backbone_weights)
     encoder = build_backbone(
         backbone,
-        output_stride=output_stride or entry.info["output_stride"],
+        output_stride=output_stride,
         weights=weights,
         input_shape=input_shape,
     )
@@ -115,7 +117,7 @@ def build_backbone(
 ) -> Any:
     """Builds a backbone.
 
-    name: one of list_backbones(); keras-cv's are `keras_cv/<name>`.
+    name: one of list_backbones(), or smp's `tu-` name of one; keras-cv's are `keras_cv/<name>`.
     output_stride: 8, 16 or 32, the stride of `c5`. Below 32, dilation replaces the stride of the last stages.
     weights: None for random weights, a tag such as "imagenet", hf://owner/repo[@revision], or a file; see
     kseg.models.pretrained.find_weights. The first convolution is adapted to other than three channels (adapt_kernel).
@@ -124,19 +126,22 @@ def build_backbone(
     Returns a Backbone (a keras.Model) named "backbone", from normalised images [B, H, W, C] to {"c1": ..., "c5": ...}.
     Raises KsegError for an unknown name, an unsupported stride, and weights that are missing or do not fit.
     """
+    name = find_backbone(name, output_stride)
     check_backbone(name, output_stride)
     if weights is None:
-        return _backbone(BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape))
+        return _backbone(name, BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape))
     found = weights if isinstance(weights, Pretrained) else find_weights(name, weights)
     build = found.build or BACKBONES[name].build
     model = build(output_stride=output_stride, input_shape=input_shape)
     if found.fill is not None:
         found.fill(model)
-    return _backbone(model)
+    return _backbone(name, model)
 
 
-def _backbone(model: Any) -> Backbone:
-    return Backbone(model.inputs[0], model.output, name="backbone")
+def _backbone(registered_name: str, model: Any) -> Backbone:
+    backbone = Backbone(model.inputs[0], model.output, name="backbone")
+    backbone.registered_name = registered_name
+    return backbone
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import keras
 
 import kseg
 from kseg.config.fields import parse_size
+from kseg.models.backbones.registry import find_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.foreign import CONFIG, MAX_CONFIG, foreign_config
 from kseg.models.options import check_options
@@ -59,8 +60,8 @@ class ModelInfo:
 
     def __post_init__(self):
         entry = MODELS[self.model]  # raises for an unknown one
-        object.__setattr__(self, "backbone", self.backbone or entry.info["backbone"])
         object.__setattr__(self, "output_stride", self.output_stride or entry.info["output_stride"])
+        object.__setattr__(self, "backbone", find_backbone(self.backbone or entry.info["backbone"], self.output_stride))
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         if max(self.image_size) > _MAX_SIDE:
             raise KsegError(f"image_size {self.image_size}: more than {_MAX_SIDE} pixels a side")

@@ -1,11 +1,10 @@
 """The config.json of segmentation_models.pytorch's folders, and the description of the same model of kseg."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kseg.models.backbones.registry import BACKBONES
+from kseg.models.backbones.registry import BACKBONES, find_backbone, name_in
 from kseg.models.channels import channel_statistics
 from kseg.models.foreign import folder_config
 from kseg.models.layers import NORMALIZATIONS
@@ -127,6 +126,7 @@ def smp_info(content: Mapping[str, Any]) -> ModelInfo:
         raise KsegError("has smp's upsampling that does not reach the image's size, which kseg lacks")
     if not isinstance(stride, int):
         raise KsegError(f"encoder_output_stride {str(stride)[:20]!r}: expected a whole number")
+    backbone = _backbone(encoder, stride)
     return ModelInfo(
         model=model,
         class_names=BINARY if classes == 1 else tuple(f"class {number}" for number in range(classes)),
@@ -137,6 +137,18 @@ def smp_info(content: Mapping[str, Any]) -> ModelInfo:
         input_shape=(None, None, channels),
         options={name: value for name, value in options.items() if value != defaults[name]},
     )
+
+
+def _backbone(encoder: str, output_stride: int) -> str:
+    """Returns kseg's name of smp's encoder. Those of timm may have the tag of their weights at the end."""
+    name = encoder.partition(".")[0] if encoder.startswith("tu-") else encoder
+    try:
+        backbone = find_backbone(name, output_stride)
+    except KsegError as error:
+        raise KsegError(f"has smp's encoder {encoder!r}: {error}") from None
+    if backbone not in BACKBONES or name_in("smp", backbone) is None:
+        raise KsegError(f"has smp's encoder {encoder!r}, which kseg does not have; python -m kseg.train --backbone=x lists all")
+    return backbone
 
 
 def _norm(name: str, value: Any) -> str:
@@ -185,13 +197,8 @@ def smp_config(info: ModelInfo, *, binary: bool) -> dict[str, Any]:
 
 
 def smp_encoder(backbone: str) -> str:
-    """Returns smp's name of a backbone: timm's networks have "tu-" before it."""
-    if backbone.startswith("legacy_"):  # timm's names of the first SENets
-        return backbone.removeprefix("legacy_").replace("seres", "se_res")
-    if re.fullmatch(r"resnet\d+d", backbone):
-        return f"tu-{backbone}"
-    return (
-        f"tu-{backbone}"
-        if backbone.startswith(("tf_efficientnet", "tf_mobilenetv3", "mobilenetv3", "convnext", "regnet"))
-        else backbone
-    )
+    """Returns smp's name of a backbone. Raises KsegError for one that smp does not have."""
+    name = name_in("smp", backbone)
+    if name is None:
+        raise KsegError(f"{backbone}: segmentation_models_pytorch has no such encoder, so it cannot open this; use --to=torch")
+    return name

@@ -12,7 +12,7 @@ import keras
 
 from kseg.config import TrainConfig, flatten
 from kseg.inference.source import EXPECTED, Source, find_source
-from kseg.models.backbones.registry import BACKBONES, has_weights
+from kseg.models.backbones.registry import BACKBONES, find_backbone, has_weights
 from kseg.models.build import build_model
 from kseg.models.model_folder import is_model_folder, normalization_of
 from kseg.models.options import read_options
@@ -28,6 +28,17 @@ REAL_BACKBONE = "keras_cv/resnet50"
 _LISTED = 8  # classes
 
 
+def registered_backbone(config: TrainConfig, output_stride: int | None, model: str) -> TrainConfig:
+    """Returns the config with the registered name of its backbone, which may have smp's.
+
+    output_stride: of the model to be built; None for the default of `model`.
+    """
+    if config.backbone is None:
+        return config
+    stride = output_stride or MODELS[model].info["output_stride"]
+    return dataclasses.replace(config, backbone=find_backbone(config.backbone, stride))
+
+
 def settle_weights(config: TrainConfig, given: Collection[str] | None = None) -> TrainConfig:
     """Returns the config with the model, the backbone and its weights filled in. Loads no weights.
 
@@ -36,6 +47,7 @@ def settle_weights(config: TrainConfig, given: Collection[str] | None = None) ->
     """
     if config.init is not None:
         return _settle_init(config, given)
+    config = registered_backbone(config, config.output_stride, config.model)
     real = config.data.dataset != "synthetic"
     backbone, weights = config.backbone or _default_backbone(config.model, real), config.backbone_weights
     if weights == "auto":
@@ -93,6 +105,8 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
     known = {} if isinstance(source, Path) else _architecture(source)
     if not known and given is not None and "model" not in given:
         raise KsegError(f"--init={name}: does not record its architecture; name it with --model and --backbone")
+    config = registered_backbone(config, config.output_stride or known.get("output_stride"), known.get("model", config.model))
+    values["backbone"] = config.backbone
     for flag in ("model", "backbone", "model_options"):
         is_given = values[flag] != default[flag] if given is None else flag in given and values[flag] is not None
         if flag in known and is_given and values[flag] != known[flag]:

@@ -28,7 +28,7 @@ from kseg.runtime.distribution import check_batch
 from kseg.runtime.run_dir import RunDir
 from kseg.training.checkpoints import RunState
 from kseg.training.extras import NO_EXTRAS, FitExtras
-from kseg.training.initial_weights import InitialModel, check_weights, open_initial, settle_weights
+from kseg.training.initial_weights import InitialModel, check_weights, open_initial, registered_backbone, settle_weights
 from kseg.training.loggers import check_loggers
 from kseg.training.optimizer_config import configure
 from kseg.training.run_data import RunData
@@ -48,7 +48,8 @@ def settle_config(config: TrainConfig, given: Collection[str] | None) -> tuple[T
         stored = run.read_config().to_json() if run is not None and run.config.exists() else ""
     stored = hosts.broadcast_bytes(stored.encode()).decode()
     if stored:
-        config = resumed_config(config, given, TrainConfig.from_json(stored))
+        before = TrainConfig.from_json(stored)
+        config = resumed_config(registered_backbone(config, before.output_stride, before.model), given, before)
         weights = config.backbone_weights if config.backbone_weights != "auto" else "none"  # not in a very old config.json
         backbone = config.backbone or MODELS[config.model].info["backbone"]
         config = dataclasses.replace(config, backbone=backbone, backbone_weights=weights)

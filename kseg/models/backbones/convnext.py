@@ -123,4 +123,6 @@ for _name, (_version, _) in MEMBERS.items():
         weights=_weights,
         first_layer="stem.0",
         unused_keys=("head.norm", "head.fc"),
+        names={"timm": _name},
+        truncated=True,
     )

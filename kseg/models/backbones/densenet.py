@@ -100,5 +100,6 @@ for _name in VARIANTS:
         weights=smp_weights(_name, REVISIONS[_name]),
         first_layer="features.conv0",
         unused_keys=("classifier",),
+        names={"smp": _name},
         other_names=current_names,
     )

@@ -222,5 +222,6 @@ for _name, (_size, _) in MEMBERS.items():
         weights=_weights(_size),
         first_layer="conv_stem",
         unused_keys=("conv_head", "bn2", "classifier"),
+        names={"smp" if _name.startswith("timm-") else "timm": _name},
         other_names=timm_names,
     )

@@ -130,4 +130,5 @@ for _name, _revisions in REVISIONS.items():
         },
         first_layer="_conv_stem",
         unused_keys=("_conv_head", "_bn1", "_fc"),
+        names={"smp": _name},
     )

@@ -118,4 +118,5 @@ for _size, _member in MEMBERS.items():
         weights={"imagenet": HubWeights(f"timm/{_name}.{_member.tag}", mean=_mean, std=_std)},
         first_layer="conv_stem",
         unused_keys=("conv_head", "bn2", "classifier"),
+        names={"timm": _name},
     )

@@ -127,4 +127,5 @@ for _name, _member in MEMBERS.items():
         weights={"imagenet": HubWeights(f"timm/{_name}.{_member.tag}")},
         first_layer="transition1.0.0",
         unused_keys=UNUSED,
+        names={"timm": _name},
     )

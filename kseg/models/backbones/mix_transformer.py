@@ -94,4 +94,5 @@ for _name in VARIANTS:
         weights=smp_weights(_name, {"imagenet": REVISIONS[_name]}, LICENCE),
         first_layer="patch_embed1.proj",
         unused_keys=("head",),
+        names={"smp": _name},
     )

@@ -65,4 +65,5 @@ register_backbone(
     weights={"imagenet": HubWeights("smp-hub/mobilenet_v2.imagenet", "e67aa804e17f7b404b629127eabbd224c4e0690b")},
     first_layer="features.0.0",
     unused_keys=("classifier.1",),
+    names={"smp": "mobilenet_v2"},
 )

@@ -108,4 +108,5 @@ for _name, _network in {**{name: name for name in MEMBERS}, **ALIASES}.items():
         weights={"imagenet": WEIGHTS[_network]},
         first_layer="conv_stem",
         unused_keys=("conv_head", "classifier"),
+        names={"timm": _network},
     )

@@ -112,4 +112,5 @@ for _name, _revision in REVISIONS.items():
         weights=smp_weights(_name, {"imagenet": _revision}, LICENCE),
         first_layer="stage0.rbr_conv.0.conv",
         unused_keys=("linear",),
+        names={"smp": _name},
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kseg.models.layers import NORMALIZATIONS
-from kseg.utils.errors import KsegError
+from kseg.utils.errors import KsegError, suggest
 from kseg.utils.registry import Registry
 
 BACKBONES = Registry("backbone")
@@ -50,6 +50,8 @@ def register_backbone(
     weights: Mapping[str, HubWeights] | None = None,
     first_layer: str | None = None,
     unused_keys: tuple[str, ...] = (),
+    names: Mapping[str, str] | None = None,
+    truncated: bool = False,
     other_names: Callable[[Iterable[str], Iterable[str]], dict[str, str]] | None = None,
     presets: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
@@ -58,6 +60,10 @@ def register_backbone(
     output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
     first_layer: for a backbone in a torch layout, the module path of its first convolution. It tells the families apart.
     unused_keys: module paths in the family's checkpoints that features do not need, such as ("classifier",).
+    names: of the same network in "smp", "timm" and "torchvision": there it has the same keys, and computes the same at
+    output_stride=32. smp also has each of timm's, as `tu-` and timm's name. Without a name of smp's own, that is meant, and
+    a lower output stride dilates as in timm.
+    truncated: smp's encoder of it has no layers after the last level that is read, as some of timm's.
     other_names: reads another library's names: a function from a checkpoint's module paths and the backbone's layer names, both
     with "_" for ".", to the layers by module. It returns {} for names that are not that library's.
     presets: for a family that loads weights itself, functions by tag that replace `build`.
@@ -69,6 +75,8 @@ def register_backbone(
         weights=weights or {},
         first_layer=first_layer,
         unused_keys=unused_keys,
+        names=names or {},
+        truncated=truncated,
         other_names=other_names,
         presets=presets or {},
     )
@@ -92,3 +100,38 @@ def has_weights(name: str, tag: str) -> bool:
     """Returns True if weights of a backbone can be downloaded by this tag, such as "imagenet"."""
     info = BACKBONES[name].info
     return tag in info.get("weights", {}) or tag in info.get("presets", {})
+
+
+def name_in(library: str, backbone: str) -> str | None:
+    """Returns the name of a backbone in "smp", "timm" or "torchvision"; None if it is not there."""
+    names = BACKBONES[backbone].info["names"]
+    if library == "smp" and "timm" in names:
+        return names.get("smp", f"tu-{names['timm']}")
+    return names.get(library)
+
+
+def find_backbone(name: str, output_stride: int = 32) -> str:
+    """Returns the registered name of a backbone that may have smp's name of one of timm's, such as `tu-convnext_tiny`.
+
+    Other names are returned as they are, known or not. Raises KsegError for a `tu-` name of a network that kseg does not have,
+    and where kseg's backbone would compute other numbers.
+    """
+    if name in BACKBONES or not name.startswith("tu-"):
+        return name
+    timms = {other: theirs for other in BACKBONES if (theirs := name_in("timm", other))}
+    found = [other for other, theirs in timms.items() if name == f"tu-{theirs}"]
+    for other in found:
+        same = output_stride == 32 or name_in("smp", other) == name
+        if same and output_stride in BACKBONES[other].info["output_strides"]:
+            return other
+    if found and name_in("smp", found[0]) == name:
+        return found[0]  # check_backbone says which output strides it has
+    own = name.removeprefix("tu-")
+    if found:
+        raise KsegError(
+            f"backbone {name}: with output_stride={output_stride} it computes other numbers than kseg's {found[0]}, which is "
+            f"dilated as smp's own; use {found[0]}, or output_stride=32"
+        )
+    if own in BACKBONES:
+        raise KsegError(f"backbone {name}: kseg has only smp's {own}, and timm's network of this name is another; use {own}")
+    raise KsegError(f"unknown backbone {name!r}{suggest(name, {f'tu-{theirs}' for theirs in timms.values()})}")

@@ -133,4 +133,6 @@ for _tag, _names in TAGS.items():
                 weights={"imagenet": HubWeights(f"timm/{_name}.{_tag}")},
                 first_layer="stem.conv",
                 unused_keys=("head.fc",),
+                names={"timm": _name},
+                truncated=True,
             )

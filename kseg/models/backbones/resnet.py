@@ -196,6 +196,15 @@ def _weights(name: str) -> dict[str, HubWeights]:
     }
 
 
+def _names(name: str) -> dict[str, str]:
+    if name.startswith("torchvision_"):
+        plain = name.removeprefix("torchvision_")
+        return {"torchvision": plain, "timm": plain}
+    if name == "resnext101_32x48d":
+        return {"smp": name}
+    return {"timm": name} if VARIANTS[name].deep else {"smp": name, "timm": name}
+
+
 for _name, _variant in VARIANTS.items():
     register_backbone(
         _name,
@@ -204,4 +213,6 @@ for _name, _variant in VARIANTS.items():
         first_layer="conv1.0" if _variant.deep else "conv1",
         weights=_weights(_name),
         unused_keys=("fc",),
+        names=_names(_name),
+        truncated=_variant.late_dilation,
     )

@@ -121,4 +121,5 @@ for _alias, _network in ALIASES.items():
             weights=smp_weights(_alias, REVISIONS[_alias]),
             first_layer="layer0.conv1",
             unused_keys=("last_linear",),
+            names={"smp": _alias, "timm": _network},
         )

@@ -76,4 +76,5 @@ for _name in VARIANTS:
             weights=smp_weights(_full_name, REVISIONS[_full_name]),
             first_layer="features.0",
             unused_keys=CLASSIFIER,
+            names={"smp": _full_name, "timm": _full_name},
         )

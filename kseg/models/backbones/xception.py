@@ -65,4 +65,5 @@ register_backbone(
     weights={"imagenet": HubWeights("smp-hub/xception.imagenet", _REVISION, mean=_HALF, std=_HALF)},
     first_layer="conv1",
     unused_keys=("fc", "last_linear"),
+    names={"smp": "xception"},
 )

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from kseg.models.backbone import Backbone
+from kseg.models.backbones.registry import BACKBONES, name_in
 from kseg.models.pytorch.load import blocks_with_unused_attention, layers_with_weights
 from kseg.models.torch_layout import kernel_axes, tensor_names
 from kseg.utils.errors import KsegError
@@ -20,8 +21,6 @@ COMPOUND = (
     "fuse_layers", "incre_modules",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
-TIMMS = ("encoder_stem_conv", "encoder_conv1_0", "encoder_stem_0", "encoder_transition1_0_0")
-"""First layers of families that smp takes from timm as its "tu-" encoders: RegNet, ResNet-D, ConvNeXt and HRNet."""
 FLATTENED = ("stem", "stages")
 """Sequential modules of timm whose members smp has one level higher: "encoder.model.stages_0" for "encoder.stages.0"."""
 PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_")
@@ -32,8 +31,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the state_dict, arrays by key, that the same model in PyTorch loads with strict=True.
 
     model: a kseg model on a torch-layout backbone, or such a backbone alone. Keys are those of smp or, for torchvision's models,
-    of torchvision; for a backbone those of timm and torchvision. tf_efficientnet, MobileNetV3, RegNet, ResNet-D and ConvNeXt
-    backbones get the keys of smp's "tu-" encoders, which compute the same.
+    of torchvision; for a backbone those of timm and torchvision. Backbones that smp takes from timm get the keys of its
+    "tu-" encoders, which compute the same.
     Parameters and statistics are exact. Tensors that kseg does not have are filled in: `num_batches_tracked` with 0 (torch reads
     it only if momentum is None), stages and attention that are not used, and in smp's EfficientNets the unused last
     convolution and its norm (zeros and identity).
@@ -50,7 +49,9 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
-    if not alone and _is_timms(layers):
+    backbone = _registered_name(model)
+    timms = _is_timms(backbone, layers)
+    if encoder == "encoder." and timms:
         encoder = "encoder.model."
     state: dict[str, np.ndarray] = {}
     for name, layer in layers.items():
@@ -65,11 +66,9 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
             state[f"{path}.num_batches_tracked"] = np.array(0, "int64")
     for block in blocks_with_unused_attention(layers):
         state |= _unused_attention(block, layers[f"{block}_conv1_0"].kernel.shape[2])
-    # timm's encoders in smp end where the decoder stops reading, except EfficientNet, MobileNetV3 and HRNet. smp's
-    # own do not.
-    if encoder != "encoder.model." or "encoder_conv_stem" in layers or "encoder_transition1_0_0" in layers:
+    if backbone is None or not BACKBONES[backbone].info["truncated"]:
         state |= _unread_stages(model, encoder)
-    if "encoder__conv_stem" in layers or ("encoder_conv_stem" in layers and not _is_timms(layers)):  # smp's EfficientNets
+    if "encoder__conv_stem" in layers or ("encoder_conv_stem" in layers and not timms):  # smp's EfficientNets
         state |= _smps_efficientnet_head(state, encoder)
     return state
 
@@ -80,14 +79,18 @@ def torch_path(name: str) -> str:
     return re.sub(f"{compound}|_", lambda match: "." if match[0] == "_" else match[0], name)
 
 
-def _is_timms(layers: dict[str, keras.Layer]) -> bool:
-    """Returns True for encoders that smp takes from timm.
+def _registered_name(model: keras.Model) -> str | None:
+    """Returns the registered name of the model's backbone, if it is known here."""
+    names = (layer.registered_name for layer in (model, *model.layers) if isinstance(layer, Backbone))
+    return next((name for name in names if name in BACKBONES), None)
 
-    The two forms of EfficientNet differ in batch norm's epsilon, and have more channels in the stem than MobileNetV3.
-    """
-    if "encoder_conv_stem" in layers:
-        return layers["encoder_bn1"].epsilon > 1e-4 or layers["encoder_conv_stem"].filters == 16
-    return any(name in layers for name in TIMMS)
+
+def _is_timms(name: str | None, layers: dict[str, keras.Layer]) -> bool:
+    """Returns True for a backbone that smp takes from timm. name: the registered one."""
+    if name is not None:
+        return (name_in("smp", name) or "").startswith("tu-")
+    # Files of earlier versions have no name. Of timm's networks they had EfficientNet, whose two forms differ in this.
+    return "encoder_conv_stem" in layers and layers["encoder_bn1"].epsilon > 1e-4
 
 
 def _unused_attention(block: str, channels: int) -> dict[str, np.ndarray]:

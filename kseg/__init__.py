@@ -46,6 +46,7 @@ _PUBLIC = {
     "load_torch_weights": "kseg.models.pytorch.load",
     "export_torch_weights": "kseg.models.pytorch.export",
     "functionalize": "kseg.models.functional",
+    "reparameterize_model": "kseg.models.reparameterize",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -29,6 +29,7 @@ from kseg.models import list_models as list_models
 from kseg.models.functional import functionalize as functionalize
 from kseg.models.pytorch.export import export_torch_weights as export_torch_weights
 from kseg.models.pytorch.load import load_torch_weights as load_torch_weights
+from kseg.models.reparameterize import reparameterize_model as reparameterize_model
 from kseg.models.saving import load_model as load_model
 from kseg.utils.errors import KsegError as KsegError
 

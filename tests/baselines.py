@@ -26,6 +26,7 @@ _SMP_OPTIONS = {
 
 def baseline_name(library: str, name: str) -> str:
     """Returns the library's name of kseg's architecture or backbone `name`."""
+    name = name.removesuffix("_fused")
     if library == "smp" and name in _SMP_MODELS:
         return _SMP_MODELS[name]
     found = name_in(library, name)
@@ -45,13 +46,22 @@ def _smp(case: Case, classes: int) -> torch.nn.Module:
 
     backbone, stride = baseline_name("smp", case.backbone), case.options.get("output_stride")
     if case.model is None:
-        return smp.encoders.get_encoder(backbone, weights=None, output_stride=stride or 32)
+        return smp_encoder(case.backbone, stride or 32)
     options = {_SMP_OPTIONS.get(name, name): value for name, value in case.options.items()}
     if options.get("decoder_use_norm") == "none":
         options["decoder_use_norm"] = False
     if case.model == "pspnet":
         options["upsampling"] = 2 ** case.options.get("depth", 3)
     return getattr(smp, baseline_name("smp", case.model))(backbone, encoder_weights=None, classes=classes, **options)
+
+
+def smp_encoder(name: str, output_stride: int = 32) -> torch.nn.Module:
+    """Builds smp's encoder of kseg's name."""
+    import segmentation_models_pytorch as smp
+    from segmentation_models_pytorch.encoders.mobileone import reparameterize_model
+
+    encoder = smp.encoders.get_encoder(baseline_name("smp", name), weights=None, output_stride=output_stride)
+    return reparameterize_model(encoder) if name.endswith("_fused") else encoder
 
 
 def _timm(case: Case, classes: int) -> torch.nn.Module:

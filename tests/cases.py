@@ -193,7 +193,7 @@ LARGE_BACKBONES = (
     "legacy_seresnet101", "legacy_seresnet152", "legacy_senet154", "se_resnet101", "se_resnet152",
     "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet200d",
     "resnext101_32x4d", "resnext101_32x16d", "resnext101_32x32d", "resnext101_32x48d",
-    "mobileone_s2", "mobileone_s3",
+    "mobileone_s2", "mobileone_s3", *(f"mobileone_s{size}_fused" for size in (1, 2, 3, 4)),
     *(f"mit_b{size}" for size in (2, 3, 4, 5)),
     *(f"efficientnet-b{size}" for size in (2, 3, 4, 5, 6, 7)),
     *(f"tf_efficientnetv2_{size}" for size in ("b2", "b3", "s", "m", "l")),

@@ -1,6 +1,6 @@
 """The registry of backbones."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ def register_backbone(
     other_names: Callable[[Iterable[str], Iterable[str]], dict[str, str]] | None = None,
     presets: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
+    adapt_state: Callable[[Mapping[str, Any], Container[str]], dict[str, Any]] | None = None,
     """Registers `build(output_stride=, input_shape=)` under `name`.
 
     output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
@@ -69,6 +70,8 @@ def register_backbone(
     presets: for a family that loads weights itself, functions by tag that replace `build`.
     """
     BACKBONES.add(
+    adapt_state: reads another form of the network: a function from a checkpoint, arrays by key, and the backbone's layer names
+    to a checkpoint that fits.
         name,
         build,
         output_strides=output_strides,
@@ -82,6 +85,7 @@ def register_backbone(
     )
 
 
+        adapt_state=adapt_state,
 def check_backbone(name: str, output_stride: int) -> None:
     """Raises KsegError for an unknown name or an unsupported stride, before anything is built."""
     strides = BACKBONES[name].info["output_strides"]

@@ -17,7 +17,7 @@ COMPOUND = (
     "SE_ll", "top_conv", "center_conv", "bottom_conv", "out_conv", "feature_norms", "fpn_lateral_blocks", "conv_norm_relu",
     "fpn_conv_blocks", "fusion_block", "mlp_stage", "fuse_stage",
     "conv_exp", r"_(?:blocks|bn\d|conv_stem|expand_conv|depthwise_conv|se_reduce|se_expand|project_conv)",
-    "rbr_conv", "rbr_scale", "rbr_skip", r"patch_embed\d",
+    "rbr_conv", "rbr_scale", "rbr_skip", "reparam_conv", r"patch_embed\d",
     "fuse_layers", "incre_modules",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""

@@ -123,15 +123,17 @@ def _fill(
     reset_head: bool = False,
     channels: int = 3,
 ) -> TorchLoad:
+    layers = layers_with_weights(model)
+    families = _families(layers)
+    for adapt in {info["adapt_state"] for info in families if info.get("adapt_state")}:
+        arrays = adapt(arrays, layers)
     modules = _by_module(arrays)
     everything = [module.path for module in modules.values()]
-    layers = layers_with_weights(model)
     if not any(name.startswith("backbone_") for name in layers):
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
     _check_efficientnet(layers, modules)
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
     modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
-    families = _families(layers)
     for rename in {info["other_names"] for info in families if info.get("other_names")}:
         plain = {name.removeprefix("encoder_"): name for name in modules}
         renamed = {plain[name]: layer for name, layer in rename(plain, layers).items()}

@@ -1,4 +1,4 @@
-"""Prepares a trained model for export: one head, one precision, optionally quantised."""
+"""Prepares a trained model for export: one head, no parallel branches, one precision, optionally quantised."""
 
 import warnings
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ import keras
 
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.layers import Normalize
+from kseg.models.reparameterize import reparameterize_model
 from kseg.utils.errors import KsegError
 
 
 def serving_model(model: keras.Model, dtype: str) -> keras.Model:
-    """Returns the model without its auxiliary head, with the same variables, computing in `dtype`.
+    """Returns the model without its auxiliary head, with MobileOne in its fused form, computing in `dtype`.
 
     dtype: "float32"; or "bfloat16" for all layers except normalisation, batch norm's arithmetic and the last layer. Variables
-    stay float32. Changes the layers of `model` itself.
+    stay float32. Changes the layers of `model` itself, except where it has MobileOne.
     """
-    model = inference_model(model)
+    model = reparameterize_model(inference_model(model))
     policy = keras.DTypePolicy("float32" if dtype == "float32" else "mixed_bfloat16")
     last = model.output._keras_history.operation
     for layer in model._flatten_layers(include_self=False):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from baselines import baseline_name, randomise
+from baselines import baseline_name, randomise, smp_encoder
 from cases import BACKBONES, LARGE_BACKBONES
 
 from kseg.models.backbones.keras_cv import _without_values
@@ -127,7 +127,7 @@ def test_a_transposed_convolution_comes_back_to_the_byte(rng):
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_every_layer_has_smps_module_path(smp, name):
     with torch.device("cpu" if name.startswith("mit_") else "meta"):  # smp computes the drop rates of MiT
-        reference = smp.encoders.get_encoder(baseline_name("smp", name), weights=None)
+        reference = smp_encoder(name)
     backbone = _without_values(lambda: build_backbone(name, output_stride=8 if "torchvision" in name else 32))
     ours = {torch_path(layer.name).removeprefix("encoder.") for layer in backbone.layers if layer.weights}
     theirs = {key.removeprefix("model.").rpartition(".")[0] for key in reference.state_dict()}

@@ -53,9 +53,9 @@ def register_backbone(
     names: Mapping[str, str] | None = None,
     truncated: bool = False,
     other_names: Callable[[Iterable[str], Iterable[str]], dict[str, str]] | None = None,
+    adapt_state: Callable[[Mapping[str, Any], Container[str]], dict[str, Any]] | None = None,
     presets: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
-    adapt_state: Callable[[Mapping[str, Any], Container[str]], dict[str, Any]] | None = None,
     """Registers `build(output_stride=, input_shape=)` under `name`.
 
     output_strides: the supported ones, such as (8, 16, 32). weights: pretrained weights by tag, such as "imagenet".
@@ -67,11 +67,11 @@ def register_backbone(
     truncated: smp's encoder of it has no layers after the last level that is read, as some of timm's.
     other_names: reads another library's names: a function from a checkpoint's module paths and the backbone's layer names, both
     with "_" for ".", to the layers by module. It returns {} for names that are not that library's.
+    adapt_state: reads another form of the network: a function from a checkpoint, arrays by key, and the backbone's layer names
+    to a checkpoint that fits.
     presets: for a family that loads weights itself, functions by tag that replace `build`.
     """
     BACKBONES.add(
-    adapt_state: reads another form of the network: a function from a checkpoint, arrays by key, and the backbone's layer names
-    to a checkpoint that fits.
         name,
         build,
         output_strides=output_strides,
@@ -81,11 +81,11 @@ def register_backbone(
         names=names or {},
         truncated=truncated,
         other_names=other_names,
+        adapt_state=adapt_state,
         presets=presets or {},
     )
 
 
-        adapt_state=adapt_state,
 def check_backbone(name: str, output_stride: int) -> None:
     """Raises KsegError for an unknown name or an unsupported stride, before anything is built."""
     strides = BACKBONES[name].info["output_strides"]

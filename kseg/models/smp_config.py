@@ -105,9 +105,6 @@ def smp_info(content: Mapping[str, Any]) -> ModelInfo:
     if kind not in ARCHITECTURES:
         raise KsegError(f"is a model of segmentation_models_pytorch of the class {kind!r}, which kseg does not have")
     model, names, fixed = ARCHITECTURES[kind]
-    backbone = encoder.removeprefix("tu-")
-    if backbone not in BACKBONES:
-        raise KsegError(f"has smp's encoder {encoder!r}, which kseg does not have; python -m kseg.train --backbone=x lists all")
     classes, channels = content.get("classes", 1), content.get("in_channels", 3)
     if not all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 255 for n in (classes, channels)):
         raise KsegError(f"classes {str(classes)[:20]!r} or in_channels {str(channels)[:20]!r}: expected 1 to 255")

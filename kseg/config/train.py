@@ -278,8 +278,8 @@ class TrainConfig:
     model: str = field("deeplabv3plus", "Architecture; an unknown name lists all.", "model")
     backbone: str | None = field(
         None,
-        "Backbone, e.g. resnet50 or keras_cv/resnet50; default: the model's own, or keras_cv/resnet50 if that is one of keras-cv "
-        "without weights and the data are real.",
+        "Backbone, e.g. resnet50, tu-convnext_tiny or keras_cv/resnet50; default: the model's own, or keras_cv/resnet50 if that "
+        "is one of keras-cv without weights and the data are real.",
         "model",
     )
     backbone_weights: str = field(

@@ -60,8 +60,9 @@ class ModelInfo:
 
     def __post_init__(self):
         entry = MODELS[self.model]  # raises for an unknown one
-        object.__setattr__(self, "output_stride", self.output_stride or entry.info["output_stride"])
-        object.__setattr__(self, "backbone", find_backbone(self.backbone or entry.info["backbone"], self.output_stride))
+        stride = self.output_stride or entry.info["output_stride"]
+        object.__setattr__(self, "output_stride", stride)
+        object.__setattr__(self, "backbone", find_backbone(self.backbone or entry.info["backbone"], stride))
         object.__setattr__(self, "image_size", parse_size(self.image_size))
         if max(self.image_size) > _MAX_SIDE:
             raise KsegError(f"image_size {self.image_size}: more than {_MAX_SIDE} pixels a side")

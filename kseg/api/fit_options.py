@@ -29,6 +29,7 @@ class FitOptions(TypedDict, total=False):
     label_smoothing: float
     class_weights: str
     auxiliary_weight: float
+    classification_weight: float
     loss_chunks: int
     learning_rate: float
     schedule: Literal["poly", "cosine", "step", "one_cycle", "constant"]

@@ -31,6 +31,12 @@ class ConvertConfig:
     model_options: str | None = field(
         None, "Options of the model, e.g. depth=4,attention=scse for unet.", "model", value="NAME=VALUE,..."
     )
+    classification: str = field(
+        "none",
+        "Classification head of smp (its aux_params): none leaves it out; avg or max reads it, with this pooling.",
+        "model",
+        ("none", "avg", "max"),
+    )
     in_channels: int = field(3, "Channels of the images.", "model")
     source: str = field(
         "auto",
@@ -58,6 +64,7 @@ class ConvertConfig:
             check_architecture(self.model)
             return
         default = {item.name: item.default for item in dataclasses.fields(self)}
-        for name in ("model", "backbone", "num_classes", "output_stride", "model_options", "in_channels", "source", "reset_head"):
+        names = ("model", "backbone", "num_classes", "output_stride", "model_options", "classification", "in_channels", "source")
+        for name in (*names, "reset_head"):
             if getattr(self, name) != default[name]:
                 raise KsegError(f"--{name} does not go with --to={self.to}: the .keras file records it; leave it out")

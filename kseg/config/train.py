@@ -47,6 +47,11 @@ class ObjectiveConfig:
         "Weight of the same loss on an auxiliary head, which only training has, on the features c4. 0: no head.",
         "loss",
     )
+    classification_weight: float = field(
+        0.0,
+        "Weight of the loss of smp's classification head, which learns from the labels which classes an image has. 0: no head.",
+        "loss",
+    )
     loss_chunks: int = field(
         0,
         "Compute the loss in this many chunks of rows, and their logits again in the backward pass: less memory with many "
@@ -55,11 +60,12 @@ class ObjectiveConfig:
     )
 
     def __post_init__(self):
-        check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "loss_chunks")
+        check_at_least(self, 0, "label_smoothing", "auxiliary_weight", "classification_weight", "loss_chunks")
         if self.loss_chunks and self.loss.strip() != "ce":
             raise KsegError(f"--loss_chunks={self.loss_chunks}: works with --loss=ce only, not with --loss={self.loss}")
-        if self.loss_chunks and self.auxiliary_weight:
-            raise KsegError(f"--loss_chunks={self.loss_chunks}: does not work with --auxiliary_weight; leave one out")
+        for name in ("auxiliary_weight", "classification_weight"):
+            if self.loss_chunks and getattr(self, name):
+                raise KsegError(f"--loss_chunks={self.loss_chunks}: does not work with --{name}; leave one out")
         if self.label_smoothing >= 1:
             raise KsegError(f"--label_smoothing={self.label_smoothing}: must be less than 1")
 

@@ -69,7 +69,7 @@ class Source:
         return self.config.model_options if self.config is not None else None
 
     def load(self, *, channels: int | None = 3) -> keras.Model:
-        """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; an auxiliary head is dropped.
+        """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; other heads are dropped.
 
         channels: that its images must have; None: any number. Raises KsegError if the file cannot be loaded or holds another kind
         of model.

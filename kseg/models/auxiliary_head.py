@@ -19,7 +19,7 @@ class DeeplySupervised(TrainingModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
-        if training:
+        if training and self.auxiliary_weight:
             loss = loss + self.auxiliary_weight * self.loss(y, y_pred["auxiliary"], sample_weight)
         return loss
 
@@ -34,13 +34,17 @@ def deeply_supervised(model: keras.Model, auxiliary_weight: float) -> DeeplySupe
     return supervised
 
 
-def inference_model(model: keras.Model) -> keras.Model:
+def inference_model(model: keras.Model, *, classification: bool = False) -> keras.Model:
     """Returns the model from images to logits, with the same layers.
 
-    Drops an auxiliary head, and adds the last resize to a ChunkedLoss. Any other model is returned unchanged.
+    Drops an auxiliary and a classification head, and adds the last resize to a ChunkedLoss. Any other model is returned as it is.
+    classification: keep a classification head: the result then returns {"logits": ..., "classification": ...}.
     """
     if isinstance(model, ChunkedLoss):
         return model.full_model()
     if not isinstance(model.output, dict):
         return model
+    if classification and "classification" in model.output:
+        kept = {head: model.output[head] for head in ("logits", "classification")}
+        return keras.Model(model.input, kept, name=model.name)
     return keras.Model(model.input, model.output["logits"], name=model.name)

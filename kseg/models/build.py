@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES, check_backbone, find_backbone
 from kseg.models.blocks import fcn_head
 from kseg.models.channels import channel_statistics
+from kseg.models.classification_head import ClassificationHead
 from kseg.models.layers import NORMALIZATIONS, Normalize, Resize
 from kseg.models.options import check_options
 from kseg.models.pretrained import Pretrained, find_weights
@@ -30,6 +31,7 @@ def build_model(
     output_stride: int | None = None,
     normalization: str | tuple[tuple[float, ...], tuple[float, ...]] | None = "auto",
     auxiliary: bool = False,
+    classification: bool | Mapping[str, Any] = False,
     **options: Any,
 ) -> keras.Model:
     """Builds a segmentation model.
@@ -44,10 +46,14 @@ def build_model(
     channels in 0..1, or None for images that are normalised already. For images that are not RGB, a mean and std of RGB are
     averaged (one channel) or repeated (R, G, B, R, ...).
     auxiliary: adds torchvision's auxiliary head on c4 (layers aux_classifier_...) for training; see kseg.models.auxiliary_head.
+    classification: adds smp's classification head on the deepest features that the decoder reads; see
+    kseg.models.classification_head. True, or smp's aux_params, such as {"pooling": "max", "classes": 4, "dropout": 0.5}; by
+    default "avg", num_classes and 0.2.
     options: the decoder's own parameters, such as dilation_rates.
 
     Returns a keras.Model from images [B, H, W, C] in 0..255, uint8 or float, to float32 logits [B, H, W, num_classes] without
-    softmax. With an auxiliary head it returns {"logits": ..., "auxiliary": ...}, both of this shape.
+    softmax. With an auxiliary head it returns {"logits": ..., "auxiliary": ...}, both of this shape; with a classification head
+    also {"classification": ...}, logits [B, classes], without smp's activation.
     Raises KsegError for an unknown name, and for options that do not go together.
     """
     entry = MODELS[name]
@@ -83,7 +89,10 @@ def build_model(
     if auxiliary:
         heads["auxiliary"] = fcn_head(features["c4"], num_classes, name="aux_classifier")
     resized = {head: Resize(entry.info["align_corners"], dtype="float32", name=head)([x, images]) for head, x in heads.items()}
-    return keras.Model(images, resized if auxiliary else resized["logits"], name=name)
+    if classification is not False:
+        settings = {} if classification is True else classification
+        resized["classification"] = ClassificationHead.of(settings, num_classes).build(features[max(levels)])
+    return keras.Model(images, resized if len(resized) > 1 else resized["logits"], name=name)
 
 
 class _Features(dict):

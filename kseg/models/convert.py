@@ -47,20 +47,27 @@ def _check_foreign(checkpoint: Path) -> None:
 def _to_keras(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
     from kseg.models.build import build_model
     from kseg.models.options import read_options
-    from kseg.models.pytorch.load import load_torch_weights
+    from kseg.models.pytorch.load import classification_classes, load_torch_weights, read_state_dict
     from kseg.models.saving import save_model
 
     assert config.model is not None and config.num_classes is not None  # ConvertConfig requires them
+    state, classification = read_state_dict(checkpoint), {}
+    if config.classification != "none":
+        try:
+            classification = {"pooling": config.classification, "classes": classification_classes(state)}
+        except KsegError as error:
+            raise KsegError(f"--checkpoint={checkpoint}: {error}") from None
     model = build_model(
         config.model,
         num_classes=config.num_classes,
         backbone=config.backbone,
         output_stride=config.output_stride,
         input_shape=(None, None, config.in_channels),
+        classification=classification or False,
         **read_options(config.model, config.model_options),
     )
     source = None if config.source == "auto" else config.source
-    loaded = load_torch_weights(model, checkpoint, source=source, reset_head=config.reset_head)
+    loaded = load_torch_weights(model, state, source=source, reset_head=config.reset_head)
     save_model(model, out)
     lines = [f"read    {checkpoint}, {loaded.tensors} tensors, with names of {' and '.join(loaded.sources)}"]
     lines.append(f"sha256  {hashlib.sha256(checkpoint.read_bytes()).hexdigest()}")
@@ -84,6 +91,7 @@ def _to_smp(checkpoint: Path, out: Path, *, overwrite: bool) -> str:
 
     from kseg.models.model_info import CONFIG, read_file_info
     from kseg.models.saving import load_model
+    from kseg.models.classification_head import aux_params
     from kseg.models.smp_config import is_smp_folder, smp_config
     from kseg.models.smp_weights import smp_state
     from kseg.utils.files import atomic_folder
@@ -93,9 +101,12 @@ def _to_smp(checkpoint: Path, out: Path, *, overwrite: bool) -> str:
     info = read_file_info(checkpoint)
     if info is None:
         raise KsegError(f"--checkpoint={checkpoint}: does not record its architecture; name a model.keras of kseg.train")
-    state, binary = smp_state(load_model(checkpoint))
+    model = load_model(checkpoint)
+    state, binary = smp_state(model)
+    head = aux_params(model)
+    content = smp_config(info, binary=binary) | ({"aux_params": head} if head else {})
     with atomic_folder(out, replace=overwrite) as temporary:
-        (temporary / CONFIG).write_text(json.dumps(smp_config(info, binary=binary), indent=2) + "\n", encoding="utf-8")
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (temporary / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
     normalization = f"mean {info.normalization[0]}, std {info.normalization[1]}" if info.normalization else "none"
     return f"wrote   {out}, {len(state)} tensors\nnormalize images in 0..1 before the model: {normalization}"

@@ -25,7 +25,7 @@ def functionalize(model: keras.Model) -> tuple[Callable[..., tuple[Any, Tree]], 
 
     apply is pure: it neither reads nor changes the model's values, and works under all transformations of JAX.
     images: [B, H, W, 3] RGB in 0..255, uint8 or float. logits: float32 [B, H, W, num_classes], or a dict of them for a model with
-    an auxiliary head. The returned state is updated if training, else unchanged.
+    more heads. The returned state is updated if training, else unchanged.
     training: a Python bool, static under jit. True uses the batch's statistics in batch norm and turns dropout on.
     rng: a JAX key, for training only. All random layers draw from it, each from its own fold, so the same key gives the same
     logits. Keras's own seed variables are not part of the state.

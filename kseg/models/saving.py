@@ -9,6 +9,7 @@ import keras
 
 import kseg.models.auxiliary_head
 import kseg.models.backbone
+import kseg.models.classification_head
 import kseg.models.decoders  # noqa: F401
 from kseg.models.initializers import skip_random_init
 from kseg.runtime.distribution import local_only

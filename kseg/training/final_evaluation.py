@@ -48,9 +48,10 @@ def best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], *, 
     model = source = None
     if hosts.is_main_process():
         source = run.best if run.best.exists() else run.checkpoints()[0]
-        model = inference_model(load_model(source))
+        trained = load_model(source)
+        model = inference_model(trained)
         if finished:
-            save_model(model, run.model, _description(model, config, class_names))
+            save_model(inference_model(trained, classification=True), run.model, _description(model, config, class_names))
             source = run.model  # smaller: it lacks the optimizer's state
     with hosts.shared_file(source) as path:
         if model is None:

@@ -20,6 +20,7 @@ from kseg.models.auxiliary_head import deeply_supervised, inference_model
 from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
+from kseg.models.classification_head import classifying
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.options import read_options
 from kseg.models.registry import MODELS
@@ -153,7 +154,14 @@ def compiled_model(
     objective = config.objective
     with precision(config.optimization.precision):
         model = build_network(config, data.train.class_names, initial)
-        if objective.auxiliary_weight:
+        if objective.classification_weight:
+            model = classifying(
+                model,
+                objective.classification_weight,
+                auxiliary_weight=objective.auxiliary_weight,
+                ignore_index=ignore_index,
+            )
+        elif objective.auxiliary_weight:
             model = deeply_supervised(model, objective.auxiliary_weight)
         if objective.loss_chunks:
             model = with_chunked_loss(model, objective.loss_chunks)
@@ -183,8 +191,12 @@ def build_network(config: TrainConfig, class_names: Sequence[str], initial: Init
         **read_options(config.model, config.model_options),
     )
     weights = None if config.backbone_weights == "none" or initial is not None else config.backbone_weights
-    auxiliary = config.objective.auxiliary_weight > 0
-    model = build(num_classes=len(class_names), backbone_weights=weights, auxiliary=auxiliary)
+    model = build(
+        num_classes=len(class_names),
+        backbone_weights=weights,
+        auxiliary=config.objective.auxiliary_weight > 0,
+        classification=config.objective.classification_weight > 0,
+    )
     if initial is not None:
         initial.initialize(inference_model(model), class_names, lambda count: build(num_classes=count))
     return model

@@ -17,13 +17,13 @@ COMPOUND = (
     "SE_ll", "top_conv", "center_conv", "bottom_conv", "out_conv", "feature_norms", "fpn_lateral_blocks", "conv_norm_relu",
     "fpn_conv_blocks", "fusion_block", "mlp_stage", "fuse_stage",
     "conv_exp", r"_(?:blocks|bn\d|conv_stem|expand_conv|depthwise_conv|se_reduce|se_expand|project_conv)",
-    "rbr_conv", "rbr_scale", "rbr_skip", "reparam_conv", r"patch_embed\d",
+    "rbr_conv", "rbr_scale", "rbr_skip", "reparam_conv", "classification_head", r"patch_embed\d",
     "fuse_layers", "incre_modules",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
 FLATTENED = ("stem", "stages")
 """Sequential modules of timm whose members smp has one level higher: "encoder.model.stages_0" for "encoder.stages.0"."""
-PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_")
+PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_", "classification_head_")
 """Prefixes of the names of layers that have a torch module."""
 
 
@@ -47,6 +47,8 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         )
     if "classifier_4" not in layers:  # in PyTorch only torchvision's models have an auxiliary head
         layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
+    else:  # and no classification head
+        layers = {name: layer for name, layer in layers.items() if not name.startswith("classification_head_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
     backbone = _registered_name(model)

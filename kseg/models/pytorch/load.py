@@ -24,8 +24,10 @@ WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile add to every key."""
 OPTIONAL = ("aux_classifier_", "classification_head_")
 """Modules of a checkpoint that a model may lack: torchvision's auxiliary head and smp's classification head."""
-HEADS = ("segmentation_head_", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore")
-"""Layers with one filter per class: smp's, torchvision's, and those of kseg's FCN."""
+HEADS = (
+    "segmentation_head_", "classification_head_3", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore",
+)  # fmt: skip
+"""Layers with one filter or unit per class: smp's, torchvision's, and those of kseg's FCN."""
 RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
 """smp's DeepLabV3 decoder was a Sequential up to version 0.4. All other modules have kept their names since 0.1."""
 SOURCES = ("smp", "torchvision", "timm", "efficientnet_pytorch")
@@ -95,6 +97,15 @@ def count_classes(state: Mapping[str, Any]) -> int:
         return min(counts)
     first = next(iter(modules.values())).path if modules else "none at all"
     raise KsegError(f"has no segmentation head (its modules are like {first}); --backbone_weights takes a backbone's weights")
+
+
+def classification_classes(state: Mapping[str, Any]) -> int:
+    """Returns the number of classes of smp's classification head. Raises KsegError if the state_dict has none."""
+    module = _by_module(_unwrapped(state)).get("classification_head_3")
+    weight = module.tensors.get("weight", np.empty(0)) if module else np.empty(0)
+    if weight.ndim != 2:
+        raise KsegError("has no classification head; leave --classification out")
+    return weight.shape[0]
 
 
 def load_backbone_weights(model: keras.Model, checkpoint: str | os.PathLike | Mapping[str, Any]) -> TorchLoad:
@@ -262,10 +273,18 @@ def _check_efficientnet(layers: Mapping[str, keras.Layer], modules: Container[st
 def _check_classes(layers: Mapping[str, keras.Layer], modules: Mapping[str, _Module]) -> None:
     for name, layer in layers.items():
         weight = modules[name].tensors.get("weight") if name in modules else None
-        if name.startswith(HEADS) and weight is not None and weight.ndim == 4 and weight.shape[0] != layer.filters:
+        if not name.startswith(HEADS) or weight is None or weight.ndim not in (2, 4):
+            continue
+        classes = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
+        if weight.shape[0] != classes:
+            option = (
+                f'classification={{"classes": {weight.shape[0]}}}'
+                if "classification" in name
+                else f"num_classes={weight.shape[0]}"
+            )
             raise KsegError(
-                f"the checkpoint's head {modules[name].path} has {weight.shape[0]} classes, the model's {layer.filters}; use "
-                f"num_classes={weight.shape[0]}, or keep the model's own head with --reset_head (reset_head=True)"
+                f"the checkpoint's head {modules[name].path} has {weight.shape[0]} classes, the model's {classes}; use {option}, "
+                "or keep the model's own head with --reset_head (reset_head=True)"
             )
 
 

@@ -185,7 +185,7 @@ def test_every_experiment_trains(reference_data, pytestconfig):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_experiments_train_on(backend, reference_data, pytestconfig):
-    run_all(backend, reference_data, [item for item in EXPERIMENTS if item.id in ("0428-3", "0429-6")], pytestconfig)
+    run_all(backend, reference_data, [item for item in EXPERIMENTS if item.id == "0429-6"], pytestconfig)
 
 
 def test_a_flagfile_that_another_names_is_looked_for_beside_it(tmp_path, monkeypatch):

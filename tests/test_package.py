@@ -57,6 +57,7 @@ def run(installed, *command):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_has_everything(installed):
     modules = [f"kseg.{name}" for name in console.COMMANDS]
     files = run(installed, sys.executable, "-c", INSPECT, installed, *modules).split()

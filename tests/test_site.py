@@ -48,6 +48,7 @@ def test_every_page_is_in_the_navigation():
     assert listed == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_site_opens_and_searches_offline(site):
     with browser() as chromium, visit(chromium, (site / "index.html").as_uri()) as seen:

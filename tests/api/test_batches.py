@@ -61,6 +61,7 @@ def segmenter():
     return kseg.Segmenter("test_conv", class_names=NAMES, backbone_weights=None)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("kind", ["PyDataset", "tf.data", "of unknown length"])
 def test_batches_train(arrays, kind, tmp_path, capsys):
@@ -89,6 +90,7 @@ def test_batches_train(arrays, kind, tmp_path, capsys):
     assert seg.evaluate(data_set, workers=0).mean_iou == pytest.approx(result.mean_iou, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_resume_at_the_end_of_an_epoch(arrays, tmp_path):
     train, val = (Batched(*part) for part in arrays)
 
@@ -131,6 +133,7 @@ def test_what_needs_single_samples_is_refused(arrays, option, says, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_class_weights_counts(arrays, tmp_path):
     (tmp_path / "weights.json").write_text("[1, 2, 3, 4]")
     options = {"epochs": 1, "report": False, "run_dir": False}

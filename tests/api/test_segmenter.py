@@ -103,6 +103,7 @@ def test_the_readme_in_short(data_dir, tmp_path, monkeypatch, capsys):
     assert ours.table() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_the_command_with_all_that_options_change(data, data_dir, tmp_path):
     """Losses, class weights, an auxiliary head, EMA, a schedule, val_fraction; on a model that was looked at before."""
     segmenter = kseg.Segmenter("test_tiny", class_names=data.class_names, backbone_weights=None)
@@ -127,6 +128,7 @@ def test_the_same_bytes_as_the_command_with_all_that_options_change(data, data_d
     assert (ours["dataset"], ours["val_split"]) == ("python", "train@val")
 
 
+@pytest.mark.slow
 def test_a_second_fit_goes_on(fitted, data, tmp_path, capsys):
     segmenter, first, val = fitted
     again = kseg.load(first.run_dir)
@@ -144,6 +146,7 @@ def test_a_second_fit_goes_on(fitted, data, tmp_path, capsys):
     assert segmenter.evaluate(val, workers=0).mean_iou == first.mean_iou  # another Segmenter's fits do not change it
 
 
+@pytest.mark.slow
 def test_weights_of_the_users_count(data, tmp_path, capsys):
     """A model whose weights were set starts from them; one that was only looked at is built as the command builds it."""
     segmenter = kseg.Segmenter("test_conv", class_names=data.class_names, backbone_weights=None)
@@ -180,6 +183,7 @@ class Brighter(keras.losses.Loss):
         return keras.ops.mean(keras.ops.square(logits[..., 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_own_callbacks_loss_optimizer_and_metrics(data, tmp_path):
     train, val = kseg.split(data, 0.3)
@@ -273,6 +277,7 @@ def test_evaluate_and_report_of_a_run_with_data_from_python(fitted, data_dir, tm
     assert "10 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_evaluate_may_do(fitted, data):
     segmenter, result, val = fitted
     plain = segmenter.evaluate(val, workers=0, calibration=True, boundary=True)
@@ -304,6 +309,7 @@ def test_predict_takes_every_kind_of_picture(fitted, data, data_dir):
         segmenter.predict(path, widow=64)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(fitted, tmp_path):
     segmenter, result, val = fitted
     segmenter.save(tmp_path / "folder")
@@ -342,6 +348,7 @@ def test_a_keras_model_of_unknown_architecture(data, tmp_path):
         kseg.load(tmp_path / "own.keras", class_names=["a", "b"])
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_them(fitted):
     segmenter, result, _ = fitted
     shown = result._repr_html_()
@@ -362,6 +369,7 @@ def test_a_model_card_has_the_call(fitted, tmp_path):
     assert kseg.load(tmp_path / "shared").predict(np.zeros((48, 64, 3), "uint8")).labels.shape == (48, 64)
 
 
+@pytest.mark.slow
 def test_a_dry_run_keeps_nothing(data, tmp_path, capsys):
     segmenter = kseg.Segmenter("test_conv", class_names=data.class_names, backbone_weights=None)
     result = segmenter.fit(data, val_fraction=0.3, run_dir=tmp_path / "run", dry_run=True, **OPTIONS)
@@ -370,6 +378,7 @@ def test_a_dry_run_keeps_nothing(data, tmp_path, capsys):
     assert segmenter._initial() is None
 
 
+@pytest.mark.slow
 def test_arrays_train_in_worker_processes(data, tmp_path):
     samples = [data.load(index) for index in range(len(data))]
     arrays = kseg.ArrayDataset(

@@ -101,6 +101,7 @@ import kseg.data.augmentation.presets
 """
 
 
+@pytest.mark.slow
 def test_albumentations_does_not_look_for_newer_versions():
     """Its import would do so on the network unless the variable is set before."""
     environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}

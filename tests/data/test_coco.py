@@ -486,6 +486,7 @@ def shares(dataset):
     return 100 * counts / counts.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "images", "void"), [("train", 367, 3.9), ("val", 101, 1.7)])
 def test_camvid(shared_data, split, images, void):
     """Every pixel has an annotation, so only void is ignored. The shares are from the data set's README."""
@@ -506,6 +507,7 @@ def test_camvid(shared_data, split, images, void):
         assert found[[10, 7, 8]] == pytest.approx([2.2, 3.1, 1.7], abs=0.051)
 
 
+@pytest.mark.slow
 def test_facade(shared_data):
     """Ids from 0, a name that occurs twice, overlapping polygons in any order. Shares of ids 1..10 are from the README.
 

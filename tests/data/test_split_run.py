@@ -1,6 +1,7 @@
 """--val_fraction through a run directory: evaluate scores the images that the run validates on."""
 
 import keras
+import pytest
 
 from kseg.config import DataConfig, EvaluateConfig, TrainConfig
 from kseg.data import build_dataset
@@ -10,6 +11,7 @@ from kseg.models.saving import save_model
 from kseg.runtime.run_dir import RunDir
 
 
+@pytest.mark.slow
 def test_evaluate_scores_the_images_that_validated(tiny_coco, tmp_path):
     data = DataConfig(dataset="coco", data_dir=str(tiny_coco), val_fraction=0.3, split_seed=3)
     config = TrainConfig(data=data, image_size=(32, 32), batch_size=2)

@@ -66,6 +66,7 @@ def maps(rng):
     return np.where(rng.random(label.shape) < 0.1, 255, label).astype("uint8"), logits.astype("float32")
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_torchmetrics(maps):
     declare_torchvision_ops()
     from torchmetrics.functional import classification as theirs

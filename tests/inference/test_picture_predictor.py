@@ -79,6 +79,7 @@ def test_every_kind_of_picture(model, tmp_path):
     assert list(predictor.predict([])) == []
 
 
+@pytest.mark.slow
 def test_neither_the_batch_nor_the_tile_changes_anything(model):
     """Every picture at once, one by one, and in tiles of 90x64, with a giant among small ones."""
     pictures = [make_picture(*size, seed) for seed, size in enumerate([(20, 30), (33, 90), (530, 600), (7, 5), (1, 1), (64, 40)])]
@@ -112,6 +113,7 @@ def sizes_for(count, longest):
     return [tuple(int(side) for side in np.exp(generator.uniform(2, np.log(longest), 2))) for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, (32, 32)])
 def test_few_programs_serve_all_sizes(model, window):
     """200 pictures of 50 sizes, one by one and in batches; by windows fewer, but wider than several bands."""

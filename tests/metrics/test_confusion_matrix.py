@@ -27,6 +27,7 @@ def split(rng):
     return label, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 10])
 def test_counts_do_not_depend_on_the_batch_size(split, batch_size):
     label, logits = split

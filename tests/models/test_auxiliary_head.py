@@ -47,6 +47,7 @@ def batch(rng):
     return rng.normal(size=(2, 6, 5, 3)).astype("float32"), label
 
 
+@pytest.mark.slow
 def test_both_heads_train_and_the_logits_are_measured(batch):
     images, label = batch
     supervised, alone = compiled(two_heads(0.4)), compiled(two_heads())
@@ -112,6 +113,7 @@ def test_a_backbone_without_the_features():
         build_model("test_conv", num_classes=2, auxiliary=True)
 
 
+@pytest.mark.slow
 @only_jax
 def test_a_run_with_an_auxiliary_head(tiny_coco, tmp_path):
     """Trained by flag; its files hold one head, or where training could go on, both."""

@@ -38,6 +38,7 @@ def without_dropout():
     return model
 
 
+@pytest.mark.slow
 @only_jax
 @pytest.mark.parametrize("chunks", [1, 3, 50])
 def test_steps_are_the_whole_models(rng, chunks):
@@ -90,6 +91,7 @@ def test_logits_of_many_classes_never_exist_as_a_whole():
     assert needed[1] < needed[0] - 1.5 * logits
 
 
+@pytest.mark.slow
 @only_jax
 def test_a_run(tiny_coco, tmp_path):
     """Its checkpoints resume, and model.keras is the full model."""
@@ -105,6 +107,7 @@ def test_a_run(tiny_coco, tmp_path):
     assert json.loads(file.read_text()) == json.loads(run.evaluation.read_text())
 
 
+@pytest.mark.slow
 @only_jax
 def test_a_run_in_chunks_equals_the_run_at_once(tiny_coco, tmp_path):
     runs = [RunDir(tmp_path / name) for name in ("whole", "chunks")]

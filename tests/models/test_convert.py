@@ -38,6 +38,7 @@ def run(*flags):
     main(["kseg.convert", *map(str, flags)])
 
 
+@pytest.mark.slow
 def test_there_and_back(baseline, checkpoint, tmp_path, capsys):
     run(f"--checkpoint={checkpoint}", *FLAGS, "--source=smp", f"--output={tmp_path / 'model.keras'}")
     text = capsys.readouterr().out
@@ -53,6 +54,7 @@ def test_there_and_back(baseline, checkpoint, tmp_path, capsys):
             assert torch.equal(value, expected[key]), key
 
 
+@pytest.mark.slow
 def test_a_head_of_other_classes(baseline, checkpoint, tmp_path):
     flags = (
         f"--checkpoint={checkpoint}",
@@ -107,6 +109,7 @@ def test_a_mistake_is_exit_code_2(tmp_path):
     assert result.stderr == "error: --output is missing: name the file to write\n"
 
 
+@pytest.mark.slow
 def test_older_keys_sources_and_auxiliary_heads(smp):
     reference = smp.DeepLabV3("resnet18", encoder_weights=None, classes=2)
     state = reference.state_dict()

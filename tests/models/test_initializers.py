@@ -70,6 +70,7 @@ def test_undrawn():
 NETWORKS = {"unet": "tf_efficientnet_b0", "deeplabv3plus": "resnet50", "fcn16s": "vgg11"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "backbone"), NETWORKS.items())
 def test_a_model_and_its_optimizer_take_few_programs(name, backbone):
     options = {"fc_filters": 8} if name == "fcn16s" else {}
@@ -80,6 +81,7 @@ def test_a_model_and_its_optimizer_take_few_programs(name, backbone):
     assert 0 < len(compiled) < 40, len(compiled)
 
 
+@pytest.mark.slow
 def test_loading_draws_nothing(tmp_path):
     kseg.build_model("deeplabv3plus", num_classes=3, backbone="resnet18").save(tmp_path / "model.keras")
     jax.clear_caches()

@@ -65,6 +65,7 @@ def test_every_option_has_a_type_that_its_default_fits():
             assert parse_options(model, options_text(known)) == known
 
 
+@pytest.mark.slow
 def test_a_segmenter_keeps_them(tmp_path):
     options = {"depth": 3, "decoder_channels": [64, 32, 16], "attention": "scse"}
     first = kseg.Segmenter("unet", class_names=["a", "b"], backbone="resnet18", backbone_weights=None, model_options=options)

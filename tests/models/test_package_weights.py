@@ -37,6 +37,7 @@ def by_order(state, network):
     return dict(zip(keys, state.values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_features_of_real_pictures_are_timms(smp, state, shared_data):
     import timm
@@ -59,6 +60,7 @@ def test_features_of_real_pictures_are_timms(smp, state, shared_data):
         assert np.abs(ours[name] - expected).max() <= 1e-4 * np.abs(expected).max(), name
 
 
+@pytest.mark.slow
 def test_three_spellings_give_the_same_weights(smp, state):
     import timm
 
@@ -81,6 +83,7 @@ def test_three_spellings_give_the_same_weights(smp, state):
         load_torch_weights(build_backbone("tf_efficientnet_lite0"), state, source="timm")
 
 
+@pytest.mark.slow
 def test_a_tag_takes_the_installed_package_and_says_so(monkeypatch, tmp_path, state):
     with serve(monkeypatch, tmp_path / "cache") as hub:
         model = build_model("unet", num_classes=2, backbone="tf_efficientnet_lite0", backbone_weights="imagenet")
@@ -133,6 +136,7 @@ def test_another_or_damaged_package_is_named(replaced, content, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_torch_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(KsegError, match=r"57934424.pth: reading it needs the package torch; install it \(pip install torch\)"):

@@ -98,6 +98,7 @@ def cached(tmp_path):
     return [path for path in files if path.stat().st_size > 64]
 
 
+@pytest.mark.slow
 def test_a_tag_is_downloaded_once_and_fills_the_backbone(hub, weights, safetensors):
     hub.files["smp-hub/resnet18.imagenet", "model.safetensors"] = safetensors
     for _ in range(2):
@@ -171,6 +172,7 @@ def test_no_server_at_all(monkeypatch, tmp_path):
         find_weights("vgg11", "imagenet")
 
 
+@pytest.mark.slow
 def test_a_repository_by_its_address(hub, weights, safetensors):
     hub.files["o/r", "weights-v2.safetensors"] = safetensors
     hub.files["o/r", "config.json"] = b'{"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5]}}'
@@ -258,6 +260,7 @@ def test_files_of_keras(name, tmp_path):
         build_backbone("resnet34", weights=tmp_path / "b.weights.h5")
 
 
+@pytest.mark.slow
 def test_hostile_files_of_keras_are_refused(tmp_path):
     backbone = build_backbone("resnet18")
     backbone.save(tmp_path / "leaving.keras")
@@ -283,6 +286,7 @@ def test_hostile_files_of_keras_are_refused(tmp_path):
 # --- Images that are not RGB ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_the_first_convolution_is_adapted_as_smps(smp, channels, weights, tmp_path):
     from segmentation_models_pytorch.encoders._utils import patch_first_conv
@@ -295,6 +299,7 @@ def test_the_first_convolution_is_adapted_as_smps(smp, channels, weights, tmp_pa
     np.testing.assert_allclose(kernel(model), reference[0].weight.detach().numpy(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "csp_darknet_tiny"])  # the latter sees four pixels' channels at once
 def test_keras_cvs_first_convolution_is_adapted(rng, name):
     from kseg.models.backbones import keras_cv, keras_cv_tables
@@ -310,6 +315,7 @@ def test_keras_cvs_first_convolution_is_adapted(rng, name):
     np.testing.assert_allclose(doubled.predict_on_batch(np.tile(images, 2))["c5"], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_normalisation_of_other_channels():
     mean, std = (0.1, 0.2, 0.6), (0.3, 0.3, 0.6)
     assert channel_statistics(mean, std, 3) == (mean, std)

@@ -38,6 +38,7 @@ def images(rng):
     return rng.integers(0, 256, (1, 64, 96, 3), dtype="uint8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
@@ -58,6 +59,7 @@ def test_a_saved_folder_opens_by_itself(smp, tmp_path, images, kind, options, ex
     assert (source.class_names, source.image_size) == (None, None)  # smp records neither
 
 
+@pytest.mark.slow
 def test_one_class_becomes_two_and_goes_back(smp, tmp_path, images):
     network = randomise(smp.Unet("resnet18", encoder_weights=None, classes=1, decoder_channels=(16, 16, 8, 8, 8)))
     network.save_pretrained(tmp_path / "smp")
@@ -75,6 +77,7 @@ def test_one_class_becomes_two_and_goes_back(smp, tmp_path, images):
             assert value.numpy().tobytes() == again.state_dict()[key].numpy().tobytes(), key
 
 
+@pytest.mark.slow
 def test_the_way_back_has_the_options(smp, tmp_path, images, capsys):
     options = {"depth": 3, "decoder_channels": (32, 16, 16), "attention": "scse", "norm": "none", "interpolation": "bilinear"}
     segmenter = kseg.Segmenter("unetplusplus", class_names=["a", "b", "c"], backbone="resnet18", backbone_weights=None,
@@ -95,6 +98,7 @@ def test_the_way_back_has_the_options(smp, tmp_path, images, capsys):
     assert kseg.load(tmp_path / "smp").model.count_params() == segmenter.model.count_params()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_folder(smp, tiny_coco, tmp_path, capsys):
     smp.FPN("resnet18", encoder_weights=None, classes=4, decoder_segmentation_channels=32).save_pretrained(tmp_path / "smp")
     words = [word for word in conv_flags(tiny_coco, tmp_path / "run", "--epochs=1") if not word.startswith("--model")]
@@ -143,6 +147,7 @@ def test_a_huge_file_is_refused(smp, tmp_path):
         find_model_folder(tmp_path).load()
 
 
+@pytest.mark.slow
 def test_defaults_are_smps(smp):
     """Every architecture with smp's defaults is kseg's with its own."""
     for kind, (model, _, _) in ARCHITECTURES.items():

@@ -58,6 +58,7 @@ def looks_right(chromium, page, phone, least_colours=10):
         return seen.page.inner_text("body")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("phone", [False, True])
 def test_a_report_in_a_browser(chromium, tmp_path, phone):

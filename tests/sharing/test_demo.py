@@ -106,6 +106,7 @@ def decode(uri):
 # --- Over HTTP ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_and_its_headers(url):
     status, headers, page = ask(url, "GET", "/")
     assert status == 200

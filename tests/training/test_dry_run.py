@@ -6,6 +6,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 from tiny_model import flags
 
 from kseg import train
@@ -26,6 +27,7 @@ def test_overfitting_uses_the_images_of_the_first_batches(tiny_coco):
     assert len(everything) == 8
 
 
+@pytest.mark.slow
 def test_a_model_can_learn_a_batch(tiny_coco, tmp_path, capsys):
     run = RunDir(tmp_path / "run")
     more = ("--overfit_batches=1", "--epochs=24", "--learning_rate=0.03", "--augment=aug")
@@ -39,6 +41,7 @@ def test_a_model_can_learn_a_batch(tiny_coco, tmp_path, capsys):
     assert json.loads(run.config.read_text())["augment"] == "none"
 
 
+@pytest.mark.slow
 def test_a_dry_run(tiny_coco, tmp_path, monkeypatch, capsys):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))

@@ -298,6 +298,7 @@ def test_init_goes_with_settings_that_change_the_network(first, tiny_coco, tmp_p
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_its_source_no_more(first, tiny_coco, tmp_path):
     copy = shutil.copytree(first.path, tmp_path / "source")
     whole, halved = RunDir(tmp_path / "whole"), RunDir(tmp_path / "halved")

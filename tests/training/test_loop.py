@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from compilations import compilations
 from compiled_model import load_compiled
+from tiny_model import flags as small_flags
 
 from kseg import evaluate, train
 from kseg.models.saving import load_model
@@ -49,6 +50,7 @@ def _capture(call):
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(trained):
     run, out, _ = trained
     files = (
@@ -85,11 +87,12 @@ def test_what_a_run_leaves(trained):
 def test_class_weights_reach_the_loss(tiny_coco, tmp_path):
     weights = {"background": 0.25, "red": 1, "green": 2, "blue": 3}
     (tmp_path / "weights.json").write_text(json.dumps(weights))
-    train.main(flags(tiny_coco, tmp_path / "run", "--epochs=1", f"--class_weights={tmp_path / 'weights.json'}", "--noreport"))
+    train.main(small_flags(tiny_coco, tmp_path / "run", "--epochs=1", f"--class_weights={tmp_path / 'weights.json'}"))
     loss = load_compiled(tmp_path / "run/checkpoints/best.keras").loss
     assert loss.class_weights == list(weights.values())
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_same_number_to_the_last_digit(trained, tmp_path):
     run, _, _ = trained
     file = tmp_path / "again.json"
@@ -98,6 +101,7 @@ def test_evaluate_gives_the_same_number_to_the_last_digit(trained, tmp_path):
     assert out.strip().splitlines()[-1].startswith("mIoU ")
 
 
+@pytest.mark.slow
 def test_evaluate_other_data(trained, tiny_coco, tmp_path):
     run, _, _ = trained
     shutil.copytree(tiny_coco, tmp_path / "moved")
@@ -109,6 +113,7 @@ def test_evaluate_other_data(trained, tiny_coco, tmp_path):
     assert "(full train set, 9 images, 4 classes" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="counts XLA's compilations under JAX")
 def test_each_step_compiles_once(trained):
     """Once: a training step, a validation step, and for scoring a network and a label map, though batches and sizes differ."""
@@ -130,6 +135,7 @@ def test_same_seed_same_bytes(trained, tiny_coco, tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_the_optimizer_is_in_the_last_checkpoint(trained):
     run, _, _ = trained
     model = load_compiled(run.checkpoints()[0])
@@ -195,9 +201,9 @@ def test_bad_samples_can_be_left_out(tiny_coco, tmp_path):
     (data / "images/val/001.png").write_bytes(b"no image")
     run = RunDir(tmp_path / "run")
     with pytest.raises(KsegError, match=r"images/train/002.png.*--on_bad_sample=skip"):
-        train.main(flags(data, run.path))
+        train.main(small_flags(data, run.path))
     assert not run.path.exists()
-    out = _capture(lambda: train.main(flags(data, run.path, "--on_bad_sample=skip", "--epochs=1", "--noreport")))
+    out = _capture(lambda: train.main(small_flags(data, run.path, "--on_bad_sample=skip", "--epochs=1")))
     assert "(full val set, 4 images, 4 classes" in out
     lines = run.skipped.read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == ["train", "val"]
@@ -227,6 +233,7 @@ def test_misuse_is_one_line_and_writes_nothing(tiny_coco, tmp_path, more, messag
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_dir_that_holds_another_run(trained, tiny_coco):
     run, _, _ = trained
     before = sorted(run.path.rglob("*"))
@@ -260,6 +267,7 @@ def test_evaluate_what_is_no_run(tmp_path, content, message):
         evaluate.main(["kseg.evaluate", f"--model={tmp_path / 'run'}"])
 
 
+@pytest.mark.slow
 def test_evaluate_a_damaged_model(trained, tmp_path):
     run, _, _ = trained
     shutil.copytree(run.path, tmp_path / "run")

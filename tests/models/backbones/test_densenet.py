@@ -3,12 +3,14 @@
 import re
 
 import numpy as np
+import pytest
 
 from kseg.models.build import build_backbone
 from kseg.models.pytorch.export import export_torch_weights
 from kseg.models.pytorch.load import load_torch_weights
 
 
+@pytest.mark.slow
 def test_names_of_torchvisions_first_files_are_read():
     backbone = build_backbone("densenet121")
     expected = backbone.get_weights()

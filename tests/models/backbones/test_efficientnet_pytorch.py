@@ -39,6 +39,7 @@ def our_paddings(backbone):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("name", efficientnet_pytorch.MEMBERS)
 def test_padding_and_dilation_are_smps(smp, name, output_stride):
@@ -53,6 +54,7 @@ def test_padding_and_dilation_are_smps(smp, name, output_stride):
     assert rates == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_smps_checkpoint_fits_its_own_backbone_and_timms_forms(smp):
     state = randomise(smp.encoders.get_encoder("efficientnet-b0", weights=None)).state_dict()
     classifier = {"_fc.weight": torch.zeros(5, 1280), "_fc.bias": torch.zeros(5)}
@@ -70,6 +72,7 @@ def test_smps_checkpoint_fits_its_own_backbone_and_timms_forms(smp):
         load_torch_weights(build_backbone("efficientnet-b1"), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["efficientnet-b0", "tu-tf_efficientnetv2_b0", "tu-mobilenetv3_small_100", "tu-hrnet_w18_small"])
 def test_smps_pspnet_has_the_stages_that_are_not_read(smp, encoder):
     reference = randomise(smp.PSPNet(encoder, encoder_weights=None, classes=3))

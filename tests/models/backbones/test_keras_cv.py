@@ -212,6 +212,7 @@ def test_importing_the_backbones_imports_neither_tensorflow_nor_keras_cv():
 # --- Numbers against keras-cv ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_with_its_weights_the_backbone_computes_what_keras_cv_computes(name):
     """Also the proof that a preset's weights would be copied right, and see the images they were trained on."""
@@ -220,6 +221,7 @@ def test_with_its_weights_the_backbone_computes_what_keras_cv_computes(name):
     assert_close(features(name, 64, 64), run(reference, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "efficientnetv1", "efficientnetv2", "mobilenet_v3", "densenet"])
 def test_an_odd_size_is_computed_as_by_a_keras_cv_model_made_for_it(name):
     reference = kcv._features(SMALL[name][0], small(name, (33, 65, 3)))
@@ -227,6 +229,7 @@ def test_an_odd_size_is_computed_as_by_a_keras_cv_model_made_for_it(name):
     assert_close(features(name, 33, 65), run(reference, x))
 
 
+@pytest.mark.slow
 def test_csp_darknet_pads_an_odd_size_to_an_even_one():
     padded = np.pad(images(33, 65), ((0, 0), (0, 1), (0, 1), (0, 0)))
     reference = kcv._features(tables.CSP_DARKNET, small("csp_darknet"))
@@ -303,6 +306,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [16, 8])
 @pytest.mark.parametrize("name", STAGES)
 def test_convolutions_beyond_the_output_stride_are_dilated_and_have_no_stride(name, output_stride):
@@ -330,6 +334,7 @@ def test_convolutions_beyond_the_output_stride_are_dilated_and_have_no_stride(na
 # --- What the graph is made of --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["densenet121", "mit_b0", "csp_darknet_tiny", "vgg16"])
 def test_levels_of_the_families_that_cannot_be_dilated(name):
     model = kcv._without_values(lambda: build_backbone(f"keras_cv/{name}"))
@@ -383,6 +388,7 @@ def test_mit_drops_the_branches_of_single_images_as_often_as_keras_cv():
     assert all(tuple(layer.noise_shape) == (None, 1, 1, 1) for layer in layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_saved_and_loaded(name, tmp_path):
     """The loaded model has the same weights and lowers to the same program, so it computes the same to the last bit."""
@@ -402,6 +408,7 @@ def test_no_layer_is_keras_cvs(name):
     assert all(module in ours or module.startswith("keras.") for module in modules)
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_without_keras_cv_or_tensorflow(tmp_path):
     x = inputs = keras.Input((None, None, 8))
     for layer in (Focus(), TransposedRead(), keras.layers.Activation(gelu_tanh), DepthwiseConv2D(3)):
@@ -449,6 +456,7 @@ def test_a_name_without_a_preset_lists_those_that_have_one():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused():
     with pytest.raises(KsegError, match="keras_cv/resnet50 has no weights 'noisy-student'; it has imagenet"):
         build_backbone("keras_cv/resnet50", weights="noisy-student")

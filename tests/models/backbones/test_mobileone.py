@@ -18,6 +18,7 @@ from kseg.utils.errors import KsegError
 on_torch = pytest.mark.backends("torch")  # compiles nothing
 
 
+@pytest.mark.slow
 def test_both_convolutions_of_the_image_are_adapted_as_smps(smp):
     reference = randomise(smp.encoders.get_encoder("mobileone_s1", weights=None))
     backbone = build_backbone("mobileone_s1", input_shape=(None, None, 4))

@@ -38,6 +38,7 @@ def test_vggs_centre_block_equals_smps_and_is_saved(smp, rng, tmp_path):
     np.testing.assert_array_equal(again.predict_on_batch({**values, "images": np.zeros((1, 64, 70, 3), "float32")}), found)
 
 
+@pytest.mark.slow
 def test_decoder_channels_must_be_five():
     with pytest.raises(KsegError, match="decoder_channels must be 5 numbers, not 4"):
         build_model("unet", num_classes=2, backbone="resnet18", decoder_channels=(64, 32, 16, 8))

@@ -235,6 +235,7 @@ def test_max_pool_layer_is_a_drop_in(rng, size, stride, padding):
     assert ours.compute_output_shape((None, None, 12, 5)) == theirs.compute_output_shape((None, None, 12, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 3), (3, 1, 3)])
 def test_conv_layer_is_a_drop_in(rng, kernel, stride, groups):
     ours = Conv2D(9, kernel, strides=stride, padding="same", groups=groups)

@@ -36,6 +36,7 @@ def test_tiles_are_parts_of_the_plain_resize(rng, size):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), tile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "target"), [((2, 3), (4, 6)), ((4, 5), (7, 9)), ((3, 4), (7, 9)), ((5, 5), (5, 13)), ((9, 7), (4, 5))]
 )

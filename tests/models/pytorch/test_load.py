@@ -127,6 +127,7 @@ def test_a_whole_timm_checkpoint_fits_both_forms_but_for_its_named_head(smp):
         load_torch_weights(backbone, {**state, "conv_tail.weight": np.zeros(3)})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_forms_of_efficientnet_are_told_apart(smp):
     """Their weights have the same shapes, and a whole model would give other numbers in another form."""
@@ -148,6 +149,7 @@ def test_forms_of_efficientnet_are_told_apart(smp):
                 load_torch_weights(model, state)
 
 
+@pytest.mark.slow
 def test_only_the_auxiliary_head_may_be_left_over(smp):
     from torchvision.models import segmentation
 
@@ -161,6 +163,7 @@ def test_only_the_auxiliary_head_may_be_left_over(smp):
         load_torch_weights(model, {key: value for key, value in state.items() if key != "backbone.conv1.weight"})
 
 
+@pytest.mark.slow
 def test_group_norm_without_a_bias_is_refused(smp):
     state = smp.FPN("resnet18", encoder_weights=None, classes=4).state_dict()
     del state["decoder.seg_blocks.3.block.0.block.1.bias"]

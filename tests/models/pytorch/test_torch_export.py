@@ -31,6 +31,7 @@ def assert_same_bytes(model: keras.Model, reference: torch.nn.Module) -> None:
             assert value.numpy().tobytes() == before[key].numpy().tobytes(), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "backbone"),
     [
@@ -71,6 +72,7 @@ def test_smps_models_come_back_to_the_byte(smp, model, backbone):
     assert_same_bytes(built, reference)
 
 
+@pytest.mark.slow
 def test_stages_that_the_decoder_does_not_read_are_not_built(smp, tmp_path):
     """smp has them: a checkpoint loads with or without them, and the way back fills them in."""
     reference = randomise(smp.PSPNet("resnet18", encoder_weights=None, classes=3))
@@ -118,6 +120,7 @@ def test_timms_backbone_comes_back_to_the_byte(smp):
     )
 
 
+@pytest.mark.slow
 def test_a_transposed_convolution_comes_back_to_the_byte(rng):
     model = build_model("fcn16s", num_classes=3, backbone="vgg11", fc_filters=8)
     for layer in model._flatten_layers():
@@ -132,6 +135,7 @@ def test_a_transposed_convolution_comes_back_to_the_byte(rng):
     assert [weight.tobytes() for weight in model.get_weights()] == [weight.tobytes() for weight in before]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("keras_cv/") and name not in LARGE_BACKBONES])
 @pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_every_layer_has_smps_module_path(smp, name):
@@ -154,6 +158,7 @@ def test_every_decoder_layer_has_smps_module_path(smp, model):
     assert {torch_path(layer.name) for layer in layers} == {key.rpartition(".")[0] for key in reference.state_dict()}
 
 
+@pytest.mark.slow
 def test_keras_cvs_backbones_cannot_go():
     model = _without_values(lambda: build_model("fpn", num_classes=2, backbone="keras_cv/resnet18"))
     with pytest.raises(KsegError, match="has no PyTorch module; only models on torch-layout backbones"):

@@ -21,7 +21,8 @@ def load(
     """Opens a trained model.
 
     Args:
-        source: a run directory, a .keras file, a model folder (of Segmenter.save or kseg.hub), or hf://owner/name[@revision].
+        source: a run directory, a .keras file, a model folder (of Segmenter.save, kseg.hub, smp or transformers), or
+            hf://owner/name[@revision].
         class_names: for a .keras file that does not record them, which otherwise are "class 0", "class 1", ....
         image_size: (height, width) of the network's input, where the source does not record it.
 
@@ -52,6 +53,7 @@ def load(
             image_size=size,
             batch_size=None if config is None else config.batch_size,
             precision=_precision(found),
+            credits=found.credits,
         )
 
 

@@ -33,9 +33,11 @@ from kseg.inference.prediction import Prediction
 from kseg.inference.source import find_source
 from kseg.metrics.evaluation import Evaluation
 from kseg.models.build import precision
+from kseg.models.credits import NO_CREDITS, Credits
 from kseg.models.model_folder import describe_model
 from kseg.models.model_info import ModelInfo
 from kseg.models.options import options_text
+from kseg.models.pretrained import weight_credits
 from kseg.models.registry import MODELS
 from kseg.training.extras import FitExtras
 from kseg.training.initial_weights import check_weights, initial_image_size, open_initial, settle_weights
@@ -101,6 +103,7 @@ class Segmenter:
             self._image_size = initial_image_size(config)
         self._batch_size = TrainConfig.batch_size
         self._precision = "float32"
+        self._credits = NO_CREDITS
         self._predictors = Predictors()
 
     @classmethod
@@ -114,14 +117,17 @@ class Segmenter:
         image_size: tuple[int, int] | None = None,
         batch_size: int | None = None,
         precision: str = "float32",
+        credits: Credits = NO_CREDITS,
     ) -> "Segmenter":
         """Returns a Segmenter of a trained model, for kseg.load.
 
-        origin: where the model is from, for messages. architecture: None if it is not known; then fit refuses.
+        origin: where the model is from, for messages. architecture: None if it is not known; then fit refuses. credits: its
+        base model.
         """
         self = cls(class_names=class_names)
         self._architecture, self._model, self._origin, self._image_size = architecture, model, origin, image_size
         self._batch_size, self._precision = batch_size or self._batch_size, precision
+        self._credits = credits
         return self
 
     @property
@@ -143,7 +149,9 @@ class Segmenter:
             keras.utils.set_random_seed(config.seed)
             with precision(config.optimization.precision), keyword_messages():
                 check_weights(config)
-                self._model = build_network(config, self._class_names, open_initial(config))
+                initial = open_initial(config)
+                self._model = build_network(config, self._class_names, initial)
+            self._credits = weight_credits(str(config.backbone), config.backbone_weights) if initial is None else initial.credits
             self._built = _digest(self._model)
         return self._model
 
@@ -188,8 +196,9 @@ class Segmenter:
                     f"{self._origin}: does not record its architecture, so it cannot be trained; name it: "
                     "kseg.Segmenter(MODEL, backbone=..., class_names=[...], init=FILE)"
                 )
-            extras = FitExtras(tuple(callbacks), _if_object(loss), _if_object(optimizer), tuple(metrics))
             initial = self._initial()
+            credits = NO_CREDITS if initial is None else self._credits
+            extras = FitExtras(tuple(callbacks), _if_object(loss), _if_object(optimizer), tuple(metrics), credits)
             flags: dict[str, Any] = {
                 **(self._architecture if initial is None else self._architecture.trained()).flags(),
                 **flag_values(options),
@@ -318,7 +327,8 @@ class Segmenter:
 
     def _take(self, result: TrainResult, origin: str) -> None:
         """Takes over the best model of a run, and how it was trained."""
-        self._model, self._built, self._origin = find_source(str(result.run.path)).load(), None, origin
+        source = find_source(str(result.run.path))
+        self._model, self._built, self._origin, self._credits = source.load(), None, origin, source.credits
         self._image_size, self._batch_size = result.config.image_size, result.config.batch_size
         self._precision = result.config.optimization.precision
         self._predictors.clear()
@@ -344,7 +354,7 @@ class Segmenter:
         if size is None:
             raise KsegError("image_size: the model was not trained; pass image_size=256, for example, the size for predictions")
         config = build(TrainConfig, {**self._architecture.flags(), "image_size": size, "precision": self._precision})
-        return describe_model(self.model, config, self._class_names)
+        return describe_model(self.model, config, self._class_names, self._credits)
 
     def __repr__(self) -> str:
         return f"Segmenter({self.title}, {len(self._class_names)} classes, weights from {self._origin})"

@@ -12,17 +12,20 @@ class ConvertConfig:
     """A checkpoint to convert between PyTorch and Keras."""
 
     checkpoint: str | None = field(
-        None, "File to read: .safetensors, .pth, .bin or .ckpt; with --to=torch or smp a .keras file.", "files", value="FILE"
+        None, "File to read: .safetensors, .pth, .bin or .ckpt; with another --to a .keras file.", "files", value="FILE"
     )
     output: str | None = field(
-        None, "File to write: .keras; with --to=torch .safetensors or .pth; with --to=smp a folder.", "files", value="FILE"
+        None,
+        "File to write: .keras; with --to=torch .safetensors or .pth; with --to=smp or transformers a folder.",
+        "files",
+        value="FILE",
     )
     overwrite: bool = field(False, "Replace the file of --output if it exists.", "files")
     to: str = field(
         "keras",
-        "Direction: read a PyTorch checkpoint, write one, or write a folder for smp.from_pretrained.",
+        "Direction: read a PyTorch checkpoint, write one, or write a folder for from_pretrained of smp or transformers.",
         "files",
-        ("keras", "torch", "smp"),
+        ("keras", "torch", "smp", "transformers"),
     )
     model: str | None = field(None, "Architecture of the checkpoint, e.g. deeplabv3plus.", "model")
     backbone: str | None = field(None, "Backbone of that model; default: the model's own.", "model")

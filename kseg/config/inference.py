@@ -19,7 +19,7 @@ from kseg.utils.errors import KsegError, suggest
 
 TTA = ("hflip", "vflip", "flips", "turns", "scales")
 """Values of --tta (kseg.inference.tta.views)."""
-MODEL_SOURCE = "a run directory, a .keras file, a model folder of kseg.hub, or hf://owner/name[@revision]"
+MODEL_SOURCE = "a run directory, a .keras file, a model folder of kseg.hub, smp or transformers, or hf://owner/name[@revision]"
 _PREDICTION = "prediction"
 
 

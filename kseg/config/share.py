@@ -12,7 +12,12 @@ from kseg.utils.errors import KsegError
 class HubConfig:
     """A trained model to share, and the text of its model card."""
 
-    model: str | None = field(None, "Run directory to share; or a model folder, to upload with --push.", "model", value="DIR")
+    model: str | None = field(
+        None,
+        "Run directory to share, a model of smp or transformers, or a model folder to upload with --push.",
+        "model",
+        value="DIR",
+    )
     output: str | None = field(None, "Folder to write: weights, config.json, README.md and figures.", "output", value="DIR")
     overwrite: bool = field(False, "Replace an earlier model folder in --output.", "output")
     push: str | None = field(None, "Upload the folder to this repository of the Hub.", "output", value="OWNER/NAME")

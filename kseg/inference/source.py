@@ -8,14 +8,17 @@ import keras
 
 from kseg.config import TrainConfig
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.credits import NO_CREDITS, Credits
 from kseg.models.foreign import foreign_file, foreign_folder
 from kseg.models.model_folder import ModelFolder, find_model_folder, is_model_folder
 from kseg.models.model_info import CONFIG, ModelInfo, read_file_info
 from kseg.models.options import options_text
+from kseg.models.pretrained import weight_credits
 from kseg.models.registry import MODELS
 from kseg.models.saving import load_model
 from kseg.runtime.run_dir import RunDir
 from kseg.utils.errors import KsegError
+from kseg.utils.files import read_json
 
 EXPECTED = "a run directory, a .keras file, a model folder, or hf://owner/name"
 
@@ -46,7 +49,7 @@ class Source:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that it was trained on; None if the source does not record them."""
-        if self.folder is not None and self.folder.smp:
+        if self.folder is not None and "class_names" in self.folder.unrecorded:
             return None
         if self.info is not None:
             return self.info.class_names
@@ -55,7 +58,7 @@ class Source:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) that it was trained at; None if the source does not record it."""
-        if self.folder is not None and self.folder.smp:
+        if self.folder is not None and "image_size" in self.folder.unrecorded:
             return None
         if self.info is not None:
             return self.info.image_size
@@ -67,6 +70,15 @@ class Source:
         if self.info is not None:
             return options_text(self.info.options) or None
         return self.config.model_options if self.config is not None else None
+
+    @property
+    def credits(self) -> Credits:
+        """The base model and the licence of what starts from it, or of the run's own start."""
+        if self.folder is not None:
+            return self.folder.credits
+        if self.run is not None and self.config is not None:
+            return run_credits(self.run, self.config)
+        return NO_CREDITS if self.info is None else self.info.credits
 
     def load(self, *, channels: int | None = 3) -> keras.Model:
         """Loads the model, images [B, H, W, 3] to logits [B, H, W, C]; other heads are dropped.
@@ -81,6 +93,17 @@ class Source:
         return model
 
 
+def run_credits(run: RunDir, config: TrainConfig) -> Credits:
+    """Returns the base model of a run, and its licence: of the whole model or the backbone's weights that it started from."""
+    stored = read_json(run.initial_weights)
+    try:
+        if (found := Credits.of(stored)) != NO_CREDITS:
+            return found
+    except KsegError:  # of a damaged file
+        return NO_CREDITS
+    return weight_credits(str(config.backbone), config.backbone_weights)
+
+
 def find_source(name: str, flag: str = "--model") -> Source:
     """Finds what `name` stands for, without loading the model; of a repository of the Hub, downloads its config.json.
 
@@ -90,7 +113,7 @@ def find_source(name: str, flag: str = "--model") -> Source:
     try:
         if name.startswith("hf://"):
             folder = find_model_folder(name)
-            return Source(name, flag, "folder", folder.path, folder=folder, info=folder.info)
+            return Source(name, flag, "folder", folder.files.path, folder=folder, info=folder.info)
         if path.is_dir():
             if what := foreign_folder(path):
                 raise KsegError(f"{flag}={name}: {what}")

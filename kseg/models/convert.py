@@ -4,18 +4,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kseg.config import ConvertConfig
 from kseg.runtime.compilation_cache import enable_compilation_cache
 from kseg.utils.errors import KsegError
+
+if TYPE_CHECKING:
+    import keras
+
+    from kseg.models.model_info import ModelInfo
 
 
 def convert(config: ConvertConfig) -> str:
     """Converts a checkpoint and returns a summary to print. Raises KsegError for a mistake that the user can fix."""
     assert config.checkpoint is not None and config.output is not None  # ConvertConfig requires them
     checkpoint, out = Path(config.checkpoint), Path(config.output)
-    kinds = {"keras": (".keras",), "torch": (".safetensors", ".pth")}.get(config.to)  # of smp, any folder
+    kinds = {"keras": (".keras",), "torch": (".safetensors", ".pth")}.get(config.to)  # of smp and transformers, any folder
     if kinds and out.suffix not in kinds:
         raise KsegError(f"--output={out}: with --to={config.to} its name must end with {' or '.join(kinds)}")
     if out.exists() and not config.overwrite:
@@ -28,7 +33,7 @@ def convert(config: ConvertConfig) -> str:
     try:
         if config.to == "keras":
             return _to_keras(config, checkpoint, out)
-        return _to_torch(checkpoint, out) if config.to == "torch" else _to_smp(checkpoint, out, overwrite=config.overwrite)
+        return _to_torch(checkpoint, out) if config.to == "torch" else _to_folder(config, checkpoint, out)
     except OSError as error:
         raise KsegError(f"--output={out}: {error.strerror or error}") from None
 
@@ -85,31 +90,52 @@ def _to_torch(checkpoint: Path, out: Path) -> str:
     return f"wrote   {out}, {len(state)} tensors"
 
 
-def _to_smp(checkpoint: Path, out: Path, *, overwrite: bool) -> str:
-    """Writes a folder for smp.from_pretrained."""
+def _to_folder(config: ConvertConfig, checkpoint: Path, out: Path) -> str:
+    """Writes a folder for from_pretrained of smp or of transformers."""
     from safetensors.numpy import save
 
-    from kseg.models.model_info import CONFIG, read_file_info
+    from kseg.models.model_info import read_file_info
     from kseg.models.saving import load_model
-    from kseg.models.classification_head import aux_params
-    from kseg.models.smp_config import is_smp_folder, smp_config
-    from kseg.models.smp_weights import smp_state
+    from kseg.models.smp_config import is_smp_folder
+    from kseg.models.transformers_config import is_transformers_folder
     from kseg.utils.files import atomic_folder
 
-    if out.exists() and not is_smp_folder(out):
-        raise KsegError(f"--output={out}: is no folder of smp's, so it is not replaced; name another folder")
+    if out.exists() and not (is_smp_folder if config.to == "smp" else is_transformers_folder)(out):
+        raise KsegError(f"--output={out}: is no folder of {config.to}'s, so it is not replaced; name another folder")
     info = read_file_info(checkpoint)
     if info is None:
         raise KsegError(f"--checkpoint={checkpoint}: does not record its architecture; name a model.keras of kseg.train")
-    model = load_model(checkpoint)
+    state, files = (_for_smp if config.to == "smp" else _for_transformers)(load_model(checkpoint), info)
+    with atomic_folder(out, replace=config.overwrite) as temporary:
+        for name, content in files.items():
+            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (temporary / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+    wrote = f"wrote   {out}, {len(state)} tensors"
+    if config.to == "transformers":  # preprocessor_config.json has them
+        return wrote
+    normalization = f"mean {info.normalization[0]}, std {info.normalization[1]}" if info.normalization else "none"
+    return f"{wrote}\nnormalize images in 0..1 before the model: {normalization}"
+
+
+def _for_smp(model: "keras.Model", info: "ModelInfo") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns smp's weights and, by name, the JSON files beside them."""
+    from kseg.models.classification_head import aux_params
+    from kseg.models.smp_config import smp_config
+    from kseg.models.smp_weights import smp_state
+
     state, binary = smp_state(model)
     head = aux_params(model)
-    content = smp_config(info, binary=binary) | ({"aux_params": head} if head else {})
-    with atomic_folder(out, replace=overwrite) as temporary:
-        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (temporary / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
-    normalization = f"mean {info.normalization[0]}, std {info.normalization[1]}" if info.normalization else "none"
-    return f"wrote   {out}, {len(state)} tensors\nnormalize images in 0..1 before the model: {normalization}"
+    return state, {"config.json": smp_config(info, binary=binary) | ({"aux_params": head} if head else {})}
+
+
+def _for_transformers(model: "keras.Model", info: "ModelInfo") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns transformers' weights and, by name, the JSON files beside them."""
+    from kseg.models.pytorch.export import export_transformers_weights
+    from kseg.models.transformers_config import transformers_config
+    from kseg.models.transformers_processor import PROCESSOR, processor_config
+
+    files = {"config.json": transformers_config(info), PROCESSOR: processor_config(info)}
+    return export_transformers_weights(model), files
 
 
 def write_state_dict(state: Mapping[str, Any], path: Path) -> None:

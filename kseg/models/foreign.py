@@ -11,6 +11,8 @@ from kseg.models.pretrained import TORCH_FILES
 
 CONFIG, MAX_CONFIG = "config.json", 2**20
 """The file that describes a folder, of whichever library, and the most bytes of it that are read."""
+TRANSFORMERS = ("SegformerForSemanticSegmentation", "UperNetForSemanticSegmentation")
+"""Classes of Hugging Face transformers that kseg reads."""
 _EXPORTS = (".onnx", ".tflite", ".pb", ".stablehlo", ".mlir", ".pt2")
 
 
@@ -41,12 +43,22 @@ def foreign_config(content: Any) -> str | None:
     if "pretrained_cfg" in content or "architecture" in content:
         return f"is a backbone of timm ({_text(content.get('architecture'))}); pass it as backbone_weights"
     if "model_type" in content or "architectures" in content or "transformers_version" in content:
-        kind = content.get("architectures") or content.get("model_type")
-        kind = kind[0] if isinstance(kind, list) else kind
-        return f"is a model of transformers ({_text(kind)}), which kseg does not read"
+        if (kind := transformers_class(content)) in TRANSFORMERS:
+            return None
+        return (
+            f"is a model of transformers ({_text(kind or content.get('model_type'))}), which kseg does not read; "
+            f"it reads {' and '.join(TRANSFORMERS)}"
+        )
     if "keras_hub" in f"{content.get('registered_name')} {content.get('module')}":
-        return f"is a model of keras-hub ({_text(content.get('class_name'))}), which kseg does not read"
+        return f"is a model of keras-hub ({_text(content.get('class_name'))}), which kseg does not read; open it with keras_hub"
     return None
+
+
+def transformers_class(content: Any) -> str | None:
+    """Returns the class of transformers that a config.json names; None if it names none."""
+    kind = content.get("architectures") if isinstance(content, Mapping) else None
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    return kind if isinstance(kind, str) else None
 
 
 def _text(value: Any) -> str:

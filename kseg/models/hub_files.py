@@ -88,6 +88,17 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
+def has_file(repo: str, revision: str | None, file: str) -> bool:
+    """Returns True if a repository has a file; False also if the Hub does not answer."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+    except Exception:  # network and protocol errors have no common base
+        return False
+    return True
+
+
 def list_files(repo: str, revision: str | None) -> list[str] | None:
     """Returns the names of a repository's files, or None if the Hub does not answer; then `download` says why."""
     from huggingface_hub import HfApi

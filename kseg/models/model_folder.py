@@ -3,13 +3,15 @@
 Reading takes nothing else from a folder and runs no code from it.
 """
 
+import dataclasses
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -17,13 +19,18 @@ import numpy as np
 from kseg.config import TrainConfig
 from kseg.config.fields import REPOSITORY
 from kseg.models.auxiliary_head import inference_model
+from kseg.models.credits import NO_CREDITS, Credits, print_licence
+from kseg.models.folder_files import FolderFiles, member
 from kseg.models.foreign import CONFIG, MAX_CONFIG, folder_config
-from kseg.models.hub_files import download
 from kseg.models.layers import Normalize
-from kseg.models.model_info import FORMAT, ModelInfo, Numbers, described, member, parse_content, read_info
+from kseg.models.model_info import FORMAT, ModelInfo, Numbers, described, parse_content, read_info
 from kseg.models.options import read_options
+from kseg.models.readme import read_credits
 from kseg.models.smp_config import is_smp_config, is_smp_folder, smp_info
 from kseg.models.smp_weights import max_smp_size, read_smp_weights
+from kseg.models.transformers_config import is_transformers_config, is_transformers_folder, transformers_info
+from kseg.models.transformers_processor import read_processor
+from kseg.models.transformers_weights import read_transformers_weights
 from kseg.utils.errors import KsegError, root_cause
 from kseg.utils.files import atomic_folder
 
@@ -47,75 +54,85 @@ class SharedModel:
 class ModelFolder:
     """A model folder, or a Hub repository with one. Only its description is read until load.
 
-    name: as the user gave it. path: the folder, or a repository's folder in the Hub's cache. repository: owner/name, or None.
-    revision: of the repository. smp: the folder is of segmentation_models.pytorch, which records neither class names nor the
-    image size: those of `info` mean nothing.
+    files: the folder's. library: that wrote it. unrecorded: members of `info` that the folder does not record: their values there
+    mean nothing.
     """
 
-    name: str
-    path: Path
+    files: FolderFiles
     info: ModelInfo
-    repository: str | None = None
-    revision: str | None = None
-    smp: bool = False
+    library: Literal["kseg", "smp", "transformers"] = "kseg"
+    unrecorded: frozenset[str] = frozenset()
+
+    @property
+    def credits(self) -> Credits:
+        """The base model of those that start from this one."""
+        if self.files.repository is not None:
+            return Credits(self.files.repository, self.info.credits.licence)
+        return self.info.credits
 
     def load(self) -> SharedModel:
         """Builds the model and loads its weights; downloads those of a repository. Raises KsegError if they do not fit."""
-        where = self.path / CONFIG if self.repository is None else f"{self.name}: {CONFIG}"
-        model = _build_described(self.info, where)
-        if self.repository is None:
-            weights = member(self.path, WEIGHTS)
+        model = _build_described(self.info, self.files.shown(CONFIG))
+        if self.library == "kseg":
+            _read_weights(model, self.files.get(WEIGHTS, _max_file_size(model)))
+        elif self.library == "smp":
+            read_smp_weights(model, self.files.get(WEIGHTS, max_smp_size(model)))
         else:
-            limit = max_smp_size(model) if self.smp else _max_file_size(model)
-            weights = download(self.repository, self.revision, WEIGHTS, limit=limit, instead=_INSTEAD)
-        (read_smp_weights if self.smp else _read_weights)(model, weights)
+            read_transformers_weights(model, self.files)
+        if self.files.repository is not None and self.credits.restricted:
+            print_licence(self.files.repository, str(self.credits.licence))
         return SharedModel(model, self.info)
-
-
-_INSTEAD = "load the folder that it is in"
 
 
 def find_model_folder(source: str | os.PathLike, revision: str | None = None) -> ModelFolder:
     """Finds a model folder or a Hub repository (owner/name or hf://owner/name[@revision]), and reads its description.
 
     revision: a branch, tag or commit of the repository. Raises KsegError if there is no such folder or repository, or if
-    neither kseg nor segmentation_models.pytorch wrote it.
+    none of kseg, segmentation_models.pytorch and transformers wrote it.
     """
     folder, name = Path(source), os.fspath(source)
     if folder.is_dir():
         if revision is not None:
             raise KsegError(f"{name}: is a folder, which has no revisions; leave revision out")
-        return _described_folder(name, folder, member(folder, CONFIG), folder / CONFIG)
+        files = FolderFiles(name, folder)
+        return _described_folder(files, member(folder, CONFIG))
     repository, at, tag = name.removeprefix("hf://").partition("@")
     if not re.fullmatch(REPOSITORY, repository) or (at and not (re.fullmatch(r"[\w./-]+", tag) and name.startswith("hf://"))):
         raise KsegError(f"{name}: no such folder, and not the name of a repository (hf://owner/name or hf://owner/name@revision)")
     if tag and revision is not None:
         raise KsegError(f"{name}: names a revision; leave revision={revision!r} out")
-    revision = tag or revision
-    config = download(repository, revision, CONFIG, limit=MAX_CONFIG, instead=_INSTEAD)
-    if re.fullmatch(
-        "[0-9a-f]{40}", config.parent.name
-    ):  # the cache's folder is named by the commit; the weights must be of the same commit
-        revision = config.parent.name
-    return _described_folder(name, config.parent, config, f"{name}: {CONFIG}", repository, revision)
+    config = FolderFiles(name, folder, repository, tag or revision).get(CONFIG, MAX_CONFIG)
+    # The cache's folder is named by the commit; the weights must be of the same commit.
+    commit = config.parent.name if re.fullmatch("[0-9a-f]{40}", config.parent.name) else tag or revision
+    return _described_folder(FolderFiles(name, config.parent, repository, commit), config)
 
 
-def _described_folder(
-    name: str, folder: Path, config: Path, shown: object, repository: str | None = None, revision: str | None = None
-) -> ModelFolder:
-    """Returns the folder that a config.json of kseg or of smp describes. shown: its name in error messages."""
-    info, smp = described(config, shown, _parse)
-    return ModelFolder(name, folder, info, repository, revision, smp)
+def _described_folder(files: FolderFiles, config: Path) -> ModelFolder:
+    """Returns the folder that a config.json of kseg, smp or transformers describes."""
+    found = described(config, files.shown(CONFIG), partial(_parse, files))
+    if found.library == "kseg":
+        return found
+    info, unrecorded = dataclasses.replace(found.info, credits=read_credits(files)), found.unrecorded
+    if found.library == "transformers":
+        processor = read_processor(files, info.input_shape[-1])
+        info = dataclasses.replace(info, normalization=processor.normalization, image_size=processor.size or info.image_size)
+        unrecorded |= frozenset() if processor.size else {"image_size"}
+    return dataclasses.replace(found, info=info, unrecorded=unrecorded)
 
 
-def _parse(content: Any) -> tuple[ModelInfo, bool]:
-    """Returns the description in a config.json, and True if smp wrote it."""
-    return (smp_info(content), True) if is_smp_config(content) else (parse_content(content), False)
+def _parse(files: FolderFiles, content: Any) -> ModelFolder:
+    """Returns the folder of a config.json's content. Raises KsegError for what no library that kseg reads has written."""
+    if is_smp_config(content):
+        return ModelFolder(files, smp_info(content), "smp", frozenset({"class_names", "image_size"}))
+    if is_transformers_config(content):
+        info, named = transformers_info(content)
+        return ModelFolder(files, info, "transformers", frozenset() if named else frozenset({"class_names"}))
+    return ModelFolder(files, parse_content(content))
 
 
 def is_model_folder(folder: Path) -> bool:
     """Returns True for a model folder, False for a run directory, which has a different config.json."""
-    return (folder / WEIGHTS).exists() or is_kseg_folder(folder) or is_smp_folder(folder)
+    return (folder / WEIGHTS).exists() or is_kseg_folder(folder) or is_smp_folder(folder) or is_transformers_folder(folder)
 
 
 def is_kseg_folder(folder: Path) -> bool:
@@ -135,8 +152,16 @@ def normalization_of(model: keras.Model) -> tuple[Numbers, Numbers] | None:
     return tuple(map(float, normalize.mean)), tuple(map(float, normalize.std))
 
 
-def describe_model(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> ModelInfo:
-    """Returns the description of a model that was trained with a config. Raises KsegError for names that no description has."""
+def describe_model(
+    model: keras.Model,
+    config: TrainConfig,
+    class_names: Sequence[str],
+    credits: Credits = NO_CREDITS,
+) -> ModelInfo:
+    """Returns the description of a model that was trained with a config. Raises KsegError for names that no description has.
+
+    credits: what its weights started from.
+    """
     return ModelInfo(
         model=config.model,
         class_names=tuple(class_names),
@@ -147,6 +172,7 @@ def describe_model(model: keras.Model, config: TrainConfig, class_names: Sequenc
         input_shape=tuple(model.input.shape[1:]),
         precision=config.optimization.precision,
         options=read_options(config.model, config.model_options),
+        credits=credits,
     )
 
 

@@ -17,6 +17,8 @@ import kseg
 from kseg.config.fields import parse_size
 from kseg.models.backbones.registry import find_backbone
 from kseg.models.build import build_model, precision
+from kseg.models.credits import NO_CREDITS, Credits
+from kseg.models.folder_files import member
 from kseg.models.foreign import CONFIG, MAX_CONFIG, foreign_config
 from kseg.models.options import check_options
 from kseg.models.registry import MODELS
@@ -32,7 +34,7 @@ _MEMBERS = {
     "format", "format_version", "kseg_version", "model", "backbone", "output_stride", "input_shape", "normalization", "precision",
     "image_size", "class_names",
 }  # fmt: skip
-_OPTIONAL_MEMBERS = {"options"}
+_OPTIONAL_MEMBERS = {"options", "base_model", "licence"}
 
 Numbers = tuple[float, ...]
 Description = TypeVar("Description")
@@ -44,7 +46,7 @@ class ModelInfo:
 
     class_names: 1 to 255 names, by class. image_size: (height, width) in training. backbone, output_stride: None for the model's
     own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: Keras dtype policy.
-    options: the decoder's, if they are not its defaults.
+    options: the decoder's, if they are not its defaults. credits: what its weights started from.
     Raises KsegError for values that no model can have.
     """
 
@@ -57,6 +59,7 @@ class ModelInfo:
     input_shape: tuple[int | None, int | None, int] = (None, None, 3)
     precision: str = "float32"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    credits: Credits = NO_CREDITS
 
     def __post_init__(self):
         entry = MODELS[self.model]  # raises for an unknown one
@@ -108,24 +111,9 @@ class ModelInfo:
             "image_size": self.image_size,
             "class_names": self.class_names,
             **({"options": self.options} if self.options else {}),
+            **self.credits.members(),
         }
         return json.dumps(content, indent=1) + "\n"
-
-
-def member(folder: Path, name: str) -> Path:
-    """Returns the path of a file in a folder. Raises KsegError if it is missing, not a file, or a link out of the folder."""
-    path = folder / name
-    try:
-        found = path.resolve(strict=True)
-        inside = found.is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):
-        raise KsegError(f"{path}: no such file") from None
-    if not inside:
-        hint = "; pass owner/name for what is in the Hub's cache" if "snapshots" in folder.absolute().parts else ""
-        raise KsegError(f"{path}: is a link out of the folder, and is not followed{hint}")
-    if not found.is_file():
-        raise KsegError(f"{path}: is not a file")
-    return found
 
 
 def read_info(folder: Path) -> ModelInfo:
@@ -211,6 +199,7 @@ def parse_content(content: Any) -> ModelInfo:
         input_shape=tuple(shape),
         precision=content["precision"],
         options=options,
+        credits=Credits.of(content),
     )
 
 

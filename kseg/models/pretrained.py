@@ -3,21 +3,23 @@
 import json
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kseg.models.backbones.registry import BACKBONES, HubWeights
+from kseg.models.credits import NO_CREDITS, Credits, print_licence
+from kseg.models.folder_files import FolderFiles
 from kseg.models.hub_files import download, list_files
 from kseg.models.layers import NORMALIZATIONS, Normalize
 from kseg.models.package_files import is_installed, package_file
 from kseg.models.pytorch.load import load_backbone_weights
+from kseg.models.readme import known_licence, read_credits
 from kseg.models.saving import load_model
 from kseg.utils.errors import KsegError, root_cause
 
@@ -69,13 +71,19 @@ def find_weights(backbone: str, weights: str | os.PathLike) -> Pretrained:
     hub = info["weights"][tag]
     path = _known_file(hub)
     if hub.licence is not None:
-        _print_licence(hub)
+        print_licence(hub.repo, hub.licence)
     return Pretrained(hub.mean, hub.std, fill=partial(load_backbone_weights, checkpoint=path))
 
 
-@cache  # once a process
-def _print_licence(weights: HubWeights) -> None:
-    print(f"note: the weights {weights.repo} are under {weights.licence}", file=sys.stderr, flush=True)
+def weight_credits(backbone: str, weights: str) -> Credits:
+    """Returns the repository and the licence of a backbone's weights, if kseg knows that they may not be used for everything."""
+    tag = weights.replace("-", "_")
+    hub = BACKBONES[backbone].info["weights"].get(tag) if backbone in BACKBONES else None
+    if hub is not None and hub.licence is not None:
+        return Credits(hub.repo, hub.licence)
+    repository = weights.removeprefix("hf://").partition("@")[0]
+    licence = known_licence(repository) if weights.startswith("hf://") else None
+    return NO_CREDITS if licence is None else Credits(repository, licence)
 
 
 def _known_file(weights: HubWeights) -> Path:
@@ -99,6 +107,9 @@ def _from_repository(backbone: str, address: str) -> Pretrained:
     files = list_files(repo, revision)
     path = download(repo, revision, _safetensors(repo, files))
     mean, std = _statistics(repo, revision, files)
+    credits = read_credits(FolderFiles(address, path.parent, repo, revision))
+    if credits.restricted:
+        print_licence(repo, str(credits.licence))
     return Pretrained(mean, std, fill=partial(load_backbone_weights, checkpoint=path))
 
 

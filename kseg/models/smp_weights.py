@@ -36,13 +36,13 @@ def read_smp_weights(model: keras.Model, path: Path) -> None:
         raise KsegError(shown if shown.startswith(str(path)) else f"{path}: {shown}") from None
 
 
-def two_classes(state: Mapping[str, Any], classes: int) -> dict[str, Any]:
+def two_classes(state: Mapping[str, Any], classes: int, head: str = HEAD) -> dict[str, Any]:
     """Returns the state_dict with a head of one class x as one of two, whose logits are (0, x): the same probabilities."""
     found = dict(state)
-    if classes == 2 and len(found.get(f"{HEAD}weight", ())) == 1:
+    if classes == 2 and len(found.get(f"{head}weight", ())) == 1:
         for name in ("weight", "bias"):
-            value = np.asarray(found[HEAD + name])
-            found[HEAD + name] = np.concatenate([np.zeros_like(value), value])
+            value = np.asarray(found[head + name])
+            found[head + name] = np.concatenate([np.zeros_like(value), value])
     return found
 
 

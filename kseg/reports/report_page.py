@@ -10,6 +10,7 @@ import numpy as np
 from kseg.config import PYTHON, TrainConfig, better, flag_lines
 from kseg.data.dataset import Dataset
 from kseg.data.palette import hex_colors
+from kseg.inference.source import run_credits
 from kseg.metrics.bootstrap import LEVEL, mean_iou_interval
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.scores import scores
@@ -67,6 +68,7 @@ def write_report(
         flags=flag_lines(config),
         environment=_read_environment(run),
         command=_command(run, config),
+        credits=run_credits(run, config),
         note=note,
         scores=total,
         images=len(evaluation.matrices),

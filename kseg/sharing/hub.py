@@ -103,13 +103,37 @@ def share(config: HubConfig) -> Iterator[str]:
     if source.folder is None:
         _write_run(source, config)
         yield f"wrote   {folder}: config.json, model.safetensors, README.md; read README.md before you share it"
-    elif source.folder.repository is not None:
+    elif source.folder.library != "kseg":
+        _write_published(source, config)
+        yield f"wrote   {folder}: config.json, model.safetensors, README.md; read README.md before you share it"
+    elif source.folder.files.repository is not None:
         raise KsegError(f"--model={source.name}: is on the Hub; name a run directory or a local model folder")
     elif config.output is not None:
         raise KsegError(f"--output={folder}: --model={source.name} is a model folder already; leave --output out")
     if config.push is not None:
         address = push(folder, config.push, private=config.private)
         yield f"pushed  {address}{' (private)' if config.private else ''}"
+
+
+def _write_published(source: "Source", config: HubConfig) -> None:
+    """Writes a folder of kseg for a model that another library published."""
+    from kseg.models.model_folder import check_free, write_model_folder
+    from kseg.sharing.model_card import LIBRARIES, published_card
+
+    folder, info = source.folder, source.info
+    assert folder is not None and info is not None  # the source is a folder
+    if config.output is None:
+        raise KsegError(
+            f"--model={source.name}: is a folder of {LIBRARIES[folder.library]}; name the folder to write: --output=DIR"
+        )
+    if folder.unrecorded:
+        raise KsegError(
+            f"--model={source.name}: does not record {' and '.join(sorted(folder.unrecorded))}; write the folder in Python: "
+            "kseg.load(NAME, class_names=[...], image_size=...).save(FOLDER)"
+        )
+    check_free(Path(config.output), config.overwrite)
+    card = {"README.md": published_card(info, folder.library, config)}
+    write_model_folder(source.load(), info, Path(config.output), card, overwrite=config.overwrite)
 
 
 def _write_run(source: "Source", config: HubConfig) -> None:
@@ -128,5 +152,5 @@ def _write_run(source: "Source", config: HubConfig) -> None:
     if source.class_names is None:
         raise KsegError(f"--model={source.name}: the run stopped before its evaluation; finish it with kseg.train --resume")
     model = source.load()
-    info = describe_model(model, trained, source.class_names)
+    info = describe_model(model, trained, source.class_names, source.credits)
     write_model_folder(model, info, folder, card_files(source.run, trained, info, config), overwrite=config.overwrite)

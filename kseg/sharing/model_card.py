@@ -23,6 +23,7 @@ _FIGURES = {
     "worst_1": "The validation image of lowest mIoU: image, label, prediction and errors",
     "iou": "IoU by class, in the colours of the label maps",
 }
+LIBRARIES = {"smp": "segmentation_models.pytorch", "transformers": "Hugging Face transformers"}
 _MAX_FIGURE = 2**23  # bytes
 _LOCAL_FLAGS = ("run_dir", "resume", "dry_run", "workers", "compilation_cache", "wandb", "mlflow", "tensorboard", "coordinator",
         "num_processes", "process_id", "cache")  # flags that do not affect the model  # fmt: skip
@@ -51,7 +52,7 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
     title = f"{info.model} on {info.backbone}"
     card = template("model_card.md.jinja", Path(__file__).parent).render(
         md=markdown,
-        metadata=_metadata(title, total, evaluation, data_name, options.license, config),
+        metadata=_metadata(title, total, evaluation, data_name, options.license, config, info),
         title=title,
         info=info,
         config=config,
@@ -74,6 +75,21 @@ def card_files(run: RunDir, config: TrainConfig, info: ModelInfo, options: HubCo
         commit=environment.get("commit"),
     )
     return {"README.md": card.encode("utf-8", "replace"), **files}
+
+
+def published_card(info: ModelInfo, library: str, options: HubConfig) -> bytes:
+    """Returns README.md of a folder whose weights another library published. options: license and push are read."""
+    title = f"{info.model} on {info.backbone}"
+    card = template("published_card.md.jinja", Path(__file__).parent).render(
+        md=markdown,
+        metadata=_to_yaml(info, options.license),
+        title=title,
+        info=info,
+        library=LIBRARIES[library],
+        source=f"hf://{options.push}" if options.push else "FOLDER",
+        license=options.license,
+    )
+    return card.encode("utf-8", "replace")
 
 
 def markdown(text: object) -> Markup:
@@ -107,10 +123,16 @@ def training_call(config: TrainConfig) -> str:
 
 
 def _metadata(
-    title: str, total: Scores, evaluation: Mapping[str, Any], data_name: str, license: str | None, config: TrainConfig
+    title: str,
+    total: Scores,
+    evaluation: Mapping[str, Any],
+    data_name: str,
+    license: str | None,
+    config: TrainConfig,
+    info: ModelInfo,
 ) -> str:
     """Returns the YAML at the top of the card, which the Hub reads."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import EvalResult
 
     metrics = {"mean_iou": ("mIoU", total.mean_iou), "accuracy": ("Pixel accuracy", total.pixel_accuracy)}
     results = [
@@ -126,14 +148,19 @@ def _metadata(
         for kind, (name, value) in metrics.items()
         if math.isfinite(value)
     ]
+    return _to_yaml(info, license, metrics=["mean_iou"], model_name=title if results else None, eval_results=results or None)
+
+
+def _to_yaml(info: ModelInfo, license: str | None, **further: Any) -> str:
+    from huggingface_hub import ModelCardData
+
     data = ModelCardData(
         license=license,
+        base_model=info.credits.base_model,
         library_name="kseg",  # for "keras", the Hub would show code that loads a model.keras
         pipeline_tag="image-segmentation",
         tags=["keras", "kseg", "semantic-segmentation"],
-        metrics=["mean_iou"],
-        model_name=title if results else None,
-        eval_results=results or None,
+        **further,
     )
     return data.to_yaml() + "\n"
 

@@ -71,7 +71,7 @@ def train_on_batches(
         raise KsegError("batches of one process are not divided among several; pass data sets, such as FolderDataset")
     weights = find_class_weights(config.objective.class_weights, cast(Dataset, train))
     data = RunData(cast(Dataset, train), first_images(val), [], weights)
-    first = None if initial is None else InitialModel.of_model(initial, initial.name, train.class_names)
+    first = None if initial is None else InitialModel.of_model(initial, initial.name, train.class_names, extras.credits)
     with (
         reserved_run_dir(target, config, resuming=resuming) as run,
         shared_checkpoint(run) as resume_from,

@@ -8,6 +8,7 @@ import keras
 
 from kseg.config import PYTHON, TrainConfig, is_object
 from kseg.config.train import OptimizationConfig
+from kseg.models.credits import NO_CREDITS, Credits
 from kseg.utils.errors import KsegError
 
 _KEPT = ("precision", "remat", "optimizer")
@@ -21,13 +22,15 @@ class FitExtras:
 
     callbacks: run after kseg's own, before metrics.csv is written and the checkpoint is saved. One with get_state and set_state
     (JSON values) is resumed. loss: a Keras loss, or a function of (label [B, H, W], logits [B, H, W, C]). optimizer: a Keras
-    optimizer with its learning rate. metrics: Keras metrics of (label, logits), columns of metrics.csv.
+    optimizer with its learning rate. metrics: Keras metrics of (label, logits), columns of metrics.csv. credits: the base model
+    of a model given from Python.
     """
 
     callbacks: tuple[Any, ...] = ()
     loss: Any = None
     optimizer: Any = None
     metrics: tuple[Any, ...] = ()
+    credits: Credits = NO_CREDITS
 
     def __post_init__(self):
         for callback in self.callbacks:

@@ -8,6 +8,7 @@ from kseg.config import TrainConfig
 from kseg.data.loading.pipeline import sample_errors
 from kseg.data.loading.worker_pool import WorkerPool
 from kseg.inference.predictor import Predictor
+from kseg.inference.source import run_credits
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation, write_matrices
 from kseg.models.auxiliary_head import inference_model
@@ -51,7 +52,7 @@ def best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], *, 
         trained = load_model(source)
         model = inference_model(trained)
         if finished:
-            save_model(inference_model(trained, classification=True), run.model, _description(model, config, class_names))
+            save_model(inference_model(trained, classification=True), run.model, _description(model, run, config, class_names))
             source = run.model  # smaller: it lacks the optimizer's state
     with hosts.shared_file(source) as path:
         if model is None:
@@ -60,9 +61,9 @@ def best_model(run: RunDir, config: TrainConfig, class_names: Sequence[str], *, 
     return model
 
 
-def _description(model: keras.Model, config: TrainConfig, class_names: Sequence[str]) -> dict[str, str]:
+def _description(model: keras.Model, run: RunDir, config: TrainConfig, class_names: Sequence[str]) -> dict[str, str]:
     """Returns what model.keras says of itself; nothing if names are too long for it, or cannot be printed."""
     try:
-        return {KERAS_MEMBER: describe_model(model, config, class_names).to_json()}
+        return {KERAS_MEMBER: describe_model(model, config, class_names, run_credits(run, config)).to_json()}
     except KsegError:
         return {}

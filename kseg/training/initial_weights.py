@@ -14,6 +14,7 @@ from kseg.config import TrainConfig, flatten
 from kseg.inference.source import EXPECTED, Source, find_source
 from kseg.models.backbones.registry import BACKBONES, find_backbone, has_weights
 from kseg.models.build import build_model
+from kseg.models.credits import NO_CREDITS, Credits
 from kseg.models.model_folder import is_model_folder, normalization_of
 from kseg.models.options import read_options
 from kseg.models.package_files import describe, is_installed
@@ -157,20 +158,23 @@ class InitialModel:
     """A whole model that a run starts from.
 
     name: for messages. load: returns the model from images to logits; None for a resumed run, whose checkpoint has the weights.
-    class_names: None if unknown. normalization: (mean, std) of the model, None if it does not normalise. transfer: what
-    initialize did.
+    class_names: None if unknown. normalization: (mean, std) of the model, None if it does not normalise. credits: its base model.
+    transfer: what initialize did.
     """
 
     name: str
     load: Callable[[], keras.Model] | None
     class_names: tuple[str, ...] | None
     normalization: Any
+    credits: Credits = NO_CREDITS
     transfer: Transfer | None = None
 
     @classmethod
-    def of_model(cls, model: keras.Model, name: str, class_names: tuple[str, ...] | None = None) -> "InitialModel":
+    def of_model(
+        cls, model: keras.Model, name: str, class_names: tuple[str, ...] | None = None, credits: Credits = NO_CREDITS
+    ) -> "InitialModel":
         """Wraps a model in memory."""
-        return cls(name, lambda: model, class_names, normalization_of(model))
+        return cls(name, lambda: model, class_names, normalization_of(model), credits)
 
     @classmethod
     def of_run(cls, text: str) -> "InitialModel":
@@ -187,7 +191,7 @@ class InitialModel:
         assert self.transfer is not None
         names = self.class_names and list(self.class_names)
         content = {"source": self.name, "class_names": names, "normalization": self.normalization}
-        return json.dumps({**content, **dataclasses.asdict(self.transfer)}, indent=1) + "\n"
+        return json.dumps({**content, **self.credits.members(), **dataclasses.asdict(self.transfer)}, indent=1) + "\n"
 
     def initialize(self, model: keras.Model, class_names: Sequence[str], rebuild: Callable[[int], keras.Model]) -> None:
         """Copies the weights to a model of the same architecture, which classes of the same name share.
@@ -229,8 +233,9 @@ def open_initial(config: TrainConfig) -> InitialModel | None:
         return None
     source = _find(config.init)
     model = _torch_model(config, source) if isinstance(source, Path) else source.load()
-    names = None if isinstance(source, Path) else source.class_names
-    return InitialModel.of_model(model, config.init, names)
+    if isinstance(source, Path):
+        return InitialModel.of_model(model, config.init)
+    return InitialModel.of_model(model, config.init, source.class_names, source.credits)
 
 
 def _torch_model(config: TrainConfig, path: Path) -> keras.Model:

@@ -113,7 +113,9 @@ def train(
                 resuming=resuming,
                 resume_from=resume_from,
                 shown_as=target.path,
-                initial=None if initial is None else InitialModel.of_model(initial, initial.name, run_data.train.class_names),
+                initial=None
+                if initial is None
+                else InitialModel.of_model(initial, initial.name, run_data.train.class_names, extras.credits),
                 extras=extras,
             )
         with data_parallel(distribution, local=True):

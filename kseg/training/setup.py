@@ -21,6 +21,7 @@ from kseg.models.backbones.registry import check_backbone
 from kseg.models.build import build_model, precision
 from kseg.models.chunked_loss import with_chunked_loss
 from kseg.models.classification_head import classifying
+from kseg.models.credits import NO_CREDITS
 from kseg.models.layers import DOUBLE_NORMALIZATION
 from kseg.models.options import read_options
 from kseg.models.registry import MODELS
@@ -138,7 +139,7 @@ def write_run_dir(
         if hosts.is_main_process():
             run.reopen(config, state.metrics_csv) if resuming else run.create(config, data.skipped)
             write_text(run.transforms, json.dumps(describe_transforms(config.augment, config.image_size), indent=1) + "\n")
-            if config.init is not None and initial is not None and initial.transfer is not None:
+            if initial is not None and initial.transfer is not None and (config.init or initial.credits != NO_CREDITS):
                 write_text(run.initial_weights, initial.to_json())
 
 

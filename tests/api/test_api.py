@@ -182,12 +182,12 @@ def test_split_is_that_of_val_fraction(tiny_coco):
 def test_load_says_what_it_is_given(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), "uint8")).save(tmp_path / "photo.png")
     (tmp_path / "weights.pth").write_bytes(b"PK")
-    (tmp_path / "segformer").mkdir()
-    (tmp_path / "segformer/config.json").write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
+    (tmp_path / "dpt").mkdir()
+    (tmp_path / "dpt/config.json").write_text('{"architectures": ["DPTForSemanticSegmentation"]}')
     for name, says in (
         ("photo.png", "^source=.*photo.png: is an image; name a model, and predict the image with it"),
         ("weights.pth", "is a PyTorch checkpoint; convert it: python -m kseg.convert"),
-        ("segformer", r"is a model of transformers \(SegformerForSemanticSegmentation\), which kseg does not read"),
+        ("dpt", r"is a model of transformers \(DPTForSemanticSegmentation\), which kseg does not read; it reads Segformer"),
         ("nothing", "no such file or folder; name a trained model: a run directory"),
     ):
         with pytest.raises(KsegError, match=says):

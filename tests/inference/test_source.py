@@ -69,6 +69,7 @@ def test_a_model_folder(folder):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_model_folder_is_scored_and_predicts_as_its_file(folder, tiny_coco, tmp_path):
     """It has a size and class names; a file needs --image_size, and has none."""
     path, model = folder
@@ -106,8 +107,8 @@ def test_classes_of_a_model_folder_must_be_the_datas(folder, tiny_coco, tmp_path
         ("torn", "torn/config.json: not a kseg configuration"),
         ("stranger", "stranger/config.json: does not say that this is a model of kseg"),
         (
-            "segformer",
-            r"--model=segformer: is a model of transformers \(SegformerForSemanticSegmentation\), which kseg does not read",
+            "beit",
+            r"--model=beit: is a model of transformers \(BeitForSemanticSegmentation\), which kseg does not read; it reads Segformer",
         ),
         ("smp", "smp/model.safetensors: the checkpoint has no weights for decoder_blocks_0_conv1_0"),
         ("dpt", "dpt/config.json: is a model of segmentation_models_pytorch of the class 'DPT', which kseg does not have"),
@@ -131,7 +132,7 @@ def test_what_is_no_trained_model_is_one_line(folder, tmp_path, monkeypatch, nam
     contents = {
         "torn": '{"model": ',
         "stranger": '{"type": "segformer"}',
-        "segformer": '{"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"]}',
+        "beit": '{"model_type": "beit", "architectures": ["BeitForSemanticSegmentation"]}',
         "smp": '{"_model_class": "Unet", "encoder_name": "resnet34", "classes": 3}',
         "linknet": '{"_model_class": "Linknet", "encoder_name": "resnet18"}',
         "dpt": '{"_model_class": "DPT", "encoder_name": "tu-vit_base_patch16_224"}',
@@ -143,7 +144,7 @@ def test_what_is_no_trained_model_is_one_line(folder, tmp_path, monkeypatch, nam
     for other, content in contents.items():
         (tmp_path / other).mkdir()
         (tmp_path / other / "config.json").write_text(content)
-    for other in ("stranger", "segformer", "smp"):
+    for other in ("stranger", "beit", "smp"):
         shutil.copy(folder[0] / "model.safetensors", tmp_path / other)
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "saved").mkdir()

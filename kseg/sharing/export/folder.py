@@ -63,8 +63,8 @@ def export(config: ExportConfig) -> str:
 
 def model_name(source: Source) -> str:
     """Returns a name by which another process finds the same model, although a repository may change meanwhile."""
-    if source.folder is not None and source.folder.repository is not None:
-        return f"hf://{source.folder.repository}@{source.folder.revision}"
+    if source.folder is not None and (files := source.folder.files).repository is not None:
+        return f"hf://{files.repository}@{files.revision}"
     return str(source.path)
 
 

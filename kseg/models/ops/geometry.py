@@ -19,11 +19,30 @@ class Geometry(NamedTuple):
 
     def gather_inputs(self, x, kernel_size):
         """Yields ((i, j), [B, H', W', C]): the pixels of x [B, H, W, C] that tap (i, j) multiplies; padding is zeros."""
-        starts = [
-            [i * d - before for i in range(k)]
-            for k, d, (before, _) in zip(kernel_size, self.dilation_rate, self.pads, strict=True)
-        ]
-        return _shifted(x, starts, self.output_size(x.shape[1:3], kernel_size), self.strides)
+        return _shifted(x, self._starts(kernel_size), self.output_size(x.shape[1:3], kernel_size), self.strides)
+
+    def input_windows(self, x, kernel_size):
+        """Returns what gather_inputs yields as (taps (i, j), their places, f(place)), for loops in a compiled program.
+
+        places: [taps, 2], whole numbers. f: from one of them, which may be traced, to [B, H', W', C].
+        """
+        import jax.numpy as jnp
+        from jax import lax
+
+        size = self.output_size(x.shape[1:3], kernel_size)
+        x, corners = _padded(x, self._starts(kernel_size), size, self.strides)
+        rows, columns = ((n - 1) * stride + 1 for n, stride in zip(size, self.strides, strict=True))
+
+        def window(place):
+            part = lax.dynamic_slice(x, (0, place[0], place[1], 0), (x.shape[0], rows, columns, x.shape[3]))
+            return part[:, :: self.strides[0], :: self.strides[1]]
+
+        return [*corners], jnp.array([*corners.values()]), window
+
+    def _starts(self, kernel_size):
+        """Returns the first row of the input that each row of the kernel multiplies, and the same for columns."""
+        lines = zip(kernel_size, self.dilation_rate, self.pads, strict=True)
+        return [[i * d - before for i in range(k)] for k, d, (before, _) in lines]
 
     def gather_outputs(self, y, kernel_size, size):
         """Yields ((i, j), [B, *size, D]): for each input pixel, the pixel of y [B, H', W', D] to which tap (i, j) adds it.
@@ -69,6 +88,17 @@ def _shifted(x, starts, size, strides):
     """
     from jax import lax
 
+    x, corners = _padded(x, starts, size, strides)
+    spans = [(n - 1) * stride for n, stride in zip(size, strides, strict=True)]
+    for tap, (top, left) in corners.items():
+        limits = (x.shape[0], top + spans[0] + 1, left + spans[1] + 1, x.shape[3])
+        yield tap, lax.slice(x, (0, top, left, 0), limits, (1, *strides, 1))
+
+
+def _padded(x, starts, size, strides):
+    """Returns x with the zeros that the windows of _shifted reach, and where they begin in it: {(i, j): (row, column)}."""
+    from jax import lax
+
     spans = [(n - 1) * stride for n, stride in zip(size, strides, strict=True)]
     inside = [
         [(i, start) for i, start in enumerate(starts[axis]) if -spans[axis] <= start < x.shape[axis + 1]] for axis in (0, 1)
@@ -79,11 +109,10 @@ def _shifted(x, starts, size, strides):
         pads[axis + 1] = max(0, -min(places)), max(0, max(places) + spans[axis] + 1 - x.shape[axis + 1])
     if any(map(any, pads)):
         x = lax.pad(x, x.dtype.type(0), [(*pad, 0) for pad in pads])
-    for i, row in inside[0]:
-        for j, column in inside[1]:
-            top, left = row + pads[1][0], column + pads[2][0]
-            limits = (x.shape[0], top + spans[0] + 1, left + spans[1] + 1, x.shape[3])
-            yield (i, j), lax.slice(x, (0, top, left, 0), limits, (1, *strides, 1))
+    corners = itertools.product(
+        *([(i, start + pad[0]) for i, start in line] for line, pad in zip(inside, pads[1:3], strict=True))
+    )
+    return x, {(i, j): (row, column) for (i, row), (j, column) in corners}
 
 
 def pads_of(size, kernel_size, strides, padding, dilation_rate):

@@ -124,6 +124,8 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
     import segmentation_models_pytorch as smp
     import torch
 
+    from kseg.models.backbones.registry import name_in
+
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
@@ -131,7 +133,7 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
         torch.backends.cudnn.allow_tf32 = True
         torch.set_float32_matmul_precision("high")
     name, backbone = work.network.split("/", 1)
-    encoder = f"tu-{backbone}" if backbone.startswith("tf_") else backbone
+    encoder = name_in("smp", backbone)
     model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)
     model = model.to(device, memory_format=torch.channels_last).train(work.kind == "step")
     loss = torch.nn.CrossEntropyLoss(ignore_index=255)

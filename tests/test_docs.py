@@ -167,6 +167,12 @@ def test_the_page_of_flags_is_up_to_date():
     assert flags_page.PAGE.read_text() == flags_page.page(), "run: python scripts/flags_page.py"
 
 
+def test_the_readme_counts_the_backbones():
+    names = [name for name in BACKBONES if not name.startswith("test_")]
+    torchs = [name for name in names if not name.startswith("keras_cv/")]
+    assert f"There are {len(names)} backbones: {len(torchs)} in torch's layout" in (ROOT / "README.md").read_text()
+
+
 def test_the_readme_quotes_measured_scores():
     models = (ROOT / "README.md").read_text().partition("## Models")[2].partition("\n## ")[0]
     pages = ("docs/reference/results.md", "docs/guides/export.md", "experiments/README.md", "experiments/pretrained.md")

@@ -73,7 +73,9 @@ def test_smps_checkpoint_fits_its_own_backbone_and_timms_forms(smp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["efficientnet-b0", "tu-tf_efficientnetv2_b0", "tu-mobilenetv3_small_100", "tu-hrnet_w18_small"])
+@pytest.mark.parametrize(
+    "encoder", ["efficientnet-b0", "tu-tf_efficientnetv2_b0", "tu-mobilenetv3_small_100", "tu-hrnet_w18_small"]
+)
 def test_smps_pspnet_has_the_stages_that_are_not_read(smp, encoder):
     reference = randomise(smp.PSPNet(encoder, encoder_weights=None, classes=3))
     model = build_model("pspnet", num_classes=3, backbone=encoder, normalization=None)

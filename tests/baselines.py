@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import tiny_transformers
 import torch
 from torch.nn.functional import interpolate
 from torchvision_ops import declare_torchvision_ops
@@ -68,6 +69,8 @@ def _timm(case: Case, classes: int) -> torch.nn.Module:
     import timm
 
     name = baseline_name("timm", case.backbone)
+    if name.startswith("swin"):
+        return tiny_transformers.timms_swin(name)
     if not name.startswith("legacy_"):
         return timm.create_model(name, pretrained=False, features_only=True, **case.options)
     network = timm.create_model(name, pretrained=False)  # with a classifier, which kseg leaves out; it has no features_only
@@ -89,13 +92,20 @@ def _torchvision(case: Case, classes: int) -> torch.nn.Module:
     return backbone
 
 
+def _transformers(case: Case, classes: int) -> torch.nn.Module:
+    """Gives the logits in the images' size, as their users resize them."""
+    channels = case.options.get("decoder_channels", 512)
+    network = tiny_transformers.reference(case.backbone, classes=classes, channels=channels)
+    return tiny_transformers.with_full_size_logits(network)
+
+
 def _paper(case: Case, classes: int) -> torch.nn.Module:
     import paper_models
 
     return paper_models.build(case.model, case.backbone, classes, **case.options)
 
 
-_MAKERS = {"smp": _smp, "timm": _timm, "torchvision": _torchvision, "paper": _paper}
+_MAKERS = {"smp": _smp, "timm": _timm, "torchvision": _torchvision, "transformers": _transformers, "paper": _paper}
 
 
 def randomise(module: torch.nn.Module) -> torch.nn.Module:
@@ -113,6 +123,13 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
             torch.nn.init.uniform_(layer.bias, -0.3, 0.3)
         if isinstance(getattr(layer, "gamma", None), torch.nn.Parameter):  # layer scale, which starts at almost 0
             torch.nn.init.uniform_(layer.gamma, 0.5, 1.0)
+    for name, parameter in module.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif name.endswith("layer_scale_parameter"):  # of transformers
+            torch.nn.init.uniform_(parameter, 0.5, 1.0)
+        elif name.startswith("decode_head") and parameter.ndim > 1:  # 0.02 would leave little but the biases
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return module.eval()
 
 

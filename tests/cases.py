@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import tiny_transformers  # noqa: F401  (registers test_swin)
 from baselines import baseline_name
 
 from kseg.models.backbones import registry
@@ -31,7 +32,8 @@ class Case:
     """A network of kseg's and its PyTorch baseline.
 
     model: the architecture; None for a backbone alone. backbone: None for the architecture's own.
-    library: of the baseline: smp, torchvision, timm, or paper (written from the paper: paper_models.py); None for no baseline.
+    library: of the baseline: smp, torchvision, timm, transformers, or paper (written from the paper: paper_models.py); None for
+    no baseline.
     options: further arguments of build_model or build_backbone.
     backends: on which the baseline is compared. On torch nothing is compiled, so all of them run there.
     step: on JAX and torch one training step is compared, too. Never SegNet's: its gradient goes to the larger of two values that
@@ -72,7 +74,8 @@ class Case:
         if self.library == "smp" and self.model == "pan":  # it needs 8 x 8 pixels at its smallest level
             return SIZES[2:]
         even = self.library == "smp" and self.model not in (None, "unet")
-        return EVEN_SIZES if even or _multiples_only(self.backbone) else SIZES
+        multiples = self.library != "transformers" and _multiples_only(self.backbone)
+        return EVEN_SIZES if even or multiples else SIZES
 
     @property
     def test_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -90,8 +93,8 @@ class Case:
 
 
 def _multiples_only(backbone: str | None) -> bool:
-    """True for HRNet, which upsamples by fixed factors in timm: sides must be multiples of 32."""
-    return (backbone or "").startswith("hrnet_")
+    """True for HRNet, which upsamples by fixed factors in timm (sides are multiples of 32), and for Swin (of 4 there)."""
+    return (backbone or "").startswith(("hrnet_", "swin_"))
 
 
 ALL = ("torch", "jax", "tensorflow")
@@ -194,7 +197,7 @@ LARGE_BACKBONES = (
     "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet200d",
     "resnext101_32x4d", "resnext101_32x16d", "resnext101_32x32d", "resnext101_32x48d",
     "mobileone_s2", "mobileone_s3", *(f"mobileone_s{size}_fused" for size in (1, 2, 3, 4)),
-    *(f"mit_b{size}" for size in (2, 3, 4, 5)),
+    *(f"mit_b{size}" for size in (2, 3, 4, 5)), *(f"swin_{size}" for size in ("tiny", "small", "base", "large")),
     *(f"efficientnet-b{size}" for size in (2, 3, 4, 5, 6, 7)),
     *(f"tf_efficientnetv2_{size}" for size in ("b2", "b3", "s", "m", "l")),
     *(f"{version}_{size}" for version in ("convnext", "convnextv2") for size in ("pico", "nano", "small", "base", "large")),
@@ -228,6 +231,23 @@ def _backbones() -> list[Case]:
         *(Case(None, name, _library(name), stride[name], step=name in stepped) for name in names),
         *(Case(None, name, _library(name), {"output_stride": s}) for name, strides in dilated.items() for s in strides),
         *(Case(None, name, "timm") for name in ("resnet18", "resnet50", "resnext50_32x4d")),
+    ]
+
+
+def _transformers() -> list[Case]:
+    """The published models of Hugging Face transformers, in their sizes."""
+    channels = {f"mit_b{size}": 256 if size < 2 else 768 for size in range(6)}
+    sizes = ("tiny", "small", "base", "large")
+    return [
+        *(
+            Case("segformer", name, "transformers", {"form": "transformers", "decoder_channels": number, "dropout": 0.0})
+            for name, number in channels.items()
+        ),
+        *(
+            Case("upernet", f"{family}_{size}", "transformers", {"form": "transformers"})
+            for family in ("convnext", "swin")
+            for size in sizes
+        ),
     ]
 
 
@@ -266,11 +286,13 @@ CASES = [
     Case("unet", "efficientnet-b0", "smp", file=True),
     Case("deeplabv3plus", "tf_efficientnetv2_b0", file=True),
     Case("unet", "mobilenetv3_small_100", file=True),
+    Case("upernet", "test_swin", options={"form": "transformers", "decoder_channels": 32}, file=True),
     Case("fpn", "hrnet_w18_small", file=True),
 ]
 PAIRS = [case for case in CASES if case.library]
 LARGE = [
     *(Case(None, name, _library(name)) for name in LARGE_BACKBONES),
     *(Case(name, backbone, "smp") for name in DECODERS for backbone in ("mobilenet_v2", "resnext50_32x4d")),
+    *_transformers(),
 ]
 FILES = [case for case in CASES if case.file]

@@ -40,6 +40,7 @@ class FitOptions(TypedDict, total=False):
     weight_decay_on: Literal["auto", "all", "weights"]
     momentum: float
     backbone_lr_multiplier: float
+    layer_decay: float
     clip_norm: float
     accumulate_steps: int
     ema: float

@@ -101,6 +101,9 @@ class OptimizationConfig:
     )
     momentum: float = field(0.9, "Momentum of sgd.", "optimization")
     backbone_lr_multiplier: float = field(1.0, "Factor of the learning rate in the backbone.", "optimization")
+    layer_decay: float = field(
+        1.0, "Factor of the learning rate from each block of the backbone to the one before it, e.g. 0.9. 1: off.", "optimization"
+    )
     clip_norm: float = field(0.0, "Clip the global norm of the gradients to this. 0: off.", "optimization")
     accumulate_steps: int = field(1, "Average the gradients of this many steps for one update.", "optimization")
     ema: float = field(
@@ -129,6 +132,8 @@ class OptimizationConfig:
         for name in ("learning_rate", "backbone_lr_multiplier"):
             if getattr(self, name) == 0:
                 raise KsegError(f"--{name}=0: must be more than 0")
+        if not 0 < self.layer_decay <= 1:
+            raise KsegError(f"--layer_decay={self.layer_decay}: must be more than 0, and at most 1")
         for name in ("momentum", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise KsegError(f"--{name}={getattr(self, name)}: must be at least 0 and less than 1")

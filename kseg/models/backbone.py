@@ -102,7 +102,7 @@ class _Plan:
 def _segments(backbone: Backbone) -> list[_Segment]:
     """Cuts a graph of n operations into about sqrt(n) segments, where a single tensor is alive, as between residual blocks."""
     features = {id(tensor): tensor for tensor in backbone.output.values()}
-    operations = [operation for operation in backbone.operations if not isinstance(operation, keras.layers.InputLayer)]
+    operations = _ordered(backbone, features)
     last_use = {id(x): i for i, operation in enumerate(operations) for x in keras.tree.flatten(operation.input)}
     length = math.isqrt(len(operations))
     segments: list[_Segment] = []
@@ -122,6 +122,21 @@ def _segments(backbone: Backbone) -> list[_Segment]:
             segments.append(_Segment(source, targets, keras.Model(source, targets)))
             source, made, since = output, [], i
     return segments
+
+
+def _ordered(backbone: Backbone, features: dict[int, Any]) -> list[Any]:
+    """Returns the operations in the order of the graph, those that only make a feature directly behind their input.
+
+    Keras has such operations at the end, as nothing waits for them: their inputs would be kept until then.
+    """
+    operations = [operation for operation in backbone.operations if not isinstance(operation, keras.layers.InputLayer)]
+    used = {id(x) for operation in operations for x in keras.tree.flatten(operation.input)}
+    for operation in [operation for operation in operations if id(operation.output) in features.keys() - used]:
+        inputs = {id(x) for x in keras.tree.flatten(operation.input)}
+        operations.remove(operation)
+        behind = [i for i, other in enumerate(operations, start=1) if id(other.output) in inputs]
+        operations.insert(max(behind, default=0), operation)
+    return operations
 
 
 def _run_rematerialised(segment: _Segment, inputs: Any) -> list[Any]:

@@ -103,6 +103,14 @@ def layer_norm(x: Any, name: str, *, epsilon: float = 1e-6) -> Any:
     return LayerNormalization(epsilon=epsilon, name=name)(x)
 
 
+def output_norms(levels: dict[str, Any], *, epsilon: float) -> dict[str, Any]:
+    """Layer norms on the features of each level, c2 to c5, with which backbones of transformers end."""
+    return {
+        level: layer_norm(x, f"encoder_hidden_states_norms_stage{number}", epsilon=epsilon)
+        for number, (level, x) in enumerate(levels.items(), start=1)
+    }
+
+
 def gelu(x: Any, name: str) -> Any:
     """The exact GELU, as torch's by default."""
     return keras.layers.Activation("gelu", name=name)(x)
@@ -150,6 +158,11 @@ def channel_gate(
     y = keras.layers.Activation(activation, name=f"{name}_act")(y)
     y = conv(y, x.shape[-1], 1, use_bias=True, initializer=initializer, name=f"{name}_{expand}")
     return keras.layers.Activation(gate, name=f"{name}_gate")(y)
+
+
+def block_rates(last: float, blocks: int) -> list[float]:
+    """Returns the rate of drop_path for each block: from 0 in the first, in equal steps to `last` in the last one."""
+    return [last * number / max(blocks - 1, 1) for number in range(blocks)]
 
 
 def drop_path(x: Any, rate: float, name: str) -> Any:

@@ -10,7 +10,7 @@ import keras
 import kseg.models.backbones
 import kseg.models.decoders  # noqa: F401  (registers the models)
 from kseg.models.backbone import Backbone
-from kseg.models.backbones.registry import BACKBONES, check_backbone, find_backbone
+from kseg.models.backbones.registry import BACKBONES, backbone_options, check_backbone, find_backbone
 from kseg.models.blocks import fcn_head
 from kseg.models.channels import channel_statistics
 from kseg.models.classification_head import ClassificationHead
@@ -71,6 +71,7 @@ def build_model(
         output_stride=output_stride,
         weights=weights,
         input_shape=input_shape,
+        **{name: options[name] for name in ("form", "drop_path") if name in options},
     )
     images = keras.Input(input_shape, name="images", dtype="float32")
     x = images
@@ -88,7 +89,8 @@ def build_model(
     heads = {"logits": logits}
     if auxiliary:
         heads["auxiliary"] = fcn_head(features["c4"], num_classes, name="aux_classifier")
-    resized = {head: Resize(entry.info["align_corners"], dtype="float32", name=head)([x, images]) for head, x in heads.items()}
+    align_corners = entry.info["align_corners"](**options)
+    resized = {head: Resize(align_corners, dtype="float32", name=head)([x, images]) for head, x in heads.items()}
     if classification is not False:
         settings = {} if classification is True else classification
         resized["classification"] = ClassificationHead.of(settings, num_classes).build(features[max(levels)])
@@ -123,6 +125,8 @@ def build_backbone(
     output_stride: int = 32,
     weights: str | os.PathLike | Pretrained | None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    form: str = "smp",
+    drop_path: float | None = None,
 ) -> Any:
     """Builds a backbone.
 
@@ -131,17 +135,20 @@ def build_backbone(
     weights: None for random weights, a tag such as "imagenet", hf://owner/repo[@revision], or a file; see
     kseg.models.pretrained.find_weights. The first convolution is adapted to other than three channels (adapt_kernel).
     input_shape: (height, width, channels) of the images; None for any size.
+    form: "smp", or "transformers" for the network that transformers builds of the same name, where it computes other numbers.
+    drop_path: the rate of stochastic depth in the last block; None for the backbone's own.
 
     Returns a Backbone (a keras.Model) named "backbone", from normalised images [B, H, W, C] to {"c1": ..., "c5": ...}.
     Raises KsegError for an unknown name, an unsupported stride, and weights that are missing or do not fit.
     """
     name = find_backbone(name, output_stride)
     check_backbone(name, output_stride)
+    options = backbone_options(name, form, drop_path)
     if weights is None:
-        return _backbone(name, BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape))
+        return _backbone(name, BACKBONES[name].build(output_stride=output_stride, input_shape=input_shape, **options))
     found = weights if isinstance(weights, Pretrained) else find_weights(name, weights)
     build = found.build or BACKBONES[name].build
-    model = build(output_stride=output_stride, input_shape=input_shape)
+    model = build(output_stride=output_stride, input_shape=input_shape, **options)
     if found.fill is not None:
         found.fill(model)
     return _backbone(name, model)

@@ -13,7 +13,7 @@ def register_model(
     backbone: str,
     output_stride: int,
     levels: tuple[str, ...] | Callable[..., tuple[str, ...]],
-    align_corners: bool = True,
+    align_corners: bool | Callable[..., bool] = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a decoder as a model named like its function.
 
@@ -22,13 +22,14 @@ def register_model(
     backbone, output_stride: the defaults of build_model; the output stride is the backbone's, not that of the logits.
     levels: the features that the decoder needs, or a function of its options that returns them. Of the backbone, only what the
     deepest of them needs is built; features holds all that it has up to there.
-    align_corners: of the bilinear resize of the logits to the input's size.
+    align_corners: of the bilinear resize of the logits to the input's size; or a function of the options that returns it.
+    An option named form or drop_path goes to the backbone, too: see kseg.models.backbones.registry.backbone_options.
     """
     return MODELS.register(
         backbone=backbone,
         output_stride=output_stride,
         levels=levels if callable(levels) else lambda **_: levels,
-        align_corners=align_corners,
+        align_corners=align_corners if callable(align_corners) else lambda **_: align_corners,
     )
 
 

@@ -14,11 +14,16 @@ def tensor_names(layer: keras.Layer) -> list[str]:
         return list(names)
     if isinstance(layer, keras.layers.BatchNormalization):
         return ["weight", "bias", "running_mean", "running_var"]
-    if isinstance(layer, (keras.layers.GroupNormalization, keras.layers.LayerNormalization, keras.layers.Dense)):
+    if isinstance(layer, (keras.layers.GroupNormalization, keras.layers.LayerNormalization)):
         return ["weight", "bias"]
-    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
+    if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)):
         return ["weight", "bias"] if layer.use_bias else ["weight"]
     raise KsegError(f"layer {layer.name} is a {type(layer).__name__}, which has no counterpart in torch")
+
+
+def is_kernel(layer: keras.Layer, shape: tuple[int, ...]) -> bool:
+    """Returns True for a weight of this shape that kernel_axes transposes. Layers with torch_names have torch's own layout."""
+    return len(shape) in (2, 4) and not hasattr(layer, "torch_names")
 
 
 def kernel_axes(layer: keras.Layer) -> tuple[int, ...]:
@@ -33,7 +38,7 @@ def tensor_shapes(layer: keras.Layer) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for name, weight in zip(tensor_names(layer), layer.weights, strict=True):
         shape = tuple(weight.shape)
-        if len(shape) in (2, 4):
+        if is_kernel(layer, shape):
             axes = kernel_axes(layer)
             shape = tuple(shape[axes.index(axis)] for axis in range(len(shape)))
         shapes[name] = shape

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from kseg.config.train import OptimizationConfig
+from kseg.models.layer_decay import rate_factors
 from kseg.training.optimizers import build_optimizer
 from kseg.training.schedules import build_schedule, steps_in
 from kseg.utils.errors import KsegError
@@ -21,7 +22,7 @@ def configure(
     """Returns the optimizer to compile a model of build_model with, and turns on --remat in its backbone.
 
     steps: of an epoch. optimizer: instead of the config's. With mixed_float16 the result is Keras's LossScaleOptimizer around it.
-    Raises KsegError for flags that do not fit the number of steps or the backend.
+    Raises KsegError for flags that do not fit the number of steps, the backbone or the backend.
     """
     if config.accumulate_steps > steps:
         raise KsegError(f"--accumulate_steps={config.accumulate_steps}: an epoch has {steps} steps only; use a smaller number")
@@ -39,7 +40,14 @@ def configure(
 def _build(
     config: OptimizationConfig, model: keras.Model, backbone: Any, *, epochs: int, steps: int
 ) -> keras.optimizers.Optimizer:
-    members = {id(variable) for variable in backbone.trainable_variables}
+    factors = dict.fromkeys(map(id, backbone.trainable_variables), config.backbone_lr_multiplier)
+    if config.layer_decay < 1:
+        try:
+            decays = rate_factors(backbone, config.layer_decay)
+        except KsegError as error:
+            raise KsegError(f"--layer_decay={config.layer_decay}: the backbone does not fit: {error}; leave it out") from None
+        factors = {key: factor * decay for (key, factor), decay in zip(factors.items(), decays, strict=True)}
+    members = {i: factors[id(variable)] for i, variable in enumerate(model.trainable_variables) if id(variable) in factors}
     schedule = build_schedule(
         config.schedule,
         config.learning_rate,
@@ -58,8 +66,8 @@ def _build(
         clip_norm=config.clip_norm,
         ema=config.ema,
         accumulate_steps=config.accumulate_steps,
-        backbone=[i for i, variable in enumerate(model.trainable_variables) if id(variable) in members],
-        backbone_multiplier=config.backbone_lr_multiplier,
+        backbone=list(members),
+        backbone_multiplier=list(members.values()) if config.layer_decay < 1 else config.backbone_lr_multiplier,
         freezes_backbone=config.freeze_backbone_epochs > 0,
     )
 

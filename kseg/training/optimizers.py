@@ -27,7 +27,8 @@ class ParamGroups(_Mixin):
         decay_on: the variables that either kind of decay affects: "all", or "weights", which leaves out variables of one
             dimension (biases, and scales and offsets of norms), as in timm.
         backbone: indices of the backbone's variables among the trainable variables of the model.
-        backbone_multiplier: multiplies the learning rate of the backbone, for decoupled decay too.
+        backbone_multiplier: multiplies the learning rate of the backbone, for decoupled decay too: one number, or one for each
+            of its variables.
         freezes_backbone: True if backbone_frozen will be set. The optimizer then remembers when it unfreezes the backbone, so
             that Adam corrects its young averages as in a first update. Without this, updates are up to six times too large.
         use_ema: keeps an average of each variable: it starts at the first update's result, then a += (1 - ema_momentum) * (w -
@@ -54,6 +55,10 @@ class ParamGroups(_Mixin):
         super().__init__(*args, **kwargs)
         self.l2, self.decay_on = l2, decay_on
         self.backbone, self.backbone_multiplier = tuple(backbone), backbone_multiplier
+        each = (
+            [backbone_multiplier] * len(self.backbone) if isinstance(backbone_multiplier, (int, float)) else backbone_multiplier
+        )
+        self._multipliers = dict(zip(self.backbone, each, strict=True))
         self.freezes_backbone = freezes_backbone
         self.averages_weights = use_ema  # Keras's use_ema stays off
         self.slots: dict[str, list[Any]] = {}
@@ -93,6 +98,10 @@ class ParamGroups(_Mixin):
     def _in_backbone(self, variable):
         return self._index(variable) in self.backbone
 
+    def _rate(self, learning_rate, variable):
+        multiplier = self._multipliers.get(self._index(variable), 1)
+        return learning_rate if multiplier == 1 else learning_rate * multiplier
+
     def _decays(self, variable):
         return self.decay_on == "all" or len(variable.shape) > 1
 
@@ -115,7 +124,7 @@ class ParamGroups(_Mixin):
             return
         for variable in variables:
             if self._decays(variable):
-                rate = self.learning_rate * self.backbone_multiplier if self._in_backbone(variable) else self.learning_rate
+                rate = self._rate(self.learning_rate, variable)
                 rate, decay = ops.cast(rate, variable.dtype), ops.cast(self.weight_decay, variable.dtype)
                 variable.assign(variable - variable * decay * rate)
 
@@ -127,22 +136,24 @@ class ParamGroups(_Mixin):
                 for gradient, variable in zip(grads, trainable_variables, strict=True)
             ]
         pairs = list(zip(grads, trainable_variables, strict=True))
-        backbone = [pair for pair in pairs if self._in_backbone(pair[1])]
-        if not backbone or (self.backbone_multiplier == 1 and not self.freezes_backbone):
+        if not self.freezes_backbone:
             self._update(pairs, learning_rate)
             return
-        other = [pair for pair in pairs if not self._in_backbone(pair[1])]
-        if other:
-            self._update(other, learning_rate)
-        if self.freezes_backbone:
-            self._backbone_start = ops.floor_divide(self._unfreeze_step, self.gradient_accumulation_steps or 1)
-        self._update(backbone, learning_rate * self.backbone_multiplier)
+        self._update([pair for pair in pairs if not self._in_backbone(pair[1])], learning_rate)
+        self._backbone_start = ops.floor_divide(self._unfreeze_step, self.gradient_accumulation_steps or 1)
+        self._update([pair for pair in pairs if self._in_backbone(pair[1])], learning_rate)
         self._backbone_start = None
 
     def _update(self, pairs, learning_rate):
         """Updates the variables of pairs (gradient, variable). JAX traces Keras's update once for each shape and dtype."""
+        if not pairs:
+            return
         if not is_traced(pairs[0][0]):
-            super()._backend_update_step(*zip(*pairs, strict=True), learning_rate)
+            groups: dict[float, list] = {}
+            for pair in pairs:
+                groups.setdefault(self._multipliers.get(self._index(pair[1]), 1), []).append(pair)
+            for group in groups.values():
+                super()._backend_update_step(*zip(*group, strict=True), self._rate(learning_rate, group[0][1]))
             return
         learning_rate = ops.convert_to_tensor(learning_rate)
         updates = {}
@@ -151,7 +162,8 @@ class ParamGroups(_Mixin):
             kind = variable.shape, variable.dtype, gradient.dtype
             if kind not in updates:
                 updates[kind] = self._traced_update(own)
-            values = updates[kind](gradient, [v.value for v in own], self._steps.value, learning_rate)
+            rate = self._rate(learning_rate, variable)
+            values = updates[kind](gradient, [v.value for v in own], self._steps.value, rate)
             for v, value in zip(own, values, strict=True):
                 v.assign(value)
 
@@ -254,7 +266,7 @@ def build_optimizer(
     ema: float = 0.0,
     accumulate_steps: int = 1,
     backbone: Sequence[int] = (),
-    backbone_multiplier: float = 1.0,
+    backbone_multiplier: float | Sequence[float] = 1.0,
     freezes_backbone: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Returns one of kseg's optimizers.

@@ -58,7 +58,7 @@ def torchs_walk(make, start, gradients, *, decay, only_weights, multiplier=1.0, 
     groups = []
     for i, parameter in enumerate(parameters):
         decays = parameter.ndim > 1 or not only_weights
-        rate = 0.01 * (multiplier if i in BACKBONE else 1.0)
+        rate = 0.01 * (np.broadcast_to(multiplier, len(BACKBONE))[i] if i in BACKBONE else 1.0)
         groups.append({"params": [parameter], "weight_decay": decay if decays else 0.0, "lr": rate})
     optimizer = make(groups)
     path = []
@@ -106,12 +106,16 @@ TORCH = {
 @pytest.mark.parametrize("only_weights", [True, False])
 @pytest.mark.parametrize("name", TORCH)
 def test_it_matches_pytorch(name, only_weights, rng):
-    """With decay on all variables or on weights, a slower backbone, and clipping that takes effect in every second step."""
+    """With decay on all variables or on weights, a slower backbone, and clipping that takes effect in every second step.
+
+    The learning rate of the backbone has one factor, or one for each variable.
+    """
+    multiplier = [0.1, 0.5, 1.0] if only_weights else 0.1
     start, gradients = draw(rng, 1)[0], draw(rng, 20)
     gradients[::2] = draw(rng, 10, scale=0.01)
-    options = {"weight_decay_on": "weights" if only_weights else "all", "backbone": BACKBONE, "backbone_multiplier": 0.1}
+    options = {"weight_decay_on": "weights" if only_weights else "all", "backbone": BACKBONE, "backbone_multiplier": multiplier}
     ours = walk(build_optimizer(name, learning_rate=0.01, weight_decay=0.1, clip_norm=2.0, **options), start, gradients)
-    theirs = torchs_walk(TORCH[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=0.1, clip=2.0)
+    theirs = torchs_walk(TORCH[name], start, gradients, decay=0.1, only_weights=only_weights, multiplier=multiplier, clip=2.0)
     assert_same(ours, theirs)
 
 
@@ -157,7 +161,7 @@ def test_an_unfrozen_backbone_starts_as_in_pytorch(name, rng):
 @pytest.mark.backends("jax")  # the others trace no update
 @pytest.mark.parametrize("name", TORCH)
 def test_a_program_traces_the_update_once_for_each_shape(name, rng, monkeypatch):
-    optimizer = build_optimizer(name, learning_rate=0.01, weight_decay=0.1)
+    optimizer = build_optimizer(name, learning_rate=0.01, weight_decay=0.1, backbone=BACKBONE, backbone_multiplier=[0.1, 0.5, 1])
     updated = []
     update_step = type(optimizer).update_step
     monkeypatch.setattr(

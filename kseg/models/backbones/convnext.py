@@ -11,7 +11,18 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import HubWeights, register_backbone
-from kseg.models.blocks import conv, dense, depthwise_conv, gelu, layer_norm, normal, patch_conv
+from kseg.models.blocks import (
+    block_rates,
+    conv,
+    dense,
+    depthwise_conv,
+    drop_path,
+    gelu,
+    layer_norm,
+    normal,
+    output_norms,
+    patch_conv,
+)
 from kseg.models.layers import GlobalResponseNorm, LayerScale
 
 
@@ -61,13 +72,22 @@ LICENCES = {"convnext": None, "convnextv2": "CC BY-NC 4.0: no commercial use"}
 MEMBERS = {f"{version}_{size}": (version, size) for version in LICENCES for size in SIZES}
 
 
-def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+def build(
+    name: str,
+    *,
+    output_stride: int,
+    input_shape: tuple[int | None, int | None, int],
+    form: str = "smp",
+    drop_path: float = 0.0,
+) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c2 to c5; sizes are rounded down.
 
     output_stride 16 or 8: the last one or two stages keep their resolution and are dilated, as in timm.
+    form: "smp" for timm's network, "transformers" for that with a layer norm on each level.
     """
     version, size = MEMBERS[name]
     settings = SIZES[size]
+    rates = iter(block_rates(drop_path, sum(settings.blocks)))
     images = keras.Input(input_shape, name="images")
     x = patch_conv(images, settings.channels, 4, initializer=normal(), name="encoder_stem_0")
     x = layer_norm(x, "encoder_stem_1")
@@ -78,8 +98,11 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
         if stage > 0:
             x = _downsample(x, dilation, f"{name}_downsample")
         for number in range(blocks):
-            x = _block(x, version, settings.convolutions, dilation=dilation, name=f"{name}_blocks_{number}")
+            rate = next(rates)
+            x = _block(x, version, settings.convolutions, dilation=dilation, rate=rate, name=f"{name}_blocks_{number}")
         levels[f"c{stage + 2}"] = x
+    if form == "transformers":
+        levels = output_norms(levels, epsilon=1e-6)
     return keras.Model(images, levels, name="backbone")
 
 
@@ -95,8 +118,8 @@ def _downsample(x: Any, dilation: int, name: str) -> Any:
     return conv(x, channels, 2, dilation=dilation // 2, use_bias=True, same=True, initializer=normal(), name=f"{name}_1")
 
 
-def _block(x: Any, version: str, convolutions: bool, *, dilation: int, name: str) -> Any:
-    """A depthwise 7x7 convolution and an MLP on the channels, added to x."""
+def _block(x: Any, version: str, convolutions: bool, *, dilation: int, rate: float, name: str) -> Any:
+    """A depthwise 7x7 convolution and an MLP on the channels, added to x. rate: of stochastic depth."""
     y = depthwise_conv(x, 7, dilation=dilation, use_bias=True, initializer=normal(), name=f"{name}_conv_dw")
     y = _linear(layer_norm(y, f"{name}_norm"), EXPANSION * x.shape[-1], convolutions, f"{name}_mlp_fc1")
     y = gelu(y, f"{name}_mlp_act")
@@ -105,7 +128,7 @@ def _block(x: Any, version: str, convolutions: bool, *, dilation: int, name: str
     y = _linear(y, x.shape[-1], convolutions, f"{name}_mlp_fc2")
     if version == "convnext":
         y = LayerScale(name=name)(y)
-    return keras.layers.Add(name=f"{name}_add")([y, x])
+    return keras.layers.Add(name=f"{name}_add")([drop_path(y, rate, f"{name}_drop_path"), x])
 
 
 def _linear(x: Any, channels: int, convolutions: bool, name: str) -> Any:
@@ -114,15 +137,24 @@ def _linear(x: Any, channels: int, convolutions: bool, name: str) -> Any:
     return dense(x, channels, name)
 
 
-for _name, (_version, _) in MEMBERS.items():
-    _weights = {"imagenet": HubWeights(f"timm/{_name}.{TAGS[_name]}", licence=LICENCES[_version])} if _name in TAGS else None
+def register(name: str, size: Size | None = None) -> None:
+    """Registers a member of the family. size: of a ConvNeXt (V1) that is not one of MEMBERS."""
+    if size is not None:
+        MEMBERS[name], SIZES[name] = ("convnext", name), size
+    version, known = MEMBERS[name]
+    has_form = version == "convnext" and not SIZES[known].convolutions
     register_backbone(
-        _name,
-        partial(build, _name),
+        name,
+        partial(build, name),
         output_strides=(8, 16, 32),
-        weights=_weights,
+        weights={"imagenet": HubWeights(f"timm/{name}.{TAGS[name]}", licence=LICENCES[version])} if name in TAGS else None,
         first_layer="stem.0",
         unused_keys=("head.norm", "head.fc"),
-        names={"timm": _name},
+        names={"timm": name} if name not in SIZES else {},
         truncated=True,
+        options=("form", "drop_path") if has_form else ("drop_path",),
     )
+
+
+for _name in tuple(MEMBERS):
+    register(_name)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kseg.models.backbones.registry import register_backbone, smp_weights
-from kseg.models.blocks import conv, dense, depthwise_conv, drop_path, gelu, layer_norm, patch_conv
+from kseg.models.blocks import block_rates, conv, dense, depthwise_conv, drop_path, gelu, layer_norm, patch_conv
 from kseg.models.layers import DotProductAttention
 
 
@@ -35,6 +35,8 @@ HEADS, REDUCTIONS = (1, 2, 5, 8), (8, 4, 2, 1)
 """By stage: heads of attention, and the factor by which each side of the map of keys and values is smaller."""
 EXPANSION, DROP_PATH = 4, 0.1
 """Channels inside a block in multiples of its own, and the drop rate of the last block."""
+EPSILONS = {"smp": 1e-6, "transformers": 1e-5}
+"""Of the layer norms in and behind blocks, by form. Those of patches, and of keys and values, have 1e-5 in both."""
 REVISIONS = {
     "mit_b0": "9ce53d104d92d75aabb00aae70677aaab67e7c84",
     "mit_b1": "a04bf4f13a549bce677cf79b04852e7510782817",
@@ -47,13 +49,20 @@ REVISIONS = {
 LICENCE = "the NVIDIA Source Code License for SegFormer: research and evaluation only, no commercial use"
 
 
-def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int | None, int]) -> keras.Model:
+def build(
+    name: str,
+    *,
+    output_stride: int,
+    input_shape: tuple[int | None, int | None, int],
+    form: str = "smp",
+    drop_path: float = DROP_PATH,
+) -> keras.Model:
     """Builds the backbone `name`; see kseg.models.build.build_backbone. Features c2 to c5; sizes are rounded up.
 
-    output_stride: 32.
+    output_stride: 32. form: "smp", or "transformers", which differs in the constants of layer norms (EPSILONS).
     """
-    variant = VARIANTS[name]
-    rates = iter([DROP_PATH * number / (sum(variant.blocks) - 1) for number in range(sum(variant.blocks))])
+    variant, epsilon = VARIANTS[name], EPSILONS[form]
+    rates = iter(block_rates(drop_path, sum(variant.blocks)))
     images = keras.Input(input_shape, name="images")
     x, levels = images, {}
     for stage, (blocks, channels) in enumerate(zip(variant.blocks, variant.channels, strict=True)):
@@ -62,16 +71,17 @@ def build(name: str, *, output_stride: int, input_shape: tuple[int | None, int |
         x = conv(x, channels, size, stride=stride, use_bias=True, name=f"{embed}_proj")
         x = layer_norm(x, f"{embed}_norm", epsilon=1e-5)
         for number in range(blocks):
-            x = _block(x, HEADS[stage], REDUCTIONS[stage], rate=next(rates), name=f"encoder_block{stage + 1}_{number}")
-        x = levels[f"c{stage + 2}"] = layer_norm(x, f"encoder_norm{stage + 1}")
+            name = f"encoder_block{stage + 1}_{number}"
+            x = _block(x, HEADS[stage], REDUCTIONS[stage], epsilon, rate=next(rates), name=name)
+        x = levels[f"c{stage + 2}"] = layer_norm(x, f"encoder_norm{stage + 1}", epsilon=epsilon)
     return keras.Model(images, levels, name="backbone")
 
 
-def _block(x: Any, heads: int, reduction: int, *, rate: float, name: str) -> Any:
+def _block(x: Any, heads: int, reduction: int, epsilon: float, *, rate: float, name: str) -> Any:
     """Attention, then a mix of channels and neighbours (Mix-FFN), each added to x. rate: of stochastic depth."""
-    y = _attention(layer_norm(x, f"{name}_norm1"), heads, reduction, f"{name}_attn")
+    y = _attention(layer_norm(x, f"{name}_norm1", epsilon=epsilon), heads, reduction, f"{name}_attn")
     x = keras.layers.Add(name=f"{name}_add1")([x, drop_path(y, rate, f"{name}_drop_path1")])
-    y = dense(layer_norm(x, f"{name}_norm2"), EXPANSION * x.shape[-1], f"{name}_mlp_fc1")
+    y = dense(layer_norm(x, f"{name}_norm2", epsilon=epsilon), EXPANSION * x.shape[-1], f"{name}_mlp_fc1")
     y = gelu(depthwise_conv(y, 3, use_bias=True, name=f"{name}_mlp_dwconv_dwconv"), f"{name}_mlp_act")
     y = dense(y, x.shape[-1], f"{name}_mlp_fc2")
     return keras.layers.Add(name=f"{name}_add2")([x, drop_path(y, rate, f"{name}_drop_path2")])
@@ -86,13 +96,21 @@ def _attention(x: Any, heads: int, reduction: int, name: str) -> Any:
     return dense(DotProductAttention(heads, name=f"{name}_product")([q, kv]), channels, f"{name}_proj")
 
 
-for _name in VARIANTS:
+def register(name: str, variant: Variant | None = None) -> None:
+    """Registers a member of the family. variant: its settings, if it is not one of VARIANTS."""
+    if variant is not None:
+        VARIANTS[name] = variant
     register_backbone(
-        _name,
-        partial(build, _name),
+        name,
+        partial(build, name),
         output_strides=(32,),
-        weights=smp_weights(_name, {"imagenet": REVISIONS[_name]}, LICENCE),
+        weights=smp_weights(name, {"imagenet": REVISIONS[name]}, LICENCE) if name in REVISIONS else None,
         first_layer="patch_embed1.proj",
         unused_keys=("head",),
-        names={"smp": _name},
+        names={"smp": name} if name in REVISIONS else {},
+        options=("form", "drop_path"),
     )
+
+
+for _name in tuple(VARIANTS):
+    register(_name)

@@ -9,6 +9,8 @@ from kseg.utils.errors import KsegError, suggest
 from kseg.utils.registry import Registry
 
 BACKBONES = Registry("backbone")
+FORMS = ("smp", "transformers")
+"""Libraries whose networks of the same name compute other numbers with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def register_backbone(
     other_names: Callable[[Iterable[str], Iterable[str]], dict[str, str]] | None = None,
     adapt_state: Callable[[Mapping[str, Any], Container[str]], dict[str, Any]] | None = None,
     presets: Mapping[str, Callable[..., Any]] | None = None,
+    options: tuple[str, ...] = (),
 ) -> None:
     """Registers `build(output_stride=, input_shape=)` under `name`.
 
@@ -70,6 +73,7 @@ def register_backbone(
     adapt_state: reads another form of the network: a function from a checkpoint, arrays by key, and the backbone's layer names
     to a checkpoint that fits.
     presets: for a family that loads weights itself, functions by tag that replace `build`.
+    options: further arguments of `build`: "form", if it knows that of transformers beside smp's (FORMS), and "drop_path".
     """
     BACKBONES.add(
         name,
@@ -83,6 +87,7 @@ def register_backbone(
         other_names=other_names,
         adapt_state=adapt_state,
         presets=presets or {},
+        options=options,
     )
 
 
@@ -93,6 +98,28 @@ def check_backbone(name: str, output_stride: int) -> None:
         reason = "its layers cannot be dilated" if strides == (32,) else "no such dilation is defined"
         supported = ", ".join(map(str, strides))
         raise KsegError(f"backbone {name} cannot have output_stride={output_stride} ({reason}); use output_stride={supported}")
+
+
+def backbone_options(name: str, form: str, drop_path: float | None) -> dict[str, Any]:
+    """Returns the arguments of a backbone's `build` for its form and its rate of drop path.
+
+    form: one of FORMS. drop_path: of the last block; None for the backbone's own.
+    Raises KsegError for values out of range, and for those that the backbone does not know.
+    """
+    known = BACKBONES[name].info["options"]
+    if form not in FORMS:
+        raise KsegError(f"form={form!r}: must be {' or '.join(map(repr, FORMS))}")
+    if form != "smp" and "form" not in known:
+        having = ", ".join(other for other in BACKBONES if "form" in BACKBONES[other].info["options"])
+        raise KsegError(f"form={form!r}: backbone {name} has no such form; those that have are {having}")
+    if drop_path is None:
+        return {} if form == "smp" else {"form": form}
+    if not 0 <= drop_path < 1:
+        raise KsegError(f"drop_path={drop_path}: must be 0 or more, and less than 1")
+    if "drop_path" not in known:
+        having = ", ".join(other for other in BACKBONES if "drop_path" in BACKBONES[other].info["options"])
+        raise KsegError(f"drop_path={drop_path}: backbone {name} has no blocks to drop; those that have are {having}")
+    return {"drop_path": drop_path, **({} if form == "smp" else {"form": form})}
 
 
 def list_backbones() -> list[str]:

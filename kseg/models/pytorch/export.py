@@ -8,7 +8,8 @@ import numpy as np
 from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES, name_in
 from kseg.models.pytorch.load import blocks_with_unused_attention, layers_with_weights
-from kseg.models.torch_layout import kernel_axes, tensor_names
+from kseg.models.torch_layout import is_kernel, kernel_axes, tensor_names
+from kseg.models.transformers_keys import has_transformers_form, to_transformers
 from kseg.utils.errors import KsegError
 
 COMPOUND = (
@@ -18,10 +19,11 @@ COMPOUND = (
     "fpn_conv_blocks", "fusion_block", "mlp_stage", "fuse_stage",
     "conv_exp", r"_(?:blocks|bn\d|conv_stem|expand_conv|depthwise_conv|se_reduce|se_expand|project_conv)",
     "rbr_conv", "rbr_scale", "rbr_skip", "reparam_conv", "classification_head", r"patch_embed\d",
+    "patch_embed", "hidden_states_norms",
     "fuse_layers", "incre_modules",
 )  # fmt: skip
 """Names of torch modules that contain "_". Any other "_" in a layer's name stands for a "."."""
-FLATTENED = ("stem", "stages")
+FLATTENED = ("stem", "stages", "layers")
 """Sequential modules of timm whose members smp has one level higher: "encoder.model.stages_0" for "encoder.stages.0"."""
 PARTS = ("encoder_", "decoder_", "segmentation_head_", "classifier_", "aux_classifier_", "classification_head_")
 """Prefixes of the names of layers that have a torch module."""
@@ -31,8 +33,9 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """Returns the state_dict, arrays by key, that the same model in PyTorch loads with strict=True.
 
     model: a kseg model on a torch-layout backbone, or such a backbone alone. Keys are those of smp or, for torchvision's models,
-    of torchvision; for a backbone those of timm and torchvision. Backbones that smp takes from timm get the keys of its
-    "tu-" encoders, which compute the same.
+    of torchvision; for a backbone those of timm and torchvision; for the form of transformers those of its saved files
+    (kseg.models.transformers_keys). Backbones that smp takes from timm get the keys of its "tu-" encoders, which compute
+    the same.
     Parameters and statistics are exact. Tensors that kseg does not have are filled in: `num_batches_tracked` with 0 (torch reads
     it only if momentum is None), stages and attention that are not used, and in smp's EfficientNets the unused last
     convolution and its norm (zeros and identity).
@@ -47,13 +50,14 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         )
     if "classifier_4" not in layers:  # in PyTorch only torchvision's models have an auxiliary head
         layers = {name: layer for name, layer in layers.items() if not name.startswith("aux_classifier_")}
-    else:  # and no classification head
-        layers = {name: layer for name, layer in layers.items() if not name.startswith("classification_head_")}
     alone = all(name.startswith("encoder_") for name in layers)
     encoder = "" if alone else "backbone." if "classifier_4" in layers else "encoder."
+    transformers = has_transformers_form(layers) and not alone
+    if "classifier_4" in layers or transformers:  # only smp's models have a classification head
+        layers = {name: layer for name, layer in layers.items() if not name.startswith("classification_head_")}
     backbone = _registered_name(model)
     timms = _is_timms(backbone, layers)
-    if encoder == "encoder." and timms:
+    if encoder == "encoder." and not transformers and timms:
         encoder = "encoder.model."
     state: dict[str, np.ndarray] = {}
     for name, layer in layers.items():
@@ -61,7 +65,7 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         path = re.sub(rf"^encoder\.model\.({'|'.join(FLATTENED)})\.(?=\d)", r"encoder.model.\1_", path)
         weights = layer.get_weights()
         for tensor, weight in zip(tensor_names(layer), weights, strict=True):
-            if weight.ndim in (2, 4):
+            if is_kernel(layer, weight.shape):
                 weight = weight.transpose(np.argsort(kernel_axes(layer)))
             state[f"{path}.{tensor}"] = np.ascontiguousarray(weight)
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -72,7 +76,27 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         state |= _unread_stages(model, encoder)
     if "encoder__conv_stem" in layers or ("encoder_conv_stem" in layers and not timms):  # smp's EfficientNets
         state |= _smps_efficientnet_head(state, encoder)
+    if transformers:
+        if "encoder_patch_embed_proj" in layers:  # transformers' Swin has a last norm that nothing reads
+            like = state["encoder.hidden_states_norms.stage4.weight"]
+            state |= {"encoder.norm.weight": np.ones_like(like), "encoder.norm.bias": np.zeros_like(like)}
+        return to_transformers(state)
     return state
+
+
+def export_transformers_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the tensors, arrays by key, of the model.safetensors that transformers reads with from_pretrained.
+
+    model: segformer or upernet, built with form="transformers". There is no auxiliary head; `num_batches_tracked` is 0.
+    Raises KsegError for other models.
+    """
+    layers = layers_with_weights(model)
+    if "segmentation_head_0" not in layers or not has_transformers_form(layers):
+        raise KsegError(
+            f"{model.name} has not the form of transformers, which computes other numbers with the same weights; build "
+            "segformer or upernet with form='transformers' (--model_options=form=transformers)"
+        )
+    return export_torch_weights(model)
 
 
 def torch_path(name: str) -> str:

@@ -18,20 +18,23 @@ from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES
 from kseg.models.channels import adapt_kernel
 from kseg.models.torch_layout import kernel_axes, tensor_names
+from kseg.models.transformers_keys import has_transformers_form, is_transformers, to_kseg
 from kseg.utils.errors import KsegError
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning and torch.compile add to every key."""
-OPTIONAL = ("aux_classifier_", "classification_head_")
-"""Modules of a checkpoint that a model may lack: torchvision's auxiliary head and smp's classification head."""
+OUTPUT_NORMS = "encoder_hidden_states_norms_"
+"""Layers at the end of a backbone of transformers, which weights from other libraries lack."""
+OPTIONAL = ("aux_classifier_", "classification_head_", "auxiliary_head_", OUTPUT_NORMS)
+"""Modules of a checkpoint that a model may lack: torchvision's and transformers' auxiliary heads, smp's classification head."""
 HEADS = (
     "segmentation_head_", "classification_head_3", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore",
 )  # fmt: skip
 """Layers with one filter or unit per class: smp's, torchvision's, and those of kseg's FCN."""
 RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
 """smp's DeepLabV3 decoder was a Sequential up to version 0.4. All other modules have kept their names since 0.1."""
-SOURCES = ("smp", "torchvision", "timm", "efficientnet_pytorch")
-_IGNORED = ("num_batches_tracked",)
+SOURCES = ("smp", "torchvision", "timm", "efficientnet_pytorch", "transformers")
+_IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def load_torch_weights(
     .safetensors. Accepted keys:
     - of smp, for models: "encoder.conv1.weight", and "encoder.model." for its tu- encoders;
     - of torchvision's segmentation models, for the models with the same names: "backbone." is read as "encoder.";
-    - of torchvision, timm and efficientnet_pytorch, for backbones: "conv1.weight".
+    - of torchvision, timm and efficientnet_pytorch, for backbones: "conv1.weight";
+    - of a saved SegFormer or UPerNet of transformers, for models of its form (kseg.models.transformers_keys).
     Left out are `num_batches_tracked`, the `unused_keys` of the backbone's registration (mostly classifiers), and OPTIONAL
     modules that the model lacks.
     source: None for any, or one of SOURCES to require the keys of that library.
@@ -76,8 +80,7 @@ def load_torch_weights(
     keys or variables that are left over. The model is then unchanged.
     """
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
-    arrays = _unwrapped(state)
-    sources = _sources(arrays)
+    arrays, sources = _read(state)
     if source is not None and source not in sources:
         if source not in SOURCES:
             raise KsegError(f"unknown source {source!r}; known: {', '.join(SOURCES)}, None")
@@ -90,7 +93,7 @@ def load_torch_weights(
 
 def count_classes(state: Mapping[str, Any]) -> int:
     """Returns the number of classes of a whole model's state_dict. Raises KsegError if it has no segmentation head."""
-    modules = _by_module(_unwrapped(state))
+    modules = _by_module(_read(state)[0])
     heads = [name for name in modules if name.startswith(HEADS) and not name.startswith(OPTIONAL)]
     weights = [modules[name].tensors.get("weight", np.empty(0)) for name in heads]
     if counts := {weight.shape[0] for weight in weights if weight.ndim == 4}:
@@ -101,7 +104,7 @@ def count_classes(state: Mapping[str, Any]) -> int:
 
 def classification_classes(state: Mapping[str, Any]) -> int:
     """Returns the number of classes of smp's classification head. Raises KsegError if the state_dict has none."""
-    module = _by_module(_unwrapped(state)).get("classification_head_3")
+    module = _by_module(_read(state)[0]).get("classification_head_3")
     weight = module.tensors.get("weight", np.empty(0)) if module else np.empty(0)
     if weight.ndim != 2:
         raise KsegError("has no classification head; leave --classification out")
@@ -115,12 +118,12 @@ def load_backbone_weights(model: keras.Model, checkpoint: str | os.PathLike | Ma
     (kseg.models.channels.adapt_kernel).
     """
     state = read_state_dict(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
-    arrays = _unwrapped(state)
+    arrays, sources = _read(state)
     for prefix in ("encoder.", "backbone."):
         if any(key.startswith(prefix) for key in arrays):
             arrays = {key: value for key, value in arrays.items() if key.startswith(prefix)}
     try:
-        return _fill(model, arrays, _sources(arrays), channels=model.input_shape[-1])
+        return _fill(model, arrays, sources, channels=model.input_shape[-1])
     except KsegError as error:
         where = f"{checkpoint}: " if isinstance(checkpoint, (str, os.PathLike)) else ""
         raise KsegError(f"{where}{str(error).removeprefix(where)}") from None
@@ -142,6 +145,9 @@ def _fill(
     everything = [module.path for module in modules.values()]
     if not any(name.startswith("backbone_") for name in layers):
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
+    whole = any(name.startswith("segmentation_head") for name in layers)
+    if whole:
+        _check_form(layers, sources)
     _check_efficientnet(layers, modules)
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
     modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
@@ -158,6 +164,8 @@ def _fill(
     if reset_head:
         modules = {name: module for name, module in modules.items() if not name.startswith(HEADS)}
         layers = {name: layer for name, layer in layers.items() if not name.startswith(HEADS)}
+    if not whole and not any(name.startswith(OUTPUT_NORMS) for name in modules):
+        layers = {name: layer for name, layer in layers.items() if not name.startswith(OUTPUT_NORMS)}
     _check_classes(layers, modules)
     _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     unplaced = sorted(modules[name].path for name in set(modules) - set(layers))
@@ -194,6 +202,12 @@ def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise KsegError(f"{path}: holds a {type(content).__name__}, not a state_dict; save model.state_dict()")
     return content
+
+
+def _read(state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns arrays by kseg's keys, and the libraries that use the checkpoint's."""
+    arrays = _unwrapped(state)
+    return (to_kseg(arrays), ("transformers",)) if is_transformers(arrays) else (arrays, _sources(arrays))
 
 
 def _unwrapped(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -244,6 +258,21 @@ def _families(layers: Container[str]) -> list[dict[str, Any]]:
     """Returns the registrations of the backbone family that the layers belong to."""
     known = [info for name in BACKBONES if (info := BACKBONES[name].info).get("first_layer") is not None]
     return [info for info in known if _encoder_name(info["first_layer"]) in layers]
+
+
+def _check_form(layers: Mapping[str, keras.Layer], sources: tuple[str, ...]) -> None:
+    """Raises KsegError for a whole model of transformers' form and a checkpoint of smp's, or the other way round."""
+    checkpoint, model = sources == ("transformers",), has_transformers_form(layers)
+    if checkpoint and not model:
+        raise KsegError(
+            "the checkpoint is of transformers, the model is not; they compute other numbers with the same weights; build "
+            "segformer or upernet with form='transformers' (--model_options=form=transformers)"
+        )
+    if model and not checkpoint:
+        raise KsegError(
+            "the model has the form of transformers, the checkpoint has not; they compute other numbers with the same weights; "
+            "leave out the option form=transformers"
+        )
 
 
 def _check_efficientnet(layers: Mapping[str, keras.Layer], modules: Container[str]) -> None:

@@ -10,8 +10,8 @@ from kseg.models.ops.attention import attention
 pytestmark = pytest.mark.backends
 
 
-def defined(q, k, v):
-    scores = np.einsum("bnhd,bmhd->bhnm", *(x.astype("float64") for x in (q, k))) / q.shape[-1] ** 0.5
+def defined(q, k, v, bias=0.0):
+    scores = np.einsum("bnhd,bmhd->bhnm", *(x.astype("float64") for x in (q, k))) / q.shape[-1] ** 0.5 + bias
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), v.astype("float64"))
 
@@ -21,6 +21,15 @@ def test_attention_is_a_weighted_mean(rng, queries, keys):
     q, k, v = (rng.normal(size=(2, length, 3, 16)).astype("float32") * 3 for length in (queries, keys, keys))
     found = keras.ops.convert_to_numpy(attention(*map(keras.ops.convert_to_tensor, (q, k, v))))
     np.testing.assert_allclose(found, defined(q, k, v), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_bias_is_added_to_the_scores(rng, groups):
+    """Of 6 samples, each third one has the same bias."""
+    q, k, v = (rng.normal(size=(6, 5, 2, 8)).astype("float32") for _ in range(3))
+    bias = rng.normal(size=(groups, 2, 5, 5)).astype("float32") * 3
+    found = keras.ops.convert_to_numpy(attention(*map(keras.ops.convert_to_tensor, (q, k, v, bias))))
+    np.testing.assert_allclose(found, defined(q, k, v, np.tile(bias, (6 // groups, 1, 1, 1))), rtol=1e-4, atol=1e-5)
 
 
 def test_the_softmax_of_16_bit_values_is_computed_in_float32(rng):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kseg.models.backbones import convnext, mix_transformer
+from kseg.models.backbones import convnext, mix_transformer, swin
 from kseg.models.foreign import TRANSFORMERS, folder_config, transformers_class
 from kseg.models.model_info import ModelInfo
 from kseg.models.options import known_options
@@ -108,8 +108,6 @@ def _upernet(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         members = {name: _convnext(size) for name, size in sizes.items() if not size.convolutions}
         own = 0.0
     else:
-        from kseg.models.backbones import swin
-
         members = {
             name: {"depths": list(v.blocks), "embed_dim": v.channels, "num_heads": list(v.heads), "window_size": v.window}
             for name, v in swin.VARIANTS.items()
@@ -212,8 +210,6 @@ def transformers_config(info: ModelInfo) -> dict[str, Any]:
             "drop_path_rate": mix_transformer.DROP_PATH if options["drop_path"] is None else options["drop_path"],
             **about,
         }
-    from kseg.models.backbones import swin
-
     kind, own = ("swin", 0.1) if backbone in swin.VARIANTS else ("convnext", 0.0)
     inner = {"model_type": kind, "num_channels": channels, **_BACKBONES[kind], "out_features": _STAGES}
     if kind == "swin":

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import backends, compile_times, curves, export, fit, loader, parity, remat, speed, torch_training
+from benchmarks import backends, compile_times, curves, export, fit, loader, models, parity, remat, speed, torch_training
 from benchmarks.common import RESULTS, Result, publish, read_result, write_numbers
 from kseg.runtime.main import run_main
 from kseg.utils.errors import KsegError
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "export": export.BENCHMARK,
     "backends": backends.BENCHMARK,
     "torch-training": torch_training.BENCHMARK,
+    "models": models.BENCHMARK,
     "parity": parity.BENCHMARK,
 }
 

@@ -105,3 +105,35 @@ def points_chart(points: Mapping[str, Sequence[tuple[float, float]]], x: str, y:
     ax.grid(alpha=0.25)
     ax.legend(loc="lower right")
     return figure
+
+
+@as_png
+def sizes_chart(families: Mapping[str, Sequence[tuple[float, ...]]], titles: Sequence[str]) -> Figure:
+    """Draws times against size, both logarithmic: a line for each family, and grey dots for the family "other".
+
+    families: {name: [(million parameters, time of the first panel, ...)]}, smallest first. titles: of the panels.
+    """
+    figure = Figure(figsize=(5 * len(titles), 5.4))
+    panels = figure.subplots(1, len(titles))
+    named = [name for name in families if name != "other"]
+    colors = dict(zip(named, palette(len(named)) / 255, strict=True))
+    for ax, title, column in zip(panels, titles, range(1, len(titles) + 1), strict=True):
+        for number, (name, points) in enumerate(families.items()):
+            x, y = np.array(points).T[[0, column]]
+            if name == "other":
+                ax.plot(x, y, ".", color="#b4bac2", markersize=6, label=name, zorder=1)
+            else:
+                look = {"color": colors[name], "marker": "os^Dv"[number % 5], "markersize": 5, "linewidth": 1.5}
+                ax.plot(x, y, label=name, **look)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(FuncFormatter(_plain))
+            axis.set_minor_formatter(FuncFormatter(_plain))
+        ax.tick_params(which="both", labelsize=8)
+        ax.grid(alpha=0.25, which="both")
+        ax.set_title(title)
+        ax.set_xlabel("million parameters")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6)
+    return figure

@@ -30,6 +30,7 @@ class Benchmark:
 
     measure(arguments, save): returns the result. It calls save after each part, so that a run that is stopped leaves what it
     measured. table: the result in Markdown. chart: the result as a PNG, or None where there is nothing to draw. alt: its text.
+    charts: its folder, where it stands above the table; by default RESULTS, and it stands below.
     overview: one table of all variants' results.
     """
 
@@ -40,6 +41,7 @@ class Benchmark:
     chart: Callable[[Result], bytes | None] | None = None
     alt: str = ""
     overview: Callable[[Sequence[Result]], str] | None = None
+    charts: Path | None = None
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def publish(benchmark: Benchmark, result: Result) -> None:
     name = result_name(result)
     write_numbers(RESULTS / f"{name}.json", result)
     if picture := benchmark.chart and benchmark.chart(result):
-        with atomic_path(RESULTS / f"{name}.png") as temporary:
+        with atomic_path(picture_path(benchmark, result)) as temporary:
             temporary.write_bytes(picture)
     for page in pages():
         for place, text in page_texts(benchmark, result, page).items():
@@ -101,12 +103,18 @@ def publish(benchmark: Benchmark, result: Result) -> None:
                 write_between(page, place, text)
 
 
+def picture_path(benchmark: Benchmark, result: Result) -> Path:
+    """Returns the file of a result's chart."""
+    return (benchmark.charts or RESULTS) / f"{result_name(result)}.png"
+
+
 def page_texts(benchmark: Benchmark, result: Result, page: Path) -> dict[str, str]:
     """Returns {place: text} of what a page can show of a result: its table with its chart, and the overview."""
     name, text = result_name(result), benchmark.table(result)
-    picture = RESULTS / f"{name}.png"
+    picture = picture_path(benchmark, result)
     if picture.exists():
-        text += f"\n\n![{benchmark.alt}]({os.path.relpath(picture, page.parent)})"
+        image = f"![{benchmark.alt}]({os.path.relpath(picture, page.parent)})"
+        text = f"{image}\n\n{text}" if benchmark.charts else f"{text}\n\n{image}"
     texts = {name: text}
     if benchmark.overview:
         files = sorted(RESULTS.glob(f"{result['benchmark']}*.json"), key=lambda file: file.stem)

@@ -1,11 +1,13 @@
 """Worker processes that measure on request, and what Linux says of a process's memory and time."""
 
+import contextlib
 import functools
 import gc
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,59 @@ class Worker:
 
     def __exit__(self, error_class: type | None, *error: object) -> None:
         if error_class:
-            self._process.kill()  # it may compile for minutes
+            self.kill()  # it may compile for minutes
         self.close()
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
 
     def close(self) -> None:
         """Ends the process, and waits for its end."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()  # the worker's loop ends with its input
+        with contextlib.suppress(BrokenPipeError):  # of a process that was killed
+            self._process.stdin.close()  # the worker's loop ends with its input
         self._process.wait()
         self._process.stdout.close()
+
+
+class LastingWorker:
+    """A worker for many pieces of work. If it ends or takes too long, another one is started for the next piece.
+
+    Its module answers each JSON line with another. Arguments: those of Worker.
+    """
+
+    def __init__(self, *arguments: Any):
+        self._arguments = arguments
+        self._worker: Worker | None = None
+
+    def ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
+        """Returns the answer, or {"failed": reason} if the worker ended or did not answer within `limit` seconds."""
+        if self._worker is None:
+            self._worker = Worker(*self._arguments)
+        timer = threading.Timer(limit, self._worker.kill)
+        timer.start()
+        try:
+            return self._worker.ask(json.dumps(request))
+        except (SystemExit, BrokenPipeError) as error:
+            late = timer.finished.is_set()
+            self.close()
+            return {"failed": f"took more than {limit:.0f} s" if late else str(error)}
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Ends the process; the next request starts another."""
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> "LastingWorker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def answer(value: Any) -> None:

@@ -44,7 +44,7 @@ def measure(
 
         def start(name: str) -> Worker:
             settings = {"worker": name, "work": asdict(work)}
-            return stack.enter_context(Worker("speed_worker", settings, _environment(name, xla_flags, cache)))
+            return stack.enter_context(Worker("speed_worker", settings, environment(name, xla_flags, cache)))
 
         running: dict[str, Worker] = {}
         for name in workers:
@@ -72,7 +72,8 @@ def measure(
     return measured
 
 
-def _environment(worker: str, xla_flags: str, cache: str) -> dict[str, str | None]:
+def environment(worker: str, xla_flags: str, cache: str) -> dict[str, str | None]:
+    """Returns the variables of a worker's process. cache: the folder for compiled programs."""
     if worker != "kseg":
         return {}
     return {

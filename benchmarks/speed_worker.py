@@ -53,7 +53,7 @@ def _serve(name: str, work: Work) -> None:
     _reset_peak(name, on_cpu)
     answer(facts)
     for line in sys.stdin:
-        seconds = _run(step, int(line))
+        seconds = run_steps(step, int(line))
         answer({"seconds": seconds, "memory_mb": peak_mb() - before if on_cpu else _device_peak_mb(name)})
     os._exit(0)  # the threads of torch and XLA have nothing left to do
 
@@ -89,7 +89,7 @@ def _count_cache_misses(found: list[str]) -> None:
     )
 
 
-def _run(step: Step, count: int) -> float:
+def run_steps(step: Step, count: int) -> float:
     """Returns the seconds of one of `count` steps, launched without waiting for each other."""
     start = time.perf_counter()
     for _ in range(count):

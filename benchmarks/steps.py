@@ -10,7 +10,12 @@ from benchmarks.common import ROOT
 
 NETWORKS = ("deeplabv3plus/resnet50", "deeplabv3plus/resnext50_32x4d", "unet/tf_efficientnet_b0")
 """The networks of the tables, MODEL/BACKBONE."""
-SMP_MODELS = {"deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "fpn": "FPN"}
+LINEAR = "linear"
+"""In place of a model's name: the backbone itself, with a 1x1 convolution on c5 that gives the logits."""
+SMP_MODELS = {
+    "deeplabv3plus": "DeepLabV3Plus", "deeplabv3": "DeepLabV3", "unet": "Unet", "unetplusplus": "UnetPlusPlus", "manet": "MAnet",
+    "linknet": "Linknet", "fpn": "FPN", "pspnet": "PSPNet", "pan": "PAN", "upernet": "UPerNet", "segformer": "Segformer",
+}  # fmt: skip
 LEARNING_RATE = 1e-3
 
 
@@ -51,12 +56,47 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
     from kseg.training.optimizers import build_optimizer
 
     keras.utils.set_random_seed(0)
+    if name == LINEAR:
+        _register_linear()
     model = kseg.build_model(name, num_classes=num_classes, backbone=backbone)
     metrics = [kseg.ConfusionMatrix(num_classes)] if metric else []
     model.compile(
         build_optimizer("adam", learning_rate=LEARNING_RATE, weight_decay=0.0), loss=kseg.CrossEntropy(), metrics=metrics
     )
     return model
+
+
+def _register_linear() -> None:
+    """Registers LINEAR as a model, in the process that measures only."""
+    import keras
+
+    from kseg.models.registry import MODELS, register_model
+
+    if LINEAR in MODELS:
+        return
+
+    @register_model(backbone="resnet50", output_stride=32, levels=("c5",), align_corners=False)
+    def linear(features, *, num_classes):
+        return keras.layers.Conv2D(num_classes, 1, name="head")(features["c5"])
+
+
+def _torch_linear(encoder: str, classes: int, *, fused: bool) -> Any:
+    """Returns smp's encoder with the head of LINEAR. fused: MobileOne's form for inference."""
+    import segmentation_models_pytorch as smp
+    import torch
+    from segmentation_models_pytorch.encoders.mobileone import reparameterize_model
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            built = smp.encoders.get_encoder(encoder, weights=None)
+            self.encoder = reparameterize_model(built) if fused else built
+            self.head = torch.nn.Conv2d(self.encoder.out_channels[-1], classes, 1)
+
+        def forward(self, x):
+            return torch.nn.functional.interpolate(self.head(self.encoder(x)[-1]), x.shape[2:], mode="bilinear")
+
+    return Linear()
 
 
 def planned_mb(step: Any) -> float | None:
@@ -133,8 +173,11 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
         torch.backends.cudnn.allow_tf32 = True
         torch.set_float32_matmul_precision("high")
     name, backbone = work.network.split("/", 1)
-    encoder = name_in("smp", backbone)
-    model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)
+    encoder = name_in("smp", backbone.removesuffix("_fused"))
+    if name == LINEAR:
+        model = _torch_linear(encoder, work.num_classes, fused=backbone.endswith("_fused"))
+    else:
+        model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)
     model = model.to(device, memory_format=torch.channels_last).train(work.kind == "step")
     loss = torch.nn.CrossEntropyLoss(ignore_index=255)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -14,7 +14,7 @@ from kseg.utils.errors import KsegError
 
 sys.path.insert(0, str(ROOT))
 from benchmarks import __main__ as benchmarks
-from benchmarks import common, curves, speed, torch_training
+from benchmarks import common, curves, models, models_tables, models_worker, rows, speed, torch_training
 from benchmarks.charts import losses_chart, runs_chart
 from benchmarks.rounds import measure
 from benchmarks.steps import Work
@@ -180,13 +180,68 @@ def test_the_pages_show_the_results(path):
     assert shown
 
 
+def test_the_table_of_models_has_every_network_of_the_registry():
+    """With the weights and strides of today; of a small one, also the numbers of today."""
+    advice = "run: python -m benchmarks models --only NAME --rounds=0 --write"
+    rows = {(row["name"], row.get("model")): row for row in common.read_result(common.RESULTS / "models.json")["rows"]}
+    page = (ROOT / "docs" / "reference" / "models.md").read_text()
+    for network in models.registered():
+        name = network["name"]
+        assert (name, network.get("model")) in rows, f"{name}: {advice}"
+        row = rows[name, network.get("model")]
+        assert {key: row[key] for key in network} == network, f"{name}: {advice}"
+        for shown in (name, *network.get("others", ())):
+            assert f"`{shown}`" in page
+    if keras.backend.backend() == "jax":
+        found = models_worker.count("mobilenetv3_small_100")
+        assert found.items() <= rows["mobilenetv3_small_100", None].items(), advice
+        assert found["parameters"] == 927_008  # without the classifier
+
+
+def test_times_beside_smps_stand_in_the_table():
+    times = {"infer": {"kseg": [0.02, 0.022], "eager": [0.01, 0.02]}, "step": {"kseg": [0.5, 0.5], "eager": [0.1, 0.1]}}
+    weights = {"imagenet": None, "ssl": "CC BY-NC 4.0, not for commercial use"}
+    row = {"name": "resnet18", "others": ["r18"], "strides": [8, 32], "weights": weights, "parameters": 11_180_000, "flops": 2e10}
+    head = {"name": "unet", "model": "unet", "backbone": "resnet50", "parameters": 3e7, "flops": 1e11, "failed": "no | memory"}
+    settings = {"image_size": 256, "batch_size": 2, "rounds": 2}
+    result = {"machine": MACHINE, "settings": settings, "rows": [{**row, "times": times}, head]}
+    text = models_tables.table(result)
+    cells = "21 / 15 (1.55) | 500 / 100 (5.00) | `imagenet`, `ssl` | permissive (`imagenet`); CC BY-NC 4.0 (`ssl`) |"
+    assert f"| `resnet18` (`r18`) | 8, 32 | 11.2 | 20 | {cells}" in text
+    assert "more than 3 times smp's for `resnet18` (5.0): not explained yet" in text
+    assert "- `unet` failed: no / memory" in models_tables.models_table([result])
+    assert models_tables.chart(result).startswith(b"\x89PNG")
+    families = ("resnet18", "resnet18d", "vgg16_bn", "tf_efficientnetv2_s", "mobileone_s0_fused", "se_resnext50_32x4d")
+    found = [models_tables.family(name) for name in families]
+    assert found == ["resnet", "resnet d", "vgg bn", "tf_efficientnetv2", "mobileone fused", "se_resnext"]
+
+
+def test_rows_of_a_run_that_was_stopped_are_kept(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    first = rows.Rows(path, {"size": 1})
+    first.add("a", {"value": 1})
+    first.add("b", {"failed": "no memory"})
+    with path.open("a") as file:
+        file.write('{"key": "c", "val')  # killed while it wrote
+    again = rows.Rows(path, {"size": 1})
+    assert again.done == {"a": {"key": "a", "value": 1}}  # what failed is tried again
+    again.add("b", {"value": 2})
+    assert set(rows.Rows(path, {"size": 1}).done) == {"a", "b"}
+    with pytest.raises(KsegError, match="holds rows of other settings"):
+        rows.Rows(path, {"size": 2})
+    path.write_text("no rows")
+    with pytest.raises(KsegError, match="holds no rows of a benchmark"):
+        rows.Rows(path, {"size": 1})
+
+
 def test_charts_are_pictures():
     pictures = [losses_chart({"a": [1.0, 0.5], "b": [1.1, 0.4]}, 2), runs_chart({"0427-1": [0.1, 0.2], "0427-2": [0.3]})]
     for path in RESULTS:
         result = common.read_result(path)
         if chart := benchmarks.BENCHMARKS[result["benchmark"]].chart:
-            assert path.with_suffix(".png").exists()
-            pictures.append(chart(result))
+            picture = chart(result)
+            assert picture is None or common.picture_path(benchmarks.BENCHMARKS[result["benchmark"]], result).exists()
+            pictures += filter(None, [picture])
     assert len(pictures) > 3
     assert all(picture.startswith(b"\x89PNG") and len(picture) > 5000 for picture in pictures)
 

@@ -155,9 +155,10 @@ def test_the_index_lists_every_page():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if ROOT / "docs" in page.parents], ids=lambda page: page.name)
 def test_pages_are_short(page):
-    """A page has one topic. Lines fit a terminal, except those of tables, links and code."""
+    """A page has one topic. Lines fit a terminal, except those of tables, links and code. Generated tables do not count."""
     text = page.read_text()
-    assert len(text.split()) <= 1500 or page == flags_page.PAGE
+    written = re.sub(r"<!-- (\S+) -->.*?<!-- /\1 -->", "", text, flags=re.S)
+    assert len(written.split()) <= 1500 or page == flags_page.PAGE
     for line in re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).splitlines():
         assert len(line) <= 130 or line.startswith("|") or page == flags_page.PAGE, line
 

@@ -46,9 +46,9 @@ def leaf_layers(layer: keras.Layer) -> list[keras.Layer]:
 
 def _products(layer, inputs, output):
     """Returns the number of multiplications in a layer, from the shapes of its input and output."""
-    if not hasattr(layer, "kernel"):  # attention over the positions of maps [B, H, W, C]: scores, then weighted values
-        query, key = inputs[0].shape, inputs[1].shape
-        return 2 * int(np.prod(query)) * int(np.prod(key[1:3]))
+    if not hasattr(layer, "kernel"):  # attention over the positions of a window or of maps [B, H, W, C]: scores, weighted values
+        positions = layer.window**2 if hasattr(layer, "window") else int(np.prod(inputs[1].shape[1:3]))
+        return 2 * int(np.prod(output.shape)) * positions
     kernel = int(np.prod(layer.kernel.shape))
     if isinstance(layer, keras.layers.Conv2DTranspose):  # each input pixel is multiplied with the whole kernel
         return kernel * int(np.prod(inputs.shape[:-1]))

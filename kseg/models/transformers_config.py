@@ -129,7 +129,7 @@ def _check(content: Mapping[str, Any], expected: Mapping[str, Any], what: str) -
     """Raises KsegError for a member that has another value than kseg's layers."""
     for name, value in expected.items():
         found = content.get(name, value)
-        if found != value and not (isinstance(value, list) and found == value[0]):
+        if found != value and not (isinstance(found, list) and found and all(item == value for item in found)):  # [4, 4] for 4
             raise KsegError(f"has {name}={str(found)[:60]}, which kseg's {what} lacks; it has {value}")
 
 

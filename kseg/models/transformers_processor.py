@@ -1,5 +1,6 @@
 """The preprocessor_config.json of Hugging Face transformers: mean and std, and the size that images are resized to."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def _parse(content: Any, name: str, channels: int) -> Processor:
             "number the classes with --label_map"
         )
     factor = content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1.0
-    if not _is_number(factor) or factor <= 0:
+    if not _is_number(factor) or not 0 < factor < math.inf:
         raise KsegError(f"rescale_factor {str(factor)[:20]!r}: expected a positive number")
     mean, std = [0.0], [1.0]
     if content.get("do_normalize", True):
@@ -55,6 +56,8 @@ def _parse(content: Any, name: str, channels: int) -> Processor:
     mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
     if len(mean) != len(std) or len(mean) not in (3, channels):
         raise KsegError(f"image_mean and image_std: expected numbers for {channels} channels")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise KsegError("image_mean and image_std: expected a mean and a positive std for each channel")
     unit = 1.0 if abs(255 * factor - 1) < 1e-6 else 255 * factor  # kseg divides images by 255 first
     mean, std = ([value / unit for value in values] for values in (mean, std))
     return Processor(_numbers(mean, std, channels), _size(content, name))

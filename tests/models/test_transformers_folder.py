@@ -315,6 +315,7 @@ def test_what_the_hub_sends_is_checked(server, saved, tmp_path):
         ({"depths": [1, 1, 1, 9]}, r"is a SegFormer of depths=\[1, 1, 1, 9\], .* which kseg does not have; it has mit_b0, "),
         ({"depths": "x"}, "which kseg does not have"),
         ({"patch_sizes": [7, 3, 3, 2]}, r"has patch_sizes=\[7, 3, 3, 2\], which kseg's SegFormer lacks"),
+        ({"patch_sizes": 7}, "has patch_sizes=7, which kseg's SegFormer lacks"),
         ({"hidden_act": "relu"}, "has hidden_act=relu, which kseg's SegFormer lacks; it has gelu"),
         ({"decoder_hidden_size": 10**9}, "segformer: decoder_channels=1000000000: must be a whole number from 1 to 4096"),
         ({"drop_path_rate": 2}, "has drop_path_rate=2; expected 0 to 1"),
@@ -344,6 +345,7 @@ def test_what_kseg_lacks_is_named(folder, changes, says):
         ({"image_std": [0.1, 0, 0.1]}, "a positive std for each channel"),
         ({"image_mean": [0.1] * 5}, "image_mean and image_std: expected numbers for 3 channels"),
         ({"rescale_factor": 0}, "rescale_factor '0': expected a positive number"),
+        ({"rescale_factor": float("nan")}, "rescale_factor 'nan': expected a positive number"),
     ],
 )
 def test_a_processor_that_cannot_be_is_named(folder, changes, says):

@@ -108,7 +108,7 @@ def test_classes_of_a_model_folder_must_be_the_datas(folder, tiny_coco, tmp_path
         ("stranger", "stranger/config.json: does not say that this is a model of kseg"),
         (
             "beit",
-            r"--model=beit: is a model of transformers \(BeitForSemanticSegmentation\), which kseg does not read; it reads Segformer",
+            r"--model=beit: is a model of transformers \(BeitForSemanticSegmentation\), which kseg does not read",
         ),
         ("smp", "smp/model.safetensors: the checkpoint has no weights for decoder_blocks_0_conv1_0"),
         ("dpt", "dpt/config.json: is a model of segmentation_models_pytorch of the class 'DPT', which kseg does not have"),

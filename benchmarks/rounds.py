@@ -15,7 +15,7 @@ from benchmarks.steps import SMP_MODELS, Work
 from kseg.runtime.xla_flags import xla_flags_and
 from kseg.utils.errors import KsegError, suggest
 
-BASELINES = {"eager": "smp, eager", "compile": "smp, torch.compile"}
+BASELINES = {"eager": "smp, eager", "compile": "smp, torch.compile", "transformers": "transformers, eager"}
 NAMES = {"kseg": "kseg on JAX", **BASELINES}
 Measured = dict[str, dict[str, Any]]
 """{worker: {"ready": facts, "rounds": [{"seconds": of a step, "memory_mb": peak so far}]}}"""
@@ -90,10 +90,10 @@ def _status(text: str) -> None:
     print(f"\r\x1b[K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
-def check_networks(networks: Sequence[str], *, baseline: bool) -> None:
+def check_networks(networks: Sequence[str], *, baseline: bool, form: str = "smp") -> None:
     """Raises KsegError for a word that is not MODEL/BACKBONE, an unknown name, or a network that a worker lacks."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    from kseg.models.backbones.registry import check_backbone
+    from kseg.models.backbones.registry import backbone_options, check_backbone
     from kseg.models.registry import MODELS
 
     for network in networks:
@@ -103,6 +103,8 @@ def check_networks(networks: Sequence[str], *, baseline: bool) -> None:
         if backbone.startswith("keras_cv/"):
             raise KsegError(f"{network}: keras-cv needs TensorFlow, which benchmarks do without; name another, such as resnet18")
         check_backbone(backbone, MODELS[model].info["output_stride"])
+        if form != "smp":
+            backbone_options(backbone, form, None)
         if baseline and model not in SMP_MODELS:
             raise KsegError(
                 f"{network}: segmentation_models_pytorch has no such model{suggest(model, SMP_MODELS)} Or leave out --baseline"

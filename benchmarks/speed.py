@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_speed_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps: int) -> None:
     """Adds the flags that this benchmark and curves share."""
     parser.add_argument(
-        "--baseline", nargs="*", choices=BASELINES, help="also measure smp on torch: eager, compile (torch.compile), or both"
+        "--baseline",
+        nargs="*",
+        choices=BASELINES,
+        help="also measure smp on torch: eager, compile (torch.compile), or both; or transformers, alone",
     )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=rounds, help="rounds of each worker; medians are reported")
@@ -52,7 +55,12 @@ def add_speed_arguments(parser: argparse.ArgumentParser, *, rounds: int, steps: 
 
 def baselines(arguments: argparse.Namespace) -> list[str]:
     """Returns the baselines that --baseline names."""
-    return [] if arguments.baseline is None else arguments.baseline or list(BASELINES)
+    return [] if arguments.baseline is None else arguments.baseline or ["eager", "compile"]
+
+
+def form(arguments: argparse.Namespace) -> str:
+    """Returns the form of the models that are measured: that of the baseline."""
+    return "transformers" if "transformers" in baselines(arguments) else "smp"
 
 
 def measure_speed(kind: str, arguments: argparse.Namespace, save: Save) -> Result:
@@ -60,7 +68,8 @@ def measure_speed(kind: str, arguments: argparse.Namespace, save: Save) -> Resul
     check(kind, arguments)
     result = new_result(kind, PACKAGES, vars(arguments) | {"baseline": baselines(arguments)}, rows=[])
     for network in arguments.models:
-        work = Work(kind, network, arguments.batch_size, arguments.image_size, arguments.num_classes, arguments.precision)
+        sizes = (arguments.batch_size, arguments.image_size, arguments.num_classes)
+        work = Work(kind, network, *sizes, arguments.precision, form(arguments))
         row = {"work": asdict(work), "workers": {}}
         result["rows"].append(row)
 
@@ -83,7 +92,9 @@ def measure_speed(kind: str, arguments: argparse.Namespace, save: Save) -> Resul
 
 def check(kind: str, arguments: argparse.Namespace) -> None:
     """Raises KsegError for what cannot be measured."""
-    check_networks(arguments.models, baseline=bool(baselines(arguments)))
+    check_networks(arguments.models, baseline=bool(baselines(arguments)), form=form(arguments))
+    if form(arguments) != "smp" and len(baselines(arguments)) > 1:
+        raise KsegError("--baseline: transformers has networks of another form than smp; name it alone")
     for name, least in (("batch_size", 1), ("image_size", 32), ("num_classes", 1), ("rounds", 1), ("steps", 1)):
         if getattr(arguments, name) < least:
             raise KsegError(f"--{name}={getattr(arguments, name)}: must be at least {least}")
@@ -131,11 +142,12 @@ def overview(results: Sequence[Result]) -> str:
     columns += [f"{what}, kseg / {name}" for what in ("time", "memory") for name in short.values()]
     rows = []
     for result in results:
-        for row in result["rows"] if not result["settings"]["xla_flags"] else ():
+        own = result["settings"]["xla_flags"] or "transformers" in result["settings"]["baseline"]
+        for row in () if own else result["rows"]:
             workers = {name: worker for name, worker in row["workers"].items() if worker["rounds"]}
-            times = [f"{1e3 * seconds(workers[name]):.4g}" if name in workers else "" for name in ("kseg", *BASELINES)]
-            ratios = [f"{median(time_ratios(workers, name)):.2f}" if name in workers else "" for name in BASELINES]
-            shares = [memory_ratio(workers, name) if name in workers else None for name in BASELINES]
+            times = [f"{1e3 * seconds(workers[name]):.4g}" if name in workers else "" for name in ("kseg", *short)]
+            ratios = [f"{median(time_ratios(workers, name)):.2f}" if name in workers else "" for name in short]
+            shares = [memory_ratio(workers, name) if name in workers else None for name in short]
             device = "GPU" if result["variant"].startswith("gpu") else "CPU"
             memories = ["" if share is None else f"{share:.2f}" for share in shares]
             rows.append([device, title(row["work"]["network"]), *times, *ratios, *memories])

@@ -1,4 +1,4 @@
-"""A worker of the speed and memory benchmarks: kseg on JAX, or smp on torch, eager or compiled by torch.compile.
+"""A worker of the speed and memory benchmarks: kseg on JAX, smp on torch, eager or by torch.compile, or transformers on torch.
 
 Reads a number of steps from each line, runs so many, and answers with the seconds of one and the peak memory so far.
 """
@@ -19,7 +19,7 @@ KSEG_WITHOUT = ("tensorflow", "keras_cv", "torch")
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Runs the worker. settings: "worker" ("kseg", "eager" or "compile") and "work", the fields of Work.
+    """Runs the worker. settings: "worker" ("kseg", or one of BASELINES) and "work", the fields of Work.
 
     The first answer holds facts of the step, or {"failed": reason}. It has "compiled" where the peak of memory is that of
     compiling and cannot be reset.
@@ -72,7 +72,7 @@ def _warm_up(name: str, work: Work) -> float:
 
         jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8))).block_until_ready()  # starts the device and the compiler
     else:  # torch and timm import more when a step runs
-        step = torch_step(Work(work.kind, work.network, min(2, work.batch_size), 64, work.num_classes, work.precision))
+        step = torch_step(Work(work.kind, work.network, min(2, work.batch_size), 64, work.num_classes, work.precision, work.form))
         step.launch()
         step.wait()
         del step

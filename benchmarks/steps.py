@@ -1,4 +1,6 @@
-"""The steps that are timed: training and inference of kseg on JAX, and of segmentation_models_pytorch (smp) on torch."""
+"""The steps that are timed: training and inference of kseg on JAX, and of segmentation_models_pytorch (smp) or transformers on
+torch.
+"""
 
 import math
 import sys
@@ -21,7 +23,9 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Work:
-    """The work of every worker. kind: "step" (training) or "infer"; network: MODEL/BACKBONE; precision: float32 or bfloat16."""
+    """The work of every worker. kind: "step" (training) or "infer"; network: MODEL/BACKBONE; precision: float32 or bfloat16;
+    form: of the network, smp or transformers.
+    """
 
     kind: str
     network: str
@@ -29,6 +33,7 @@ class Work:
     image_size: int
     num_classes: int = 12
     precision: str = "float32"
+    form: str = "smp"
 
     def batch(self) -> tuple[Any, Any]:
         """Returns random images uint8 [B, H, W, 3] and labels uint8 [B, H, W] in host memory."""
@@ -48,7 +53,7 @@ class Step:
     facts: dict[str, Any]
 
 
-def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool = True) -> Any:
+def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool = True, **options: Any) -> Any:
     """Returns kseg's model, compiled as in a run: Adam, cross entropy, confusion matrix."""
     import keras
 
@@ -58,7 +63,7 @@ def compiled_model(name: str, backbone: str, num_classes: int, *, metric: bool =
     keras.utils.set_random_seed(0)
     if name == LINEAR:
         _register_linear()
-    model = kseg.build_model(name, num_classes=num_classes, backbone=backbone)
+    model = kseg.build_model(name, num_classes=num_classes, backbone=backbone, **options)
     metrics = [kseg.ConfusionMatrix(num_classes)] if metric else []
     model.compile(
         build_optimizer("adam", learning_rate=LEARNING_RATE, weight_decay=0.0), loss=kseg.CrossEntropy(), metrics=metrics
@@ -99,6 +104,16 @@ def _torch_linear(encoder: str, classes: int, *, fused: bool) -> Any:
     return Linear()
 
 
+def _transformers(name: str, backbone: str, classes: int) -> Any:
+    """Returns the model of transformers, with kseg's default width of the decoder and logits in the size of the images."""
+    import tiny_transformers
+
+    from kseg.models.options import known_options
+
+    channels = known_options(name)["decoder_channels"] or 512
+    return tiny_transformers.with_full_size_logits(tiny_transformers.reference(backbone, classes=classes, channels=channels))
+
+
 def planned_mb(step: Any) -> float | None:
     """Returns the MB that XLA plans for a compiled step: arguments, results that do not replace them, and temporary values.
     None where XLA does not say.
@@ -122,7 +137,7 @@ def kseg_step(work: Work) -> Step:
     keras.config.set_dtype_policy("mixed_bfloat16" if work.precision == "bfloat16" else "float32")
     images, labels = work.batch()
     name, backbone = work.network.split("/", 1)
-    model = compiled_model(name, backbone, work.num_classes)
+    model = compiled_model(name, backbone, work.num_classes, **({} if work.form == "smp" else {"form": work.form}))
     facts = {
         "flops": count_flops(model, images.shape[1:3]),
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
@@ -152,10 +167,10 @@ def kseg_step(work: Work) -> Step:
 
 
 def torch_step(work: Work, *, compiled: bool = False) -> Step:
-    """Returns smp's step on torch, on the GPU if there is one: channels_last, Adam, cross entropy, normalisation on the device.
+    """Returns smp's or transformers' step on torch, on the GPU if there is one: channels_last, Adam, cross entropy.
 
-    compiled: torch.compile from raw images to the loss or the logits. bfloat16 runs under autocast. On a GPU the baseline uses
-    cudnn.benchmark, TF32 and fused Adam.
+    Normalisation is on the device. compiled: torch.compile from raw images to the loss or the logits. bfloat16 runs under
+    autocast. On a GPU the baseline uses cudnn.benchmark, TF32 and fused Adam.
     """
     sys.path.insert(0, str(ROOT / "tests"))
     from torchvision_ops import declare_torchvision_ops
@@ -173,10 +188,13 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
         torch.backends.cudnn.allow_tf32 = True
         torch.set_float32_matmul_precision("high")
     name, backbone = work.network.split("/", 1)
-    encoder = name_in("smp", backbone.removesuffix("_fused"))
-    if name == LINEAR:
+    if work.form == "transformers":
+        model = _transformers(name, backbone, work.num_classes)
+    elif name == LINEAR:
+        encoder = name_in("smp", backbone.removesuffix("_fused"))
         model = _torch_linear(encoder, work.num_classes, fused=backbone.endswith("_fused"))
     else:
+        encoder = name_in("smp", backbone)
         model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)
     model = model.to(device, memory_format=torch.channels_last).train(work.kind == "step")
     loss = torch.nn.CrossEntropyLoss(ignore_index=255)

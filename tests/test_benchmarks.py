@@ -118,6 +118,8 @@ def test_curves_have_exponents():
         (["step", "--peer"], "step: unknown argument --peer"),
         (["infer", "--models", "unet/resnet18", "unet/resnt18"], "unknown backbone 'resnt18'; did you mean resnet18"),
         (["infer", "--models", "unet/keras_cv/resnet18"], "unet/keras_cv/resnet18: keras-cv needs TensorFlow"),
+        (["step", "--baseline", "eager", "transformers", "--models", "segformer/mit_b0"], "--baseline: transformers has net"),
+        (["step", "--baseline", "transformers", "--models", "unet/resnet18"], "backbone resnet18 has no such form"),
         (["infer", "--rounds=0"], "--rounds=0: must be at least 1"),
         (["tables", "nowhere"], "nowhere.json: cannot be read"),
         (["curves", "--batch_sizes", "4"], "batch_size: one value, 4, has no growth"),

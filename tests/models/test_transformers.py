@@ -191,6 +191,11 @@ def test_a_broken_checkpoint_is_one_line(tmp_path):
         load_torch_weights(model, {name: array for name, array in state.items() if name != key})
     with pytest.raises(KsegError, match="differ in shape"):
         load_torch_weights(model, state | {key: state[key][:4]})
+    for wrong in ("patch_embeddings.0.proj.weight", "layer_norm.0.weight", "block.0.0.mlp.dense1.weight"):
+        array = state[f"segformer.encoder.{wrong}"]
+        for shape in (array.ravel()[:6].reshape(2, 3), array.ravel()[:6].reshape(1, 2, 1, 3)):
+            with pytest.raises(KsegError, match=r"weight is \(.* in the checkpoint, \(.* in the model"):
+                load_torch_weights(model, state | {f"segformer.encoder.{wrong}": shape})
     twice = "segformer.stages.0.blocks.0.attention.k_proj.weight"
     with pytest.raises(KsegError, match="under two names"):
         load_torch_weights(model, state | {twice: state[key]})

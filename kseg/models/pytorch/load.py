@@ -17,8 +17,9 @@ import numpy as np
 from kseg.models.backbone import Backbone
 from kseg.models.backbones.registry import BACKBONES
 from kseg.models.channels import adapt_kernel
+from kseg.models.pytorch.checks import HEADS, check_classes, check_efficientnet, check_form, refuse
 from kseg.models.torch_layout import kernel_axes, tensor_names
-from kseg.models.transformers_keys import has_transformers_form, is_transformers, to_kseg
+from kseg.models.transformers_keys import is_transformers, to_kseg
 from kseg.utils.errors import KsegError
 
 WRAPPERS = ("module.", "model.", "net.", "_orig_mod.")
@@ -27,10 +28,6 @@ OUTPUT_NORMS = "encoder_hidden_states_norms_"
 """Layers at the end of a backbone of transformers, which weights from other libraries lack."""
 OPTIONAL = ("aux_classifier_", "classification_head_", "auxiliary_head_", OUTPUT_NORMS)
 """Modules of a checkpoint that a model may lack: torchvision's and transformers' auxiliary heads, smp's classification head."""
-HEADS = (
-    "segmentation_head_", "classification_head_3", "classifier_4", "aux_classifier_4", "decoder_score_", "decoder_upscore",
-)  # fmt: skip
-"""Layers with one filter or unit per class: smp's, torchvision's, and those of kseg's FCN."""
 RENAMED = {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
 """smp's DeepLabV3 decoder was a Sequential up to version 0.4. All other modules have kept their names since 0.1."""
 SOURCES = ("smp", "torchvision", "timm", "efficientnet_pytorch", "transformers")
@@ -147,8 +144,8 @@ def _fill(
         modules = {re.sub("^backbone_", "encoder_", name): module for name, module in modules.items()}
     whole = any(name.startswith("segmentation_head") for name in layers)
     if whole:
-        _check_form(layers, sources)
-    _check_efficientnet(layers, modules)
+        check_form(layers, sources)
+    check_efficientnet(layers, modules)
     modules = {re.sub("^encoder_model_", "encoder_", name): module for name, module in modules.items()}
     modules = {name: module for name, module in modules.items() if name in layers or not name.startswith(OPTIONAL)}
     for rename in {info["other_names"] for info in families if info.get("other_names")}:
@@ -166,10 +163,10 @@ def _fill(
         layers = {name: layer for name, layer in layers.items() if not name.startswith(HEADS)}
     if not whole and not any(name.startswith(OUTPUT_NORMS) for name in modules):
         layers = {name: layer for name, layer in layers.items() if not name.startswith(OUTPUT_NORMS)}
-    _check_classes(layers, modules)
-    _refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
+    check_classes(layers, modules)
+    refuse("the checkpoint has no weights for", sorted(set(layers) - set(modules)), "wrong model or backbone?")
     unplaced = sorted(modules[name].path for name in set(modules) - set(layers))
-    _refuse("the model has no place for", unplaced, "wrong model or backbone?")
+    refuse("the model has no place for", unplaced, "wrong model or backbone?")
     converted = {name: _convert(layers[name], modules[name].tensors, channels) for name in layers}
     for name, weights in converted.items():
         layers[name].set_weights(weights)
@@ -260,63 +257,6 @@ def _families(layers: Container[str]) -> list[dict[str, Any]]:
     return [info for info in known if _encoder_name(info["first_layer"]) in layers]
 
 
-def _check_form(layers: Mapping[str, keras.Layer], sources: tuple[str, ...]) -> None:
-    """Raises KsegError for a whole model of transformers' form and a checkpoint of smp's, or the other way round."""
-    checkpoint, model = sources == ("transformers",), has_transformers_form(layers)
-    if checkpoint and not model:
-        raise KsegError(
-            "the checkpoint is of transformers, the model is not; they compute other numbers with the same weights; build "
-            "segformer or upernet with form='transformers' (--model_options=form=transformers)"
-        )
-    if model and not checkpoint:
-        raise KsegError(
-            "the model has the form of transformers, the checkpoint has not; they compute other numbers with the same weights; "
-            "leave out the option form=transformers"
-        )
-
-
-def _check_efficientnet(layers: Mapping[str, keras.Layer], modules: Container[str]) -> None:
-    """Raises KsegError for a whole model on another form of EfficientNet: its weights fit, and would give other numbers.
-
-    The weights of a backbone alone may go from one form to another.
-    """
-    own = "encoder__conv_stem" if "encoder__conv_stem" in layers else "encoder_conv_stem"
-    if "encoder_blocks_6_0_conv_pwl" not in layers and own == "encoder_conv_stem":
-        return  # neither V1 nor Lite
-    if own == "encoder_conv_stem" and layers["encoder_bn1"].epsilon > 1e-4:
-        own = "encoder_model_conv_stem"
-    forms = {
-        "encoder__conv_stem": "efficientnet-b0",
-        "encoder_conv_stem": "timm-efficientnet-b0 or timm-tf_efficientnet_lite0",
-        "encoder_model_conv_stem": "tf_efficientnet_b0",
-    }
-    found = next((name for name in forms if name in modules), None)
-    whole = any(name.startswith("segmentation_head") for name in layers)
-    if whole and found not in (None, own):
-        raise KsegError(
-            f"the checkpoint's EfficientNet is of the form of {forms[found]}, the model's of {forms[own]}; they compute other "
-            "numbers with the same weights; choose the backbone of that form"
-        )
-
-
-def _check_classes(layers: Mapping[str, keras.Layer], modules: Mapping[str, _Module]) -> None:
-    for name, layer in layers.items():
-        weight = modules[name].tensors.get("weight") if name in modules else None
-        if not name.startswith(HEADS) or weight is None or weight.ndim not in (2, 4):
-            continue
-        classes = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
-        if weight.shape[0] != classes:
-            option = (
-                f'classification={{"classes": {weight.shape[0]}}}'
-                if "classification" in name
-                else f"num_classes={weight.shape[0]}"
-            )
-            raise KsegError(
-                f"the checkpoint's head {modules[name].path} has {weight.shape[0]} classes, the model's {classes}; use {option}, "
-                "or keep the model's own head with --reset_head (reset_head=True)"
-            )
-
-
 def _encoder_name(path: str) -> str:
     return f"encoder_{path.replace('.', '_')}"
 
@@ -351,7 +291,7 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray], channels: int) 
     """
     tensors = dict(tensors)
     names = tensor_names(layer)
-    if tensors.get("weight", np.empty(0)).ndim in (2, 4):
+    if hasattr(layer, "kernel") and tensors.get("weight", np.empty(0)).ndim == len(kernel_axes(layer)):
         tensors["weight"] = tensors["weight"].transpose(kernel_axes(layer))
         if tensors["weight"].shape[2:3] == (3,) and layer.kernel.shape[2] == channels != 3:
             tensors["weight"] = adapt_kernel(tensors["weight"], channels)
@@ -367,9 +307,3 @@ def _convert(layer: keras.Layer, tensors: dict[str, np.ndarray], channels: int) 
                 "(shapes in Keras's order)"
             )
     return weights
-
-
-def _refuse(what: str, names: list[str], hint: str) -> None:
-    if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise KsegError(f"{what} {', '.join(names[:5])}{more}; {hint}")

@@ -99,7 +99,7 @@ def hungry(features, *, num_classes):
     return head(Hungry(2)(features["c1"]), num_classes)
 
 
-MODELS.add("test_hungry", hungry, backbone="test_conv", output_stride=32, levels=lambda: ("c1",), align_corners=True)
+MODELS.add("test_hungry", hungry, backbone="test_conv", output_stride=32, levels=lambda: ("c1",), align_corners=lambda: True)
 
 
 def test_training_names_a_batch_to_try(tiny_coco, tmp_path):

@@ -50,7 +50,7 @@ def registered():
     """Registers small models until these tests end: other tests run over all registered models."""
     for depth in (2, 6):
         register_backbone(f"convolutions{depth}", functools.partial(build_convolutions, depth=depth), output_strides=(32,))
-    info = {"backbone": "convolutions2", "output_stride": 32, "levels": lambda: ("c1", "c2"), "align_corners": True}
+    info = {"backbone": "convolutions2", "output_stride": 32, "levels": lambda: ("c1", "c2"), "align_corners": lambda: True}
     MODELS.add("test_optimization", decode, **info)
     yield
     for registry, name in ((MODELS, "test_optimization"), (BACKBONES, "convolutions2"), (BACKBONES, "convolutions6")):

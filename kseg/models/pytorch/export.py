@@ -67,7 +67,7 @@ def export_torch_weights(model: keras.Model) -> dict[str, np.ndarray]:
         for tensor, weight in zip(tensor_names(layer), weights, strict=True):
             if is_kernel(layer, weight.shape):
                 weight = weight.transpose(np.argsort(kernel_axes(layer)))
-            state[f"{path}.{tensor}"] = np.ascontiguousarray(weight)
+            state[f"{path}.{tensor}"] = np.array(weight, order="C")  # its own memory
         if isinstance(layer, keras.layers.BatchNormalization):
             state[f"{path}.num_batches_tracked"] = np.array(0, "int64")
     for block in blocks_with_unused_attention(layers):

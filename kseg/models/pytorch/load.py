@@ -169,7 +169,8 @@ def _fill(
     refuse("the model has no place for", unplaced, "wrong model or backbone?")
     converted = {name: _convert(layers[name], modules[name].tensors, channels) for name in layers}
     for name, weights in converted.items():
-        layers[name].set_weights(weights)
+        # JAX would share their memory, and training the PyTorch model would change this one.
+        layers[name].set_weights([np.array(weight) for weight in weights])
     used = {modules[name].path for name in layers}
     return TorchLoad(
         tensors=sum(len(weights) for weights in converted.values()),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kseg.models.build import build_backbone, build_model
+from kseg.models.pytorch.export import export_torch_weights
 from kseg.models.pytorch.load import load_torch_weights
 from kseg.utils.errors import KsegError
 
@@ -34,6 +35,18 @@ def test_wrappers_are_seen_through(small, prefix):
     load_torch_weights(model, {"state_dict": wrapped, "epoch": 3})
     kernel = model.get_layer("encoder_conv1").get_weights()[0]
     np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), arrays["encoder_conv1.weight"])
+
+
+def test_a_model_shares_no_memory_with_pytorch(small):
+    """Training the one must not change the other. JAX takes over an aligned array's memory, as torch's tensors have."""
+    model, arrays = small
+    tensors = {key: torch.tensor(value) for key, value in arrays.items()}
+    load_torch_weights(model, tensors)
+    exported = export_torch_weights(model)
+    before = [np.array(weight) for weight in model.get_weights()]
+    for array in (*tensors.values(), *exported.values()):
+        array += 1
+    assert [weight.tobytes() for weight in model.get_weights()] == [weight.tobytes() for weight in before]
 
 
 def test_every_key_and_variable_is_used_or_named(small):

@@ -1,5 +1,6 @@
 """Compares kseg's networks with their PyTorch baselines: outputs, one training step, and the errors that count."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from cases import CLASSES, Case
 
 from kseg.losses import CrossEntropy
 from kseg.models.layers import MaxPoolHalf, PaddedMaxPool
+from kseg.models.pytorch.export import export_torch_weights
 from kseg.models.pytorch.load import load_torch_weights
+from kseg.models.transformers_keys import to_kseg
 
 _PREFIX = {"smp": "encoder.", "torchvision": "backbone.", "timm": ""}
 """Of a backbone's keys in the libraries' checkpoints of whole models."""
@@ -83,8 +86,49 @@ def build_pair(case: Case) -> tuple[torch.nn.Module, keras.Model]:
 
 
 def _copy(case: Case, state: dict[str, Any], model: keras.Model) -> None:
+    load_torch_weights(model, _prefixed(case, state))
+
+
+def _prefixed(case: Case, state: dict[str, Any]) -> dict[str, Any]:
     prefix = "" if case.model else _PREFIX[case.library]
-    load_torch_weights(model, {f"{prefix}{key}": value for key, value in state.items()})
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+FILLED_IN = ("num_batches_tracked", "conv_head.weight", "bn2.", "_conv_head.weight", "_bn1.")
+"""Of an encoder: tensors that export_torch_weights fills in, as kseg has no use for them. They begin the encoder's keys."""
+
+
+def round_trip(case: Case, baseline: torch.nn.Module, model: keras.Model) -> tuple[int, list[str]]:
+    """Reads the baseline's weights and exports them again. Returns how many tensors came back, and the keys that differ.
+
+    A tensor must come back once, with the same bytes. Left out are those that kseg has no layer for. Keys of backbones alone are
+    compared without the prefixes and the flat names that libraries give the same modules.
+    """
+    loaded = load_torch_weights(model, _prefixed(case, baseline.state_dict()))
+    state, exported = {key: value.numpy() for key, value in baseline.state_dict().items()}, export_torch_weights(model)
+    if case.library == "transformers":  # a saved file has other names than the modules
+        state, exported = to_kseg(state), to_kseg(exported)
+    before, after = ({_plain(case, key): value for key, value in one.items()} for one in (state, exported))
+    assert (len(before), len(after)) == (len(state), len(exported))
+    left_out = {_plain(case, module) for module in loaded.left_out}
+
+    def counts(key):
+        filled = any(part in key if "." not in part else key.startswith(part) for part in FILLED_IN)
+        return not filled and not any(key.startswith(f"{module}.") for module in left_out)
+
+    keys = {key for key in {*before, *after} if counts(key)}
+    different = [
+        key for key in sorted(keys) if key not in before or key not in after or before[key].tobytes() != after[key].tobytes()
+    ]
+    return len(keys) - len(different), different
+
+
+def _plain(case: Case, key: str) -> str:
+    """A key or module without the encoder's prefix, and with "stages.0" for timm's flat "stages_0"."""
+    if case.library in ("paper", "transformers"):
+        return key
+    key = re.sub(r"^(?:encoder\.|backbone\.)?(?:model\.)?", "", key)
+    return re.sub(r"^(stem|stages|layers)_(?=\d)", r"\1.", key)
 
 
 def outputs(case: Case, baseline: torch.nn.Module, model: keras.Model, images: Any) -> dict[str, torch.Tensor]:

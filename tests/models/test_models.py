@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cases import ARCHITECTURES, BACKBONES, CASES, FILES, LARGE, PAIRS, TOLERANCES, network
 from model_files import check_file, write_file
-from parity import build_pair, evaluation_error, training_errors
+from parity import build_pair, evaluation_error, round_trip, training_errors
 
 from kseg.losses import CrossEntropy
 from kseg.models.backbones import keras_cv_tables, registry
@@ -55,6 +55,8 @@ def test_numbers_equal_the_baselines(case):
     baseline, model = build_pair(case)
     for size in case.test_sizes:
         assert evaluation_error(case, baseline, model, size) <= TOLERANCES["forward"], size
+    if case.step and not case.model and BACKEND == "torch":  # of whole models: pytorch/test_torch_export.py
+        assert round_trip(case, baseline, model)[1] == []
     if case.step and BACKEND != "tensorflow":
         errors = training_errors(case, baseline, model, case.test_sizes[0])
         for name in ("loss", "gradient", "statistics"):

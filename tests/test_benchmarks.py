@@ -189,6 +189,8 @@ def test_the_table_of_models_has_every_network_of_the_registry():
     page = (ROOT / "docs" / "reference" / "models.md").read_text()
     for network in models.registered():
         name = network["name"]
+        if name.startswith("test_") or network.get("model", "").startswith("test_"):  # other tests registered it
+            continue
         assert (name, network.get("model")) in rows, f"{name}: {advice}"
         row = rows[name, network.get("model")]
         assert {key: row[key] for key in network} == network, f"{name}: {advice}"

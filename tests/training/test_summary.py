@@ -9,6 +9,7 @@ from tiny_model import flags
 from kseg import build_backbone, build_model, train
 from kseg.models import layers
 from kseg.models.layers import DotProductAttention
+from kseg.models.windows import WindowAttention
 from kseg.training.flops import count_flops
 from kseg.training.progress import TimeEstimate, duration
 
@@ -48,6 +49,13 @@ def test_flops_of_attention():
     model = keras.Model(images, DotProductAttention(2)([images, keys, keys]))
     places, others = 12 * 20, 6 * 10
     assert count_flops(model, SIDES) == 2 * (2 * places * others * 8)
+
+
+def test_flops_of_attention_in_windows():
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, WindowAttention(num_heads=1, window=4)(keras.layers.Concatenate()([images] * 4)))
+    rows, columns = SIDES
+    assert count_flops(model, SIDES) == 2 * (2 * rows * columns * 4 * 4**2)  # four channels of queries, keys and values each
 
 
 def test_flops_of_resnet18():

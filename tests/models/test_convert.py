@@ -129,7 +129,7 @@ def test_older_keys_sources_and_auxiliary_heads(smp):
         KsegError, match=r"keys \(such as encoder.conv1.weight\) are not timm's, but those of smp; leave source out"
     ):
         load_torch_weights(model, state, source="timm")
-    with pytest.raises(KsegError, match="unknown source 'keras'; known: smp, torchvision, timm, efficientnet_pytorch, None"):
+    with pytest.raises(KsegError, match="unknown source 'keras'; known: smp, torchvision, timm, efficientnet_pytorch, transf"):
         load_torch_weights(model, state, source="keras")
 
 

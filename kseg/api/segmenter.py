@@ -182,7 +182,8 @@ class Segmenter:
             optimizer: as --optimizer, such as "adamw"; or a Keras optimizer with its own settings.
             metrics: Keras metrics of (label, logits): further columns of metrics.csv.
             callbacks: Keras callbacks. One with get_state and set_state (JSON values) is resumed, too.
-            options: flags of kseg.train, see FitOptions: image_size=256, epochs=40, augment="light", ....
+            options: flags of kseg.train, see FitOptions: image_size=256, epochs=40, augment="light", .... image_size is by default
+                the size that the model was trained at.
 
         Returns:
             A FitResult, with mean_iou, run_dir and report.
@@ -207,6 +208,8 @@ class Segmenter:
                 "run_dir": _run_dir(run_dir, resume, stack),
                 "resume": resume,
             }
+            if self._image_size is not None and not resume and not is_batches(train):
+                flags.setdefault("image_size", self._image_size)
             result = start_training(train, val, self._class_names, flags, initial=initial, origin=self._origin, extras=extras)
             print("\n".join(end_lines(result, kept=run_dir is not False)), flush=True)
             if not result.config.debug.dry_run:

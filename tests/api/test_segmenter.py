@@ -140,7 +140,9 @@ def test_a_second_fit_goes_on(fitted, data, tmp_path, capsys):
         if "moving" not in weight.path:
             np.testing.assert_allclose(weight.numpy(), old, atol=1e-6)
     assert json.loads((result.run_dir / "config.json").read_text())["initial_model"].startswith("python:")
-    third = again.fit(train, val, run_dir=False, **{**OPTIONS, "epochs": 1}, auxiliary_weight=0.0, precision="mixed_bfloat16")
+    options = {name: value for name, value in OPTIONS.items() if name != "image_size"} | {"epochs": 1}
+    third = again.fit(train, val, run_dir=False, **options, auxiliary_weight=0.0, precision="mixed_bfloat16")
+    assert again.image_size == segmenter.image_size == OPTIONS["image_size"]
     assert (third.run_dir, third.report, len(third.metrics)) == (None, None, 1)
     assert "tmp" not in repr(third)
     assert segmenter.evaluate(val, workers=0).mean_iou == first.mean_iou  # another Segmenter's fits do not change it

@@ -112,9 +112,12 @@ def test_logits_are_the_models_own(format, kind, run_of, images, tmp_path_factor
 
 
 @pytest.mark.slow
-def test_labels_of_a_grouped_convolution_by_onnx(run_of, images, tmp_path):
-    run, expected = run_of("test_tiny", "test_tiny")
-    about = write(run, "onnx", tmp_path / "exported", "--argmax")
+def test_labels_of_a_grouped_convolution_and_a_gelu_by_onnx(run_of, images, tmp_path):
+    model = load_model(RunDir(run_of("test_tiny", "test_tiny")[0]).model)
+    model = keras.Model(model.input, keras.layers.Activation("gelu")(model.output))
+    save_model(model, tmp_path / "model.keras")
+    expected = model.predict_on_batch(images)
+    about = write(tmp_path / "model.keras", "onnx", tmp_path / "exported", "--argmax", f"--image_size={SIZE[0]}x{SIZE[1]}")
     found = load("onnx", images, tmp_path, "labels")
     assert (found.dtype, about["output"]["name"]) == ("uint8", "labels")
     assert (found == expected.argmax(-1)).mean() > 0.999  # a tie may fall either way

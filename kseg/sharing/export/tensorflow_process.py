@@ -65,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
     else:
         use_plain_groups(model)
+        use_plain_gelu(model)
         write_onnx(serve, images, folder / "model.onnx")
 
 
@@ -80,6 +81,16 @@ def use_plain_groups(model: Any) -> None:
         if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
             padding, strides, dilations = layer.padding.upper(), list(layer.strides), list(layer.dilation_rate)
             layer.convolution_op = partial(tf.nn.conv2d, strides=strides, padding=padding, dilations=dilations)
+
+
+def use_plain_gelu(model: Any) -> None:
+    """Makes GELU x (1 + erf(x / sqrt(2))) / 2. TensorFlow's own has the operation erfc, which ONNX lacks."""
+    import keras
+    import tensorflow as tf
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.gelu:
+            layer.activation = lambda x: 0.5 * x * (1 + tf.math.erf(x * 0.5**0.5))
 
 
 def write_onnx(function: Any, images: Any, path: Path) -> None:

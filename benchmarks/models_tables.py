@@ -16,7 +16,10 @@ DRAWN = (
     "mobilenetv3", "mobileone", "resnet", "regnety", "tf_efficientnet", "tf_efficientnetv2", "convnext", "mit", "hrnet", "swin",
 )  # fmt: skip
 """Families with a line of their own in the chart; the dots of others are grey."""
-REASONS: dict[str, str] = {}
+REASONS = {
+    "linknet": "XLA takes long on a CPU for the gradient of a transposed convolution's kernel",
+    "mobileone": "this is the form for inference; training uses the other one",
+}
 """Why a training step is SLOW, by the backbone's or model's prefix."""
 
 

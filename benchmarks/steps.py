@@ -85,8 +85,9 @@ def _register_linear() -> None:
         return keras.layers.Conv2D(num_classes, 1, name="head")(features["c5"])
 
 
-def _torch_linear(encoder: str, classes: int, *, fused: bool) -> Any:
+def _torch_linear(encoder: str, classes: int, image_size: int, *, fused: bool) -> Any:
     """Returns smp's encoder with the head of LINEAR. fused: MobileOne's form for inference."""
+    sized = {"img_size": image_size} if "swin" in encoder else {}  # Swin is built for one size there
     import segmentation_models_pytorch as smp
     import torch
     from segmentation_models_pytorch.encoders.mobileone import reparameterize_model
@@ -94,7 +95,7 @@ def _torch_linear(encoder: str, classes: int, *, fused: bool) -> Any:
     class Linear(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            built = smp.encoders.get_encoder(encoder, weights=None)
+            built = smp.encoders.get_encoder(encoder, weights=None, **sized)
             self.encoder = reparameterize_model(built) if fused else built
             self.head = torch.nn.Conv2d(self.encoder.out_channels[-1], classes, 1)
 
@@ -192,7 +193,7 @@ def torch_step(work: Work, *, compiled: bool = False) -> Step:
         model = _transformers(name, backbone, work.num_classes)
     elif name == LINEAR:
         encoder = name_in("smp", backbone.removesuffix("_fused"))
-        model = _torch_linear(encoder, work.num_classes, fused=backbone.endswith("_fused"))
+        model = _torch_linear(encoder, work.num_classes, work.image_size, fused=backbone.endswith("_fused"))
     else:
         encoder = name_in("smp", backbone)
         model = getattr(smp, SMP_MODELS[name])(encoder, encoder_weights=None, classes=work.num_classes)

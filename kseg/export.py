@@ -10,11 +10,11 @@ DESCRIPTION = """
 Writes a trained model for programs that have neither kseg nor Keras.
 
   python -m kseg.export --model=runs/NAME --format=stablehlo --output=exported
-  python -m kseg.export --model=runs/NAME --format=onnx --argmax --output=exported
+  python -m kseg.export --model=runs/NAME --format=onnx --result=labels --output=exported
   python -m kseg.export --model=hf://owner/name --format=saved_model --image_size=512x1024 --output=exported
 
-The exported model takes uint8 RGB images [B, H, W, 3] of one size, in batches of any size. kseg.json in the folder lists
-classes, colours and sizes. docs/guides/export.md shows how to load each format.
+The exported model takes uint8 RGB images [B, H, W, 3] of one size, or of every size with --image_size=any, in batches of any
+size. kseg.json in the folder lists classes, colours and sizes. docs/guides/export.md shows how to load each format.
 """
 
 

@@ -8,6 +8,9 @@ from kseg.utils.errors import KsegError
 
 EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx")
 EXPORT_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+EXPORT_RESULTS = ("logits", "labels", "probabilities")
+ANY_SIZE = "any"
+"""--image_size of a model whose images may have any height and width."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,19 @@ class ExportConfig:
     """A trained model to export, and in which form."""
 
     model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
-    image_size: tuple[int, int] | None = field(
-        None, "Size of the images: 256, or 192x256 (height x width); default: the size of training.", "model"
+    image_size: tuple[int, int] | str | None = field(
+        None,
+        "Size of the images: 256, or 192x256 (height x width); any: every height and width; default: the size of training.",
+        "model",
     )
     format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
     output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output", value="DIR")
     overwrite: bool = field(False, "Replace an earlier export in --output.", "output")
-    argmax: bool = field(
-        False, "Output label maps, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].", "output"
+    result: str = field(
+        "logits",
+        "Output of the model: logits or probabilities, float32 [B, H, W, num_classes], or label maps, uint8 [B, H, W].",
+        "output",
+        EXPORT_RESULTS,
     )
     dtype: str = field(
         "float32", "Type that layers compute in; bfloat16: with --format=stablehlo only.", "output", ("float32", "bfloat16")
@@ -48,7 +56,7 @@ class ExportConfig:
         check_choices(self)
         if self.quantize != "none" and (self.format, self.dtype) != ("stablehlo", "float32"):
             raise KsegError(f"--quantize={self.quantize} needs --format=stablehlo and --dtype=float32")
-        if self.image_size is not None:
+        if self.image_size not in (None, ANY_SIZE):
             object.__setattr__(self, "image_size", parse_size(self.image_size))
         if self.dtype != "float32" and self.format != "stablehlo":
             raise KsegError(f"--dtype={self.dtype} does not go with --format={self.format}; choose stablehlo, or float32")

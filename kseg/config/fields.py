@@ -41,6 +41,7 @@ RENAMED = {
     "probabilities_dir": ("output=DIR --write=probabilities",),
     "results": ("output=DIR --write=results",),
     "submission": ("output=DIR --write=submission",),
+    "argmax": ("result=labels",),
 }
 """Earlier names of flags, and what replaced each: the first one that a command has."""
 

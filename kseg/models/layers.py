@@ -12,6 +12,7 @@ from keras import ops
 from kseg.models.initializers import FewCompilations
 from kseg.models.ops import convolutions
 from kseg.models.ops.attention import attention
+from kseg.models.ops.platforms import at_least, is_symbolic
 from kseg.models.ops.resize import region_means, resize_bilinear, resize_by, resize_nearest
 from kseg.runtime.tracing import traced_once
 
@@ -169,15 +170,11 @@ class Resize(keras.layers.Layer):
 def _divided(reference, divisor):
     """Returns (height, width) of a reference, divided and rounded down."""
     size = tuple(ops.shape(reference)[1:3])
-    return size if divisor == 1 else tuple(_at_least_one(side // divisor) for side in size)
+    return size if divisor == 1 else tuple(at_least(side // divisor, 1) for side in size)
 
 
 def _resized_shape(x, reference, divisor):
     return (x[0], *(side and max(side // divisor, 1) for side in reference[1:3]), x[3])
-
-
-def _at_least_one(side):
-    return max(side, 1) if isinstance(side, int) else ops.maximum(side, 1)
 
 
 @register
@@ -222,7 +219,10 @@ class MaxPoolHalf(keras.layers.Layer):
     """torch's MaxPool2d(2) of x [B, H, W, C]; a side of one pixel stays. Output [B, max(H // 2, 1), max(W // 2, 1), C]."""
 
     def call(self, x):
-        height, width = (_at_least_one(side // 2) for side in ops.shape(x)[1:3])
+        size = ops.shape(x)[1:3]
+        if any(map(is_symbolic, size)):
+            raise ValueError("symbolic sizes that are halved but stay 1 or more keep JAX busy for minutes")
+        height, width = (at_least(side // 2, 1) for side in size)
         # One more row and column make a pixel out of a single one, and are cut off else.
         x = ops.concatenate([x, x[:, -1:]], axis=1)
         x = ops.concatenate([x, x[:, :, -1:]], axis=2)

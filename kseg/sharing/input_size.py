@@ -16,6 +16,16 @@ def input_size(source: Source, model: keras.Model, image_size: tuple[int, int] |
     if size is None:
         raise KsegError(f"--image_size is missing: {source.shown} does not record the size of training")
     if any(side not in (None, asked) for side, asked in zip(built, size, strict=True)):
-        only = "x".join("any" if side is None else str(side) for side in built)
-        raise KsegError(f"--image_size={size[0]}x{size[1]}: {source.shown} takes images of {only} only")
+        raise KsegError(f"--image_size={size[0]}x{size[1]}: {source.shown} takes images of {_text(built)} only")
     return size
+
+
+def check_any_size(source: Source, model: keras.Model) -> None:
+    """Raises KsegError if the model is built for images of one size only."""
+    built = tuple(model.input.shape[1:3])
+    if built != (None, None):
+        raise KsegError(f"--image_size=any: {source.shown} takes images of {_text(built)} only")
+
+
+def _text(size: tuple[int | None, ...]) -> str:
+    return "x".join("any" if side is None else str(side) for side in size)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_model  # noqa: F401  (registers test_tiny, which has a grouped and a depthwise convolution)
 from PIL import Image
+from torchvision_ops import declare_torchvision_ops
 
 from kseg import export
 from kseg.config import TrainConfig
@@ -70,15 +71,25 @@ def write(run, format, output, *more):
 
 
 def load(format, images, folder, result="logits"):
-    """Runs the page's lines beside `exported`, where neither kseg nor keras can be imported."""
+    """Runs the page's lines beside `exported`, where neither kseg nor keras can be imported.
+
+    images: a batch, or a list of batches of different sizes; the result is a list, too.
+    """
+    if not isinstance(images, list):
+        return load(format, [images], folder, result)[0]
     section = PAGE.read_text().partition(f"## {HEADINGS[format]}\n")[2]
     code = re.search(r"^```py\n(.*?)^```", section, re.M | re.S)[1].replace("logits", result)
-    np.save(folder / "images.npy", images)
-    before = "import sys; sys.modules['kseg'] = sys.modules['keras'] = None\n"
-    program = f"{before}{code}\nnp.save('result.npy', np.asarray({result}))"
+    for number, batch in enumerate(images):
+        np.save(folder / f"{number}.npy", batch)
+    code = "import sys; sys.modules['kseg'] = sys.modules['keras'] = None\n" + code.replace("images.npy", "0.npy")
+    program = [f"{code}\nnp.save('result0.npy', np.asarray({result}))"]
+    for number in range(1, len(images)):
+        last = code.splitlines()[-1].replace("0.npy", f"{number}.npy")
+        program.append(f"{last}\nnp.save('result{number}.npy', np.asarray({result}))")
+    program = "\n".join(program)
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return np.load(folder / "result.npy")
+    return [np.load(folder / f"result{number}.npy") for number in range(len(images))]
 
 
 def source_of(run, kind, folder):
@@ -105,28 +116,67 @@ def test_logits_are_the_models_own(format, kind, run_of, images, tmp_path_factor
     found = load(format, images, tmp_path)
     assert found.dtype == "float32"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    assert about["input"]["shape"] == ["batch", 32, 64, 3]
+    assert (about["input"]["shape"], about["input"]["free"]) == (["batch", 32, 64, 3], ["batch"])
     assert about["output"] == {"name": "logits", "shape": ["batch", 32, 64, 12], "dtype": "float32"}
     assert (about["class_names"], about["palette"]) == (None if kind == "file" else NAMES, palette(12).tolist())
-    assert {path.name for path in tmp_path.iterdir()} == {"exported", "images.npy", "result.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"exported", "0.npy", "result0.npy"}
 
 
 @pytest.mark.slow
-def test_labels_of_a_grouped_convolution_and_a_gelu_by_onnx(run_of, images, tmp_path):
-    model = load_model(RunDir(run_of("test_tiny", "test_tiny")[0]).model)
-    model = keras.Model(model.input, keras.layers.Activation("gelu")(model.output))
-    save_model(model, tmp_path / "model.keras")
-    expected = model.predict_on_batch(images)
-    about = write(tmp_path / "model.keras", "onnx", tmp_path / "exported", "--argmax", f"--image_size={SIZE[0]}x{SIZE[1]}")
+def test_labels_of_a_grouped_convolution_by_onnx(run_of, images, tmp_path):
+    run, expected = run_of("test_tiny", "test_tiny")
+    about = write(run, "onnx", tmp_path / "exported", "--result=labels")
     found = load("onnx", images, tmp_path, "labels")
     assert (found.dtype, about["output"]["name"]) == ("uint8", "labels")
     assert (found == expected.argmax(-1)).mean() > 0.999  # a tie may fall either way
     assert len(np.unique(found)) > 2
+    assert onnx_shapes(tmp_path) == [["batch", 32, 64, 3], ["batch", 32, 64]]
+
+
+def onnx_shapes(folder):
+    """The shapes of the exported model's input and output."""
     import onnx
 
-    graph = onnx.load(tmp_path / "exported/model.onnx").graph
-    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (graph.input[0], graph.output[0])]
-    assert shapes == [["batch", 32, 64, 3], ["batch", 32, 64]]
+    graph = onnx.load(folder / "exported/model.onnx").graph
+    return [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (graph.input[0], graph.output[0])]
+
+
+@pytest.mark.slow
+def test_a_published_segformer_at_any_size_by_onnx(images, rng, tmp_path):
+    declare_torchvision_ops()
+    import torch
+    import transformers
+
+    torch.manual_seed(3)
+    network = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=5, decoder_hidden_size=24))
+    network.eval().decode_head.classifier.weight.data *= 100  # logits as large as a trained model's
+    network.save_pretrained(tmp_path / "model")
+    processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": 64}
+    (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(processor))
+    about = write(tmp_path / "model", "onnx", tmp_path / "exported", "--image_size=any", "--result=probabilities")
+    assert (about["input"]["free"], about["input"]["smallest"]) == (["batch", "height", "width"], 32)
+    assert onnx_shapes(tmp_path) == [["batch", "height", "width", 3], ["batch", "height", "width", 5]]
+    batches = [images, rng.integers(0, 256, (1, 45, 71, 3), dtype="uint8"), rng.integers(0, 256, (2, 33, 32, 3), dtype="uint8")]
+    for batch, found in zip(batches, load("onnx", batches, tmp_path, "probabilities"), strict=True):
+        values = torch.tensor(((batch / 255 - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=torch.float32)
+        with torch.inference_mode():
+            logits = network(values).logits
+            logits = torch.nn.functional.interpolate(logits, size=batch.shape[1:3], mode="bilinear")
+        expected = logits.softmax(1).permute(0, 2, 3, 1).numpy()
+        assert expected.std((0, 1, 2)).max() > 0.02
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_images_of_any_size_by_stablehlo(run_of, images, rng, tmp_path, capsys):
+    run, expected = run_of("test_tiny", "test_tiny")
+    about = write(run, "stablehlo", tmp_path / "exported", "--image_size=any")
+    assert "images of any size to logits float32" in capsys.readouterr().out
+    assert (about["input"]["shape"], about["input"]["smallest"]) == (["batch", "height", "width", 3], 32)
+    assert about["output"]["shape"] == ["batch", "height", "width", 12]
+    odd = rng.integers(0, 256, (1, 45, 71, 3), dtype="uint8")
+    model = load_model(RunDir(run).model)
+    for found, own in zip(load("stablehlo", [images, odd], tmp_path), (expected, model.predict_on_batch(odd)), strict=True):
+        np.testing.assert_allclose(found, own, rtol=0, atol=1e-4)
 
 
 def test_stablehlo_for_two_platforms_labels_and_bfloat16(run_of, images, tmp_path):
@@ -140,7 +190,7 @@ def test_stablehlo_for_two_platforms_labels_and_bfloat16(run_of, images, tmp_pat
         assert list(exported.platforms) == about["platforms"]
         return np.asarray(exported.call(images)), exported
 
-    labels, exported = call("--argmax")
+    labels, exported = call("--result=labels")
     assert exported.platforms == ("cpu", "cuda")
     assert labels.dtype == "uint8"
     assert (labels == expected.argmax(-1)).mean() > 0.999
@@ -181,8 +231,9 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create(TrainConfig(image_size=SIZE), [])
     save_model(build_model("test_conv", num_classes=3, input_shape=(*SIZE, 3)), run.model)
-    with pytest.raises(KsegError, match=r"--image_size=64x64: .*model.keras takes images of 32x64 only"):
-        write(run.path, "onnx", tmp_path / "exported", "--image_size=64")
+    for size, shown in (("64", "64x64"), ("any", "any")):
+        with pytest.raises(KsegError, match=rf"--image_size={shown}: .*model.keras takes images of 32x64 only"):
+            write(run.path, "onnx", tmp_path / "exported", f"--image_size={size}")
     save_model(build_model("test_conv", num_classes=3), run.model)
     with pytest.raises(KsegError, match=r"--image_size is missing: .*model.keras"):
         write(run.model, "onnx", tmp_path / "exported")
@@ -194,6 +245,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     [
         (["--format=onnx", "--output=new"], "--model is missing"),
         (["--run_dir=r"], "--run_dir=r is now --model=r"),
+        (["--argmax"], "--argmax is now --result=labels"),
         (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
         (["--model=none", "--format=onnx"], "--output is missing"),
         (["--model=none", "--format=onnx", "--output=new"], "--model=none: no such file or folder"),

@@ -7,6 +7,7 @@ from keras import ops
 
 from kseg.models.blocks import conv_bn_relu, head
 from kseg.models.layers import register
+from kseg.models.ops.platforms import written_as
 from kseg.models.registry import register_model
 from kseg.utils.errors import KsegError
 
@@ -59,6 +60,7 @@ def max_unpool(values: Any, reference: Any) -> Any:
     """
     height, width = ops.shape(reference)[1:3]
     h, w = height // 2, width // 2
+    values = written_as((values.shape[0], h, w, values.shape[3]), values)
     corners = [reference[:, i : 2 * h : 2, j : 2 * w : 2] for i in (0, 1) for j in (0, 1)]
     maximum = ops.maximum(ops.maximum(corners[0], corners[1]), ops.maximum(corners[2], corners[3]))
     placed, taken = [], None

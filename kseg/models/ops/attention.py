@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kseg.models.ops.platforms import by_platform
+
 
 def attention(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
     """Means of values v, weighted by softmax(q k^T / sqrt(D) + bias), for each head (Vaswani et al. 2017, arXiv:1706.03762).
@@ -16,11 +18,9 @@ def attention(q: Any, k: Any, v: Any, bias: Any = None) -> Any:
     q, k, v = (ops.convert_to_tensor(x) for x in (q, k, v))
     match keras.backend.backend():
         case "jax":
-            import jax
-
             biases = [] if bias is None else [bias]
             # JAX's own takes 1.1 to 3 times as long on a CPU.
-            return jax.lax.platform_dependent(q, k, v, *biases, cpu=_heads_first, default=_jax_attention)
+            return by_platform(q, k, v, *biases, cpu=_heads_first, default=_jax_attention)
         case "tensorflow":  # it would round 16-bit scores before the softmax
             q32, k32, v32 = (ops.cast(x, "float32") for x in (q, k, v))
             return ops.cast(ops.dot_product_attention(q32, k32, v32, bias=_for_each_sample(bias, q)), q.dtype)

@@ -6,7 +6,7 @@ they become, in this order, convolutions of blocks of groups, sums of shifted pr
 tap of the kernel, and choices between shifted windows. The gradient of a depthwise kernel is a loop over its taps.
 
 GPUs and TPUs use XLA's operations, except dilated depthwise convolutions on CUDA: cuDNN takes 4 to 10 times as long as shifted
-products. `jax.lax.platform_dependent` chooses while a program is lowered, so one jitted function serves every platform. The other
+products. `by_platform` chooses while a program is lowered, so one jitted function serves every platform. The other
 Keras backends always use their own operations.
 """
 
@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from kseg.models.ops.geometry import Geometry, pads_of
+from kseg.models.ops.platforms import by_platform, is_symbolic
 
 
 def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
@@ -32,7 +33,7 @@ def depthwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid
     if keras.backend.backend() != "jax" or kernel.shape[-1] != 1:
         return keras.ops.depthwise_conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-    pads = pads_of(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+    inputs, pads = _padded(inputs, kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_depthwise(strides, pads, dilation_rate)(inputs, kernel)
 
 
@@ -51,7 +52,7 @@ def pointwise_conv2d(inputs: Any, kernel: Any, *, strides=(1, 1)) -> Any:
         return jax.lax.conv_general_dilated(x, k, strides, "VALID", dimension_numbers=_NHWC)
 
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-    return jax.lax.platform_dependent(inputs, kernel, cpu=product, default=library)
+    return by_platform(inputs, kernel, cpu=product, default=library)
 
 
 def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), padding="valid", dilation_rate=(1, 1)) -> Any:
@@ -64,7 +65,7 @@ def grouped_conv2d(inputs: Any, kernel: Any, *, groups: int, strides=(1, 1), pad
     if keras.backend.backend() != "jax":
         return keras.ops.conv(inputs, kernel, strides=strides, padding=padding, dilation_rate=dilation_rate)
     inputs, kernel = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
-    pads = pads_of(inputs.shape[1:3], kernel.shape[:2], strides, padding, dilation_rate)
+    inputs, pads = _padded(inputs, kernel.shape[:2], strides, padding, dilation_rate)
     return _jax_grouped(groups, strides, pads, dilation_rate)(inputs, kernel)
 
 
@@ -82,6 +83,16 @@ def conv2d(inputs: Any, kernel: Any, *, strides=(1, 1), padding="valid", dilatio
             return _jax_by_taps(strides, pads, dilation_rate)(inputs, kernel)
     where = {"padding": padding, "data_format": "channels_last", "dilation_rate": dilation_rate}
     return keras.ops.conv(inputs, kernel, strides=strides, **where)
+
+
+def _padded(x, kernel_size, strides, padding, dilation_rate):
+    """Returns x and the padding that is left to the convolution: none, if it depends on a size that is not known yet."""
+    pads = pads_of(x.shape[1:3], kernel_size, strides, padding, dilation_rate)
+    if not any(is_symbolic(pad) for side in pads for pad in side):
+        return x, pads
+    from jax import lax
+
+    return lax.pad(x, x.dtype.type(0), [(0, 0, 0), *((*side, 0) for side in pads), (0, 0, 0)]), ((0, 0), (0, 0))
 
 
 def max_pool2d(inputs: Any, pool_size: tuple[int, int], strides: tuple[int, int]) -> Any:
@@ -113,7 +124,7 @@ def _jax_max_pool(pool_size, strides):
 
     on_cpu = jax.custom_vjp(library)  # XLA's forward pass is the faster one
     on_cpu.defvjp(lambda x: (library(x), x), lambda x, dy: jax.vjp(shifts, x)[1](dy))
-    return lambda x: jax.lax.platform_dependent(x, cpu=on_cpu, default=library)
+    return lambda x: by_platform(x, cpu=on_cpu, default=library)
 
 
 @cache
@@ -133,7 +144,7 @@ def _jax_depthwise(strides, pads, dilation_rate):
         dy, size = dy.astype("float32"), kernel.shape[:2]
         outputs = geometry.gather_outputs(dy, size, x.shape[1:3])
         dx = _total(window * kernel[i, j, :, 0] for (i, j), window in outputs)
-        dk = lax.platform_dependent(x, dy, kernel, cpu=tap_after_tap, default=all_taps)
+        dk = by_platform(x, dy, kernel, cpu=tap_after_tap, default=all_taps)
         return dx.astype(x.dtype), dk
 
     def total(window, dy):
@@ -252,7 +263,7 @@ def _on_each_platform(geometry, convolve, backward, groups, on_cuda=False):
     def library(x, kernel):
         return _library(geometry, x, kernel, groups or x.shape[3])
 
-    return lambda x, kernel: jax.lax.platform_dependent(x, kernel, **platforms, default=library)
+    return lambda x, kernel: by_platform(x, kernel, **platforms, default=library)
 
 
 def _library(geometry, x, kernel, groups):

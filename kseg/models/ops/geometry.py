@@ -3,6 +3,8 @@
 import itertools
 from typing import NamedTuple
 
+from kseg.models.ops.platforms import at_least, is_symbolic
+
 
 class Geometry(NamedTuple):
     """Strides, padding and dilation of a convolution. pads: ((top, bottom), (left, right))."""
@@ -101,13 +103,20 @@ def _padded(x, starts, size, strides):
 
     spans = [(n - 1) * stride for n, stride in zip(size, strides, strict=True)]
     inside = [
-        [(i, start) for i, start in enumerate(starts[axis]) if -spans[axis] <= start < x.shape[axis + 1]] for axis in (0, 1)
+        [
+            (i, start)
+            for i, start in enumerate(starts[axis])
+            if is_symbolic(x.shape[axis + 1]) or -spans[axis] <= start < x.shape[axis + 1]
+        ]
+        for axis in (0, 1)
     ]
     pads = [(0, 0)] * 4
     for axis in (0, 1):
         places = [start for _, start in inside[axis]] or [0]
-        pads[axis + 1] = max(0, -min(places)), max(0, max(places) + spans[axis] + 1 - x.shape[axis + 1])
-    if any(map(any, pads)):
+        missing = max(places) + spans[axis] + 1 - x.shape[axis + 1]
+        # Of an unknown number of pixels, lax.pad cuts off those that no window reaches.
+        pads[axis + 1] = max(0, -min(places)), missing if is_symbolic(missing) else max(0, missing)
+    if pads != [(0, 0)] * 4:
         x = lax.pad(x, x.dtype.type(0), [(*pad, 0) for pad in pads])
     corners = itertools.product(
         *([(i, start + pad[0]) for i, start in line] for line, pad in zip(inside, pads[1:3], strict=True))
@@ -121,6 +130,6 @@ def pads_of(size, kernel_size, strides, padding, dilation_rate):
         return ((0, 0), (0, 0))
     pads = []
     for length, k, s, d in zip(size, kernel_size, strides, dilation_rate, strict=True):
-        total = max((-(-length // s) - 1) * s + (k - 1) * d + 1 - length, 0)
+        total = at_least((-(-length // s) - 1) * s + (k - 1) * d + 1 - length, 0)
         pads.append((total // 2, total - total // 2))
     return tuple(pads)

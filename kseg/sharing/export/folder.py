@@ -15,9 +15,9 @@ from kseg.config import ExportConfig
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.data.palette import palette
 from kseg.inference.source import Source, find_source
-from kseg.sharing.export.serving import Input, quantize, serving_model
+from kseg.sharing.export.serving import SMALLEST, Input, quantize, serving_model
 from kseg.sharing.export.tensorflow_process import run_with_tensorflow
-from kseg.sharing.input_size import input_size
+from kseg.sharing.input_size import check_any_size, input_size
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_folder
 
@@ -37,10 +37,14 @@ def export(config: ExportConfig) -> str:
     _check_packages(config.format)
     source = find_source(config.model)
     model = serving_model(source.load(channels=None), config.dtype)
-    height, width = input_size(source, model, config.image_size)
-    spec = Input(height, width, model.input.shape[-1], config.argmax)
-    if config.argmax and model.output.shape[-1] > 256:
-        raise KsegError(f"--argmax: label maps are uint8, but {source.shown} has {model.output.shape[-1]} classes; leave it out")
+    size: tuple[int, int] | tuple[None, None] = (None, None)
+    if isinstance(config.image_size, str):  # any
+        check_any_size(source, model)
+    else:
+        size = input_size(source, model, config.image_size)
+    spec = Input(*size, model.input.shape[-1], config.result)
+    if config.result == "labels" and model.output.shape[-1] > 256:
+        raise KsegError(f"--result=labels: label maps are uint8, but {source.shown} has {model.output.shape[-1]} classes")
     quantized = quantize(model, config.quantize) if config.quantize != "none" else 0
     try:
         with atomic_folder(output, replace=config.overwrite) as folder:
@@ -54,11 +58,12 @@ def export(config: ExportConfig) -> str:
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    kind = "labels uint8" if config.argmax else "logits float32"
+    total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    about_result = f"{config.result} {about['output']['dtype']}"
+    of_images = "images of any size" if None in size else f"{size[0]}x{size[1]} images"
     dense = f"dense   {quantized} layers as {config.quantize}\n" if quantized else ""
     file = output / FILES[config.format]
-    return f"read    {source.shown}\n{dense}wrote   {file}, {size / 2**20:.1f} MB, {height}x{width} images to {kind}"
+    return f"read    {source.shown}\n{dense}wrote   {file}, {total / 2**20:.1f} MB, {of_images} to {about_result}"
 
 
 def model_name(source: Source) -> str:
@@ -72,8 +77,7 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
     """Returns the content of kseg.json. names: class names, or None if the source does not record them."""
     assert config.format is not None
     classes = model.output.shape[-1]
-    shape = ["batch", spec.height, spec.width]
-    logits = {"name": "logits", "shape": [*shape, classes], "dtype": "float32"}
+    shape, labels = spec.shape, spec.result == "labels"
     packages = {"stablehlo": ("jax",), "saved_model": ("tensorflow", "tensorflow-cpu"), "onnx": ("onnx", "tf2onnx")}
     about: dict[str, Any] = {
         "format": config.format,
@@ -85,8 +89,13 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
             "convention": "RGB in 0..255, channels last; the model normalises"
             if spec.channels == 3
             else f"{spec.channels} channels in 0..255, channels last; the model normalises",
+            "free": [side for side in shape if isinstance(side, str)],
         },
-        "output": {"name": "labels", "shape": shape, "dtype": "uint8"} if spec.argmax else logits,
+        "output": {
+            "name": spec.result,
+            "shape": shape if labels else [*shape, classes],
+            "dtype": "uint8" if labels else "float32",
+        },
         "computes_in": config.dtype,
         "quantized": None if config.quantize == "none" else config.quantize,
         "num_classes": classes,
@@ -95,6 +104,8 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
         "palette": palette(min(classes, IGNORE_INDEX)).tolist(),
         "versions": {"kseg": kseg.__version__, "keras": keras.__version__} | _versions(packages[config.format]),
     }
+    if spec.height is None:
+        about["input"]["smallest"] = SMALLEST
     if config.format == "stablehlo":
         about["platforms"] = list(config.platforms)
     return about

@@ -10,6 +10,9 @@ from kseg.models.layers import Normalize
 from kseg.models.reparameterize import reparameterize_model
 from kseg.utils.errors import KsegError
 
+SMALLEST = 32
+"""The least height and width of images of any size: a model divides them by 32."""
+
 
 def serving_model(model: keras.Model, dtype: str) -> keras.Model:
     """Returns the model without its auxiliary head, with MobileOne in its fused form, computing in `dtype`.
@@ -45,10 +48,16 @@ def quantize(model: keras.Model, mode: str) -> int:
 class Input:
     """Input and output of an exported model. Images are uint8 [batch, height, width, channels].
 
-    argmax: output labels, uint8 [B, H, W], instead of logits, float32 [B, H, W, num_classes].
+    height, width: None for any, of at least SMALLEST. result: one of EXPORT_RESULTS: logits or probabilities,
+    float32 [B, H, W, num_classes], or labels, uint8 [B, H, W].
     """
 
-    height: int
-    width: int
+    height: int | None
+    width: int | None
     channels: int
-    argmax: bool
+    result: str
+
+    @property
+    def shape(self) -> list[str | int]:
+        """[B, H, W] of the images, with the names of the sides that are free."""
+        return ["batch", "height" if self.height is None else self.height, "width" if self.width is None else self.width]

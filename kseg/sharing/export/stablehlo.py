@@ -1,24 +1,23 @@
-"""Writes StableHLO with jax.export: a pure function with the weights inside, for any batch size and several platforms."""
+"""Writes StableHLO with jax.export: a pure function with the weights inside, for several platforms and any number of images."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 
 from kseg.models.functional import functionalize
-
-if TYPE_CHECKING:
-    from kseg.sharing.export.serving import Input
-
+from kseg.sharing.export.serving import SMALLEST, Input
+from kseg.utils.errors import KsegError
 
 WITH_KERNEL = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
-def write_stablehlo(model: keras.Model, spec: "Input", platforms: tuple[str, ...], path: Path) -> None:
+def write_stablehlo(model: keras.Model, spec: Input, platforms: tuple[str, ...], path: Path) -> None:
     """Writes a file for jax.export.deserialize. model: from serving_model.
 
     Each convolution has the form that is fastest on the platform that runs it (kseg.models.ops.convolutions). The kernel of a
-    layer that computes in bfloat16 is stored in bfloat16.
+    layer that computes in bfloat16 is stored in bfloat16. Raises KsegError for a model that takes no symbolic sizes, if `spec`
+    has any.
     """
     import jax
     import jax.numpy as jnp
@@ -31,9 +30,20 @@ def write_stablehlo(model: keras.Model, spec: "Input", platforms: tuple[str, ...
 
     def serve(images):
         logits = apply(params, state, images)[0].astype("float32")
-        return jnp.argmax(logits, axis=-1).astype("uint8") if spec.argmax else logits
+        if spec.result == "labels":
+            return jnp.argmax(logits, axis=-1).astype("uint8")
+        return jax.nn.softmax(logits) if spec.result == "probabilities" else logits
 
-    batch = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((*batch, spec.height, spec.width, spec.channels), "uint8")
-    exported = jax.export.export(jax.jit(serve), platforms=platforms)(images)
+    free = [side for side in spec.shape[1:] if isinstance(side, str)]
+    least = [f"{side} >= {SMALLEST}" for side in free]
+    shape = jax.export.symbolic_shape(", ".join(map(str, spec.shape)), constraints=least)
+    images = jax.ShapeDtypeStruct((*shape, spec.channels), "uint8")
+    try:
+        exported = jax.export.export(jax.jit(serve), platforms=platforms)(images)
+    except (jax.core.InconclusiveDimensionOperation, TypeError, ValueError) as error:
+        if not free:
+            raise
+        lines = re.sub("\033\\[[0-9]*m", "", str(error)).splitlines()  # Keras prints in bold
+        reason = next((line for line in lines if "ymbolic" in line), lines[0]).strip()[:200]
+        raise KsegError(f"--image_size=any: not in StableHLO: {reason}; name a size, or choose --format=onnx") from error
     path.write_bytes(exported.serialize())

@@ -6,16 +6,20 @@ plain TensorFlow operations, which TensorFlow Lite, TensorFlow Serving and tf2on
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kseg
 from kseg.runtime.main import run_main
 from kseg.utils.errors import KsegError
+
+if TYPE_CHECKING:
+    from kseg.sharing.export.serving import Input
 
 OPSET = 18
 """The newest ONNX operator set that tf2onnx writes."""
@@ -43,30 +47,33 @@ def main(argv: Sequence[str]) -> None:
     import tensorflow as tf
 
     from kseg.inference.source import find_source
-    from kseg.sharing.export.serving import serving_model
+    from kseg.sharing.export.serving import Input, serving_model
 
     settings = json.loads(argv[1])
-    model = serving_model(find_source(settings["model"]).load(channels=None), "float32")
-    images = tf.TensorSpec((None, settings["height"], settings["width"], settings["channels"]), tf.uint8, name="images")
-
-    @tf.function(input_signature=[images])
-    def serve(images):
-        logits = model(images, training=False)
-        logits.set_shape((None, settings["height"], settings["width"], None))  # TensorFlow loses it
-        if settings["argmax"]:
-            return {"labels": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
-        return {"logits": logits}
-
-    folder = Path(settings["folder"])
-    if settings["format"] == "saved_model":
+    format, folder = settings.pop("format"), Path(settings.pop("folder"))
+    model = serving_model(find_source(settings.pop("model")).load(channels=None), "float32")
+    spec = Input(**settings)
+    images = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="images")
+    serve = tf.function(partial(serve_images, model, spec), input_signature=[images])
+    if format == "saved_model":
         module = tf.Module()  # Keras's ExportArchive would write every variable twice
         module.variables_of_model = [variable.value for variable in model.variables]
         module.serve = serve
         tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
     else:
         use_plain_groups(model)
-        use_plain_gelu(model)
-        write_onnx(serve, images, folder / "model.onnx")
+        write_onnx(serve, images, spec, folder / "model.onnx")
+
+
+def serve_images(model: Any, spec: "Input", images: Any) -> dict[str, Any]:
+    """Computes the exported model's result, by its name, of images uint8 [B, H, W, C]."""
+    import tensorflow as tf
+
+    logits = model(images, training=False)
+    logits.set_shape((None, spec.height, spec.width, None))  # TensorFlow loses it
+    if spec.result == "labels":
+        return {"labels": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
+    return {spec.result: tf.nn.softmax(logits) if spec.result == "probabilities" else logits}
 
 
 def use_plain_groups(model: Any) -> None:
@@ -83,33 +90,41 @@ def use_plain_groups(model: Any) -> None:
             layer.convolution_op = partial(tf.nn.conv2d, strides=strides, padding=padding, dilations=dilations)
 
 
-def use_plain_gelu(model: Any) -> None:
-    """Makes GELU x (1 + erf(x / sqrt(2))) / 2. TensorFlow's own has the operation erfc, which ONNX lacks."""
-    import keras
-    import tensorflow as tf
-
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.gelu:
-            layer.activation = lambda x: 0.5 * x * (1 + tf.math.erf(x * 0.5**0.5))
-
-
-def write_onnx(function: Any, images: Any, path: Path) -> None:
+def write_onnx(function: Any, images: Any, spec: "Input", path: Path) -> None:
     """Writes a tf.function of one tensor as ONNX, with batch norm folded into convolutions. images: its tf.TensorSpec."""
     import onnx
     import tf2onnx
 
-    model, _ = tf2onnx.convert.from_function(function, input_signature=[images], opset=OPSET)
+    model, _ = tf2onnx.convert.from_function(
+        function, input_signature=[images], opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+    )
     (output,) = model.graph.output
     shape = function.get_concrete_function().structured_outputs[output.name].shape
-    # tf2onnx names the batch by a number, and may lose fixed sizes.
-    for value, known in ((model.graph.input[0], images.shape), (output, shape)):
-        for dimension, size in zip(value.type.tensor_type.shape.dim, known, strict=True):
-            if size is None:
-                dimension.dim_param = "batch"
+    # tf2onnx names free sizes by numbers, and may lose fixed ones.
+    for value, channels in ((model.graph.input[0], images.shape[3:]), (output, shape[3:])):
+        for dimension, size in zip(value.type.tensor_type.shape.dim, (*spec.shape, *channels), strict=True):
+            if isinstance(size, str):
+                dimension.dim_param = size
             else:
                 dimension.dim_value = size
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        if (missing := re.search(r"No Op registered for (\w+)", str(error))) is None:
+            raise
+        raise KsegError(f"--format=onnx: ONNX has no operation for TensorFlow's {missing[1]}; choose another format") from None
     onnx.save(model, path)
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:
+    """Writes TensorFlow's Erfc, of the exact GELU, as 1 - Erf: tf2onnx has none."""
+    import numpy as np
+
+    (shape,), (dtype,), outputs = node.output_shapes, node.output_dtypes, node.output
+    graph.remove_node(name)
+    erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype])
+    one = graph.make_const(f"{name}_one", np.ones((), "float32"))
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=[shape], dtypes=[dtype])
 
 
 if __name__ == "__main__":

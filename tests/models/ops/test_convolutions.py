@@ -247,3 +247,28 @@ def test_conv_layer_is_a_drop_in(rng, kernel, stride, groups):
     ours.set_weights([rng.normal(size=w.shape) for w in ours.get_weights()])
     theirs.set_weights(ours.get_weights())
     np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), keras.ops.convert_to_numpy(theirs(x)), rtol=1e-5, atol=1e-5)
+
+
+@jax_only
+@pytest.mark.parametrize(
+    ("function", "kernel", "options", "groups"),
+    [
+        (convolutions.depthwise_conv2d, (5, 5, 4, 1), {"strides": (2, 2), "padding": "same"}, 4),
+        (convolutions.depthwise_conv2d, (3, 3, 4, 1), {"padding": "same", "dilation_rate": (12, 12)}, 4),
+        (convolutions.grouped_conv2d, (3, 3, 2, 4), {"groups": 2, "strides": (2, 2), "padding": "same"}, 2),
+        (convolutions.pointwise_conv2d, (1, 1, 4, 6), {"strides": (2, 2)}, 1),
+    ],
+)
+def test_one_program_for_every_size_equals_the_library(rng, function, kernel, options, groups):
+    import jax
+
+    kernel = rng.normal(size=kernel).astype("float32")
+    shape = jax.export.symbolic_shape("1, h, w, 4", constraints=["h >= 8", "w >= 8"])
+    program = jax.jit(lambda x: function(x, kernel, **options))
+    exported = jax.export.export(program, platforms=("cpu", "cuda"))(jax.ShapeDtypeStruct(shape, "float32"))
+    stride, dilation = options.get("strides", (1, 1))[0], options.get("dilation_rate", (1, 1))[0]
+    library_kernel = kernel.reshape(*kernel.shape[:2], 4 // groups, -1)
+    for size in ((8, 27), (31, 14)):
+        x = rng.normal(size=(1, *size, 4)).astype("float32")
+        expected = library_conv(x, library_kernel, stride, dilation, options.get("padding", "valid"), groups)
+        np.testing.assert_allclose(exported.call(x), expected, rtol=1e-4, atol=1e-4)

@@ -182,8 +182,8 @@ class Segmenter:
             optimizer: as --optimizer, such as "adamw"; or a Keras optimizer with its own settings.
             metrics: Keras metrics of (label, logits): further columns of metrics.csv.
             callbacks: Keras callbacks. One with get_state and set_state (JSON values) is resumed, too.
-            options: flags of kseg.train, see FitOptions: image_size=256, epochs=40, augment="light", .... image_size is by default
-                the size that the model was trained at.
+            options: flags of kseg.train, see FitOptions: image_size=256, epochs=40, augment="light", ....
+                By default image_size is the size that the model was trained at.
 
         Returns:
             A FitResult, with mean_iou, run_dir and report.

@@ -6,7 +6,7 @@ from kseg.config.fields import check_choices, check_not_empty, field, parse_size
 from kseg.config.inference import MODEL_SOURCE
 from kseg.utils.errors import KsegError
 
-EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx")
+EXPORT_FORMATS = ("stablehlo", "saved_model", "onnx", "openvino", "litert")
 EXPORT_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 EXPORT_RESULTS = ("logits", "labels", "probabilities")
 ANY_SIZE = "any"
@@ -56,6 +56,8 @@ class ExportConfig:
         check_choices(self)
         if self.quantize != "none" and (self.format, self.dtype) != ("stablehlo", "float32"):
             raise KsegError(f"--quantize={self.quantize} needs --format=stablehlo and --dtype=float32")
+        if self.image_size == ANY_SIZE and self.format == "litert":
+            raise KsegError("--image_size=any does not go with --format=litert: LiteRT's fast kernels need a size; name one")
         if self.image_size not in (None, ANY_SIZE):
             object.__setattr__(self, "image_size", parse_size(self.image_size))
         if self.dtype != "float32" and self.format != "stablehlo":

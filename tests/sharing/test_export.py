@@ -23,10 +23,17 @@ from kseg.models.saving import load_model, save_model
 from kseg.runtime.run_dir import RunDir
 from kseg.sharing.hub import save_folder
 from kseg.utils.errors import KsegError
+from kseg.utils.system import without
 
 SIZE = (32, 64)
 NAMES = [f"class {i}" for i in range(12)]
-HEADINGS = {"stablehlo": "StableHLO", "saved_model": "TensorFlow SavedModel", "onnx": "ONNX"}
+HEADINGS = {
+    "stablehlo": "StableHLO",
+    "saved_model": "TensorFlow SavedModel",
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+}
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "export.md"
 
 
@@ -81,7 +88,8 @@ def load(format, images, folder, result="logits"):
     code = re.search(r"^```py\n(.*?)^```", section, re.M | re.S)[1].replace("logits", result)
     for number, batch in enumerate(images):
         np.save(folder / f"{number}.npy", batch)
-    code = "import sys; sys.modules['kseg'] = sys.modules['keras'] = None\n" + code.replace("images.npy", "0.npy")
+    before = "import sys; sys.modules['kseg'] = sys.modules['keras'] = sys.modules['openvino_telemetry'] = None\n"
+    code = before + code.replace("images.npy", "0.npy")
     program = [f"{code}\nnp.save('result0.npy', np.asarray({result}))"]
     for number in range(1, len(images)):
         last = code.splitlines()[-1].replace("0.npy", f"{number}.npy")
@@ -139,6 +147,24 @@ def onnx_shapes(folder):
 
     graph = onnx.load(folder / "exported/model.onnx").graph
     return [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (graph.input[0], graph.output[0])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "size"), [("openvino", "any"), ("litert", "32x64")])
+def test_openvino_and_litert(format, size, run_of, images, rng, tmp_path):
+    run, expected = run_of("test_tiny", "test_tiny")
+    about = write(run, format, tmp_path / "exported", f"--image_size={size}")
+    files = {"openvino": {"model.xml", "model.bin"}, "litert": {"model.tflite"}}[format]
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {"kseg.json", *files}
+    if size == "any":
+        odd = rng.integers(0, 256, (1, 45, 71, 3), dtype="uint8")
+        batches, expected = [images, odd], [expected, load_model(RunDir(run).model).predict_on_batch(odd)]
+    else:
+        batches, expected = [images[:1], images[1:2]], [expected[:1], expected[1:2]]
+        assert (about["input"]["shape"], about["input"]["free"]) == ([1, 32, 64, 3], [])
+    for found, own in zip(load(format, batches, tmp_path), expected, strict=True):
+        np.testing.assert_allclose(found, own, rtol=0, atol=1e-4)
+    assert about.get("compile_with") == ({"INFERENCE_PRECISION_HINT": "f32"} if format == "openvino" else None)
 
 
 @pytest.mark.slow
@@ -246,7 +272,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
         (["--format=onnx", "--output=new"], "--model is missing"),
         (["--run_dir=r"], "--run_dir=r is now --model=r"),
         (["--argmax"], "--argmax is now --result=labels"),
-        (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx"),
+        (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx, openvino, litert"),
         (["--model=none", "--format=onnx"], "--output is missing"),
         (["--model=none", "--format=onnx", "--output=new"], "--model=none: no such file or folder"),
         (["--model=none", "--format=onnx", "--output=old"], "--output=old exists; name another folder, or pass --overwrite"),
@@ -255,6 +281,7 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
         (["--model=none", "--format=stablehlo", "--output=new", "--platforms=gpu"], "--platforms=gpu: name one or more of"),
         (["--model=none", "--format=onnx", "--output=new", "--quantize=int8"], "--quantize=int8 needs --format=stablehlo"),
         (["--model=none", "--format=onnx", "--output=new", "--image_size=8"], "must be at least 32"),
+        (["--model=none", "--format=litert", "--output=new", "--image_size=any"], "any does not go with --format=litert"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(flags, says, tmp_path, monkeypatch):
@@ -266,7 +293,9 @@ def test_mistakes_are_one_line_and_write_nothing(flags, says, tmp_path, monkeypa
     assert [path.name for path in tmp_path.rglob("*")] == ["old"]
 
 
-def test_onnx_without_its_packages_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(KsegError, match=r"needs onnx and tf2onnx; install them: pip install 'kseg\[export\]'"):
-        write(tmp_path, "onnx", tmp_path / "exported")
+def test_a_format_without_its_packages_is_one_line(tmp_path):
+    with without("tf2onnx", "openvino"):
+        with pytest.raises(KsegError, match=r"onnx needs onnx and tf2onnx; install them: pip install 'kseg\[export\]'"):
+            write(tmp_path, "onnx", tmp_path / "exported")
+        with pytest.raises(KsegError, match=r"needs onnx, tf2onnx and openvino; .*'kseg\[openvino\]'"):
+            write(tmp_path, "openvino", tmp_path / "exported")

@@ -1,1 +1,1 @@
-"""Exports models as StableHLO, SavedModel and ONNX."""
+"""Exports models as StableHLO, SavedModel, ONNX, OpenVINO and LiteRT."""

@@ -15,6 +15,7 @@ from kseg.config import ExportConfig
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.data.palette import palette
 from kseg.inference.source import Source, find_source
+from kseg.sharing.export.openvino import COMPILE_WITH, write_openvino
 from kseg.sharing.export.serving import SMALLEST, Input, quantize, serving_model
 from kseg.sharing.export.tensorflow_process import run_with_tensorflow
 from kseg.sharing.input_size import check_any_size, input_size
@@ -22,8 +23,16 @@ from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_folder
 
 ABOUT = "kseg.json"
-FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "saved_model": "saved_model.pb"}
+FILES = {
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
+    "saved_model": "saved_model.pb",
+    "openvino": "model.xml",
+    "litert": "model.tflite",
+}
 """The model's file in the folder, by format. TensorFlow loads a SavedModel by the folder's name."""
+EXTRAS = {"onnx": ("export", ("onnx", "tf2onnx")), "openvino": ("openvino", ("onnx", "tf2onnx", "openvino"))}
+"""By format: the extra of kseg that installs what writes it, and the packages."""
 
 
 def export(config: ExportConfig) -> str:
@@ -43,7 +52,8 @@ def export(config: ExportConfig) -> str:
         check_any_size(source, model)
     else:
         height, width = input_size(source, model, config.image_size)
-    spec = Input(height, width, model.input.shape[-1], config.result)
+    batch = 1 if config.format == "litert" else None  # its converter writes wrong sizes for some models of any batch
+    spec = Input(height, width, model.input.shape[-1], config.result, batch)
     if config.result == "labels" and model.output.shape[-1] > 256:
         raise KsegError(f"--result=labels: label maps are uint8, but {source.shown} has {model.output.shape[-1]} classes")
     quantized = quantize(model, config.quantize) if config.quantize != "none" else 0
@@ -54,7 +64,10 @@ def export(config: ExportConfig) -> str:
 
                 write_stablehlo(model, spec, config.platforms, folder / FILES["stablehlo"])
             else:
-                run_with_tensorflow({"model": model_name(source), "format": config.format, "folder": str(folder), **asdict(spec)})
+                by_tensorflow = "onnx" if config.format == "openvino" else config.format
+                run_with_tensorflow({"model": model_name(source), "format": by_tensorflow, "folder": str(folder), **asdict(spec)})
+            if config.format == "openvino":
+                write_openvino(folder / FILES["onnx"], folder / FILES["openvino"])
             about = describe(model, spec, config, source.class_names)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -79,7 +92,9 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
     assert config.format is not None
     classes = model.output.shape[-1]
     shape, labels = spec.shape, spec.result == "labels"
-    packages = {"stablehlo": ("jax",), "saved_model": ("tensorflow", "tensorflow-cpu"), "onnx": ("onnx", "tf2onnx")}
+    tensorflow, onnx = ("tensorflow", "tensorflow-cpu"), ("onnx", "tf2onnx")
+    packages = {"stablehlo": ("jax",), "saved_model": tensorflow, "litert": tensorflow, "onnx": onnx}
+    packages["openvino"] = ("openvino", *onnx)
     about: dict[str, Any] = {
         "format": config.format,
         "file": FILES[config.format],
@@ -109,6 +124,8 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
         about["input"]["smallest"] = SMALLEST
     if config.format == "stablehlo":
         about["platforms"] = list(config.platforms)
+    if config.format == "openvino":
+        about["compile_with"] = COMPILE_WITH
     return about
 
 
@@ -131,7 +148,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _check_packages(format: str) -> None:
-    if format == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "tf2onnx")):
-        raise KsegError("--format=onnx needs onnx and tf2onnx; install them: pip install 'kseg[export]'")
+    extra, packages = EXTRAS.get(format, ("", ()))
+    if not all(importlib.util.find_spec(name) for name in packages):
+        *others, last = packages
+        raise KsegError(f"--format={format} needs {', '.join(others)} and {last}; install them: pip install 'kseg[{extra}]'")
     if format == "stablehlo" and keras.backend.backend() != "jax":
         raise KsegError("--format=stablehlo needs Keras on JAX; unset KERAS_BACKEND")

@@ -48,16 +48,18 @@ def quantize(model: keras.Model, mode: str) -> int:
 class Input:
     """Input and output of an exported model. Images are uint8 [batch, height, width, channels].
 
-    height, width: None for any, of at least SMALLEST. result: one of EXPORT_RESULTS: logits or probabilities,
-    float32 [B, H, W, num_classes], or labels, uint8 [B, H, W].
+    batch: None for any. height, width: None for any, of at least SMALLEST. result: one of EXPORT_RESULTS: logits or
+    probabilities, float32 [B, H, W, num_classes], or labels, uint8 [B, H, W].
     """
 
     height: int | None
     width: int | None
     channels: int
     result: str
+    batch: int | None = None
 
     @property
     def shape(self) -> list[str | int]:
         """[B, H, W] of the images, with the names of the sides that are free."""
-        return ["batch", "height" if self.height is None else self.height, "width" if self.width is None else self.width]
+        sides = {"batch": self.batch, "height": self.height, "width": self.width}
+        return [name if side is None else side for name, side in sides.items()]

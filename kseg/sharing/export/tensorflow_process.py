@@ -1,4 +1,4 @@
-"""Writes SavedModel and ONNX in a separate process, in which Keras computes with TensorFlow.
+"""Writes SavedModel, ONNX and LiteRT in a separate process, in which Keras computes with TensorFlow.
 
 Keras exports a model on JAX as one XLA program, which only XLA runs. The same model on the TensorFlow backend becomes a graph of
 plain TensorFlow operations, which TensorFlow Lite, TensorFlow Serving and tf2onnx understand.
@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,15 +54,15 @@ def main(argv: Sequence[str]) -> None:
     format, folder = settings.pop("format"), Path(settings.pop("folder"))
     model = serving_model(find_source(settings.pop("model")).load(channels=None), "float32")
     spec = Input(**settings)
-    images = tf.TensorSpec((None, spec.height, spec.width, spec.channels), tf.uint8, name="images")
+    images = tf.TensorSpec((spec.batch, spec.height, spec.width, spec.channels), tf.uint8, name="images")
     serve = tf.function(partial(serve_images, model, spec), input_signature=[images])
     if format == "saved_model":
-        module = tf.Module()  # Keras's ExportArchive would write every variable twice
-        module.variables_of_model = [variable.value for variable in model.variables]
-        module.serve = serve
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+        write_saved_model(model, serve, folder)
+        return
+    use_plain_groups(model)
+    if format == "litert":
+        write_litert(model, serve, folder / "model.tflite")
     else:
-        use_plain_groups(model)
         write_onnx(serve, images, spec, folder / "model.onnx")
 
 
@@ -70,10 +71,37 @@ def serve_images(model: Any, spec: "Input", images: Any) -> dict[str, Any]:
     import tensorflow as tf
 
     logits = model(images, training=False)
-    logits.set_shape((None, spec.height, spec.width, None))  # TensorFlow loses it
+    logits.set_shape((spec.batch, spec.height, spec.width, None))  # TensorFlow loses it
     if spec.result == "labels":
         return {"labels": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
     return {spec.result: tf.nn.softmax(logits) if spec.result == "probabilities" else logits}
+
+
+def write_saved_model(model: Any, serve: Any, folder: Path) -> None:
+    """Writes a SavedModel with the tf.function `serve` of the model as its signature."""
+    import tensorflow as tf
+
+    module = tf.Module()  # Keras's ExportArchive would write every variable twice
+    module.variables_of_model = [variable.value for variable in model.variables]
+    module.serve = serve
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+
+
+def write_litert(model: Any, serve: Any, path: Path) -> None:
+    """Writes a file for LiteRT (TensorFlow Lite). Raises KsegError for an operation that LiteRT's own kernels do not have."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        write_saved_model(model, serve, Path(scratch))
+        converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["serving_default"])
+        try:
+            content = converter.convert()
+        except Exception as error:  # its own class is not public
+            missing = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", str(error))))
+            if not missing:
+                raise
+            raise KsegError(f"--format=litert: LiteRT has no {', '.join(missing)}; choose another format") from None
+    path.write_bytes(content)
 
 
 def use_plain_groups(model: Any) -> None:

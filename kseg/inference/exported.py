@@ -114,7 +114,7 @@ def read_exported(path: Path) -> ExportedFolder:
         shape, result, classes = about["input"]["shape"], about["output"]["name"], about["num_classes"]
         names, trained_at = about["class_names"], about.get("trained_at")
         _, height, width, channels = shape
-        size = tuple(None if isinstance(side, str) else side for side in (height, width))
+        size = (None if isinstance(height, str) else height, None if isinstance(width, str) else width)
         numbers = [channels, classes, *(side for side in size if side is not None), *(trained_at or ())]
         good = (
             about["format"] in FILES

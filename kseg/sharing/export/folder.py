@@ -38,13 +38,13 @@ def export(config: ExportConfig) -> str:
     _check_packages(config.format)
     source = find_source(config.model)
     model = serving_model(source.load(channels=None), config.dtype)
-    size: tuple[int, int] | tuple[None, None] = (None, None)
+    height = width = None
     if isinstance(config.image_size, str):  # any
         check_any_size(source, model)
     else:
-        size = input_size(source, model, config.image_size)
+        height, width = input_size(source, model, config.image_size)
     batch = 1 if config.format == "litert" else None  # its converter writes wrong sizes for some models of any batch
-    spec = Input(*size, model.input.shape[-1], config.result, batch)
+    spec = Input(height, width, model.input.shape[-1], config.result, batch)
     if config.result == "labels" and model.output.shape[-1] > 256:
         raise KsegError(f"--result=labels: label maps are uint8, but {source.shown} has {model.output.shape[-1]} classes")
     quantized = quantize(model, config.quantize) if config.quantize != "none" else 0
@@ -65,7 +65,7 @@ def export(config: ExportConfig) -> str:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
     total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     about_result = f"{config.result} {about['output']['dtype']}"
-    of_images = "images of any size" if None in size else f"{size[0]}x{size[1]} images"
+    of_images = "images of any size" if height is None else f"{height}x{width} images"
     dense = f"dense   {quantized} layers as {config.quantize}\n" if quantized else ""
     file = output / FILES[config.format]
     return f"read    {source.shown}\n{dense}wrote   {file}, {total / 2**20:.1f} MB, {of_images} to {about_result}"

@@ -10,6 +10,7 @@ from kseg.data.check import check_split
 from kseg.data.dataset import Dataset
 from kseg.data.loading.worker_pool import worker_pool
 from kseg.inference.batches import evaluate_batches, read_batches
+from kseg.inference.exported import check_not_exported
 from kseg.inference.predictor import Predictor
 from kseg.inference.sliding_window import Windows
 from kseg.inference.tta import mean_probabilities
@@ -49,6 +50,7 @@ def score(
 
 def score_batches(model: keras.Model, data: Any, class_names: Sequence[str], options: Sequence[str]) -> Evaluation:
     """Scores a model on batches, at their labels' size. options: names of those that are given; raises KsegError for any."""
+    check_not_exported(model, "evaluate on batches")
     if options:
         raise KsegError(
             f"{options[0]}: needs single samples, which batches do not give; pass a data set, such as kseg.FolderDataset"

@@ -21,8 +21,8 @@ def load(
     """Opens a trained model.
 
     Args:
-        source: a run directory, a .keras file, a model folder (of Segmenter.save, kseg.hub, smp or transformers), or
-            hf://owner/name[@revision].
+        source: a run directory, a .keras file, a model folder (of Segmenter.save, kseg.hub, smp or transformers), a folder of
+            kseg.export (to predict and evaluate only), or hf://owner/name[@revision].
         class_names: for a .keras file that does not record them, which otherwise are "class 0", "class 1", ....
         image_size: (height, width) of the network's input, where the source does not record it.
 
@@ -35,7 +35,7 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         raise KsegError(f"source: expected a path or hf://owner/name, not a {type(source).__name__}")
     with keyword_messages():
-        found = find_source(os.fspath(source), "source")
+        found = find_source(os.fspath(source), "source", exported=True)
         model = found.load()
         count = model.output.shape[-1]
         names = check_class_names(class_names) if class_names is not None else found.class_names

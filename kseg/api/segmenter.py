@@ -27,6 +27,7 @@ from kseg.config.fields import parse_size
 from kseg.data.dataset import Dataset
 from kseg.data.label_map import check_class_names
 from kseg.inference.batches import is_batches
+from kseg.inference.exported import check_not_exported
 from kseg.inference.picture_predictor import PicturePredictor
 from kseg.inference.pictures import is_single
 from kseg.inference.prediction import Prediction
@@ -316,10 +317,12 @@ class Segmenter:
             KsegError: if it exists or cannot be written.
         """
         with keyword_messages():
+            check_not_exported(self._model, "save")
             save_as(Path(path), self.model, self._info(image_size), overwrite=overwrite)
 
     def _initial(self) -> keras.Model | None:
         """Returns the model that a fit starts from; None if the run is to build it: it was not built, or not changed since."""
+        check_not_exported(self._model, "fit")
         if self._model is None:
             return None
         if self._built is not None:

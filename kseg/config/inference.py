@@ -29,7 +29,7 @@ class TrainedConfig:
 
     GROUPS: ClassVar[tuple[str, ...]] = ("model", "input", "output")
 
-    model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
+    model: str | None = field(None, f"Trained model: {MODEL_SOURCE}; or an export.", "model", value="SOURCE")
     ensemble: tuple[str, ...] = field(
         (), "Further models, each as in --model: the mean of all models' probabilities counts.", "model"
     )

@@ -106,6 +106,8 @@ class LabelMapper(abc.ABC):
 
     def run_network(self, images: np.ndarray) -> Any:
         """Returns scores, on the device, for images uint8 [B, h, w, 3]."""
+        if (run := getattr(self.network, "run", None)) is not None:  # an exported model
+            return shard([run(images)])[0]
 
         def build() -> keras.Model:
             return keras.Model(self.network.input, self.network.output)

@@ -109,7 +109,7 @@ class Trained:
 def open_model(config: TrainedConfig, flag: str = "--model") -> TrainedModel:
     """Loads the models that the options name. flag: what named config.model, for messages. Raises KsegError."""
     assert config.model is not None  # TrainedConfig requires it
-    first = find_source(config.model, flag)
+    first = find_source(config.model, flag, exported=True)
     sources = (first, *(find_source(name, "--ensemble") for name in config.ensemble))
     trained = first.config or TrainConfig(data=config.data.apply(DataConfig()))
     check_batch(config.distribution, config.batch_size or trained.batch_size)

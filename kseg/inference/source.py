@@ -1,4 +1,4 @@
-"""Finds the model that --model names: a run directory, a .keras file, a model folder, or a repository of the Hub."""
+"""Finds the model that --model names: a run directory, a .keras file, a model folder, an export, or a repository of the Hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Literal
 import keras
 
 from kseg.config import TrainConfig
+from kseg.inference.exported import ONLY_RUNS, ExportedFolder, is_exported, read_exported
 from kseg.models.auxiliary_head import inference_model
 from kseg.models.credits import NO_CREDITS, Credits
 from kseg.models.foreign import foreign_file, foreign_folder
@@ -34,21 +35,24 @@ class Source:
 
     name: str
     flag: str
-    kind: Literal["run", "file", "folder"]
+    kind: Literal["run", "file", "folder", "exported"]
     path: Path
     run: RunDir | None = None
     config: TrainConfig | None = None
     folder: ModelFolder | None = None
     info: ModelInfo | None = None
+    exported: ExportedFolder | None = None
 
     @property
     def shown(self) -> str:
         """The model's file or folder, for messages."""
-        return self.name if self.kind == "folder" else str(self.path)
+        return self.name if self.kind in ("folder", "exported") else str(self.path)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that it was trained on; None if the source does not record them."""
+        if self.exported is not None:
+            return self.exported.class_names
         if self.folder is not None and "class_names" in self.folder.unrecorded:
             return None
         if self.info is not None:
@@ -58,6 +62,9 @@ class Source:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) that it was trained at; None if the source does not record it."""
+        if self.exported is not None:
+            height, width = self.exported.size
+            return self.exported.trained_at if height is None or width is None else (height, width)
         if self.folder is not None and "image_size" in self.folder.unrecorded:
             return None
         if self.info is not None:
@@ -86,7 +93,10 @@ class Source:
         channels: that its images must have; None: any number. Raises KsegError if the file cannot be loaded or holds another kind
         of model.
         """
-        model = inference_model(load_model(self.path)) if self.folder is None else self.folder.load().model
+        if self.exported is not None:
+            model = self.exported.load()
+        else:
+            model = inference_model(load_model(self.path)) if self.folder is None else self.folder.load().model
         shapes = [getattr(value, "shape", ()) for value in (model.input, model.output)]
         if any(len(shape) != 4 for shape in shapes) or channels not in (None, model.input.shape[-1]):
             raise KsegError(f"{self.shown}: is no segmentation model, which maps images [B, H, W, 3] to logits [B, H, W, C]")
@@ -104,16 +114,21 @@ def run_credits(run: RunDir, config: TrainConfig) -> Credits:
     return weight_credits(str(config.backbone), config.backbone_weights)
 
 
-def find_source(name: str, flag: str = "--model") -> Source:
+def find_source(name: str, flag: str = "--model", *, exported: bool = False) -> Source:
     """Finds what `name` stands for, without loading the model; of a repository of the Hub, downloads its config.json.
 
-    flag: what the user gave `name` by, for messages. Raises KsegError if it is no trained model.
+    flag: what the user gave `name` by, for messages. exported: also open what kseg.export wrote. Raises KsegError if it is no
+    trained model.
     """
     path = Path(name)
     try:
         if name.startswith("hf://"):
             folder = find_model_folder(name)
             return Source(name, flag, "folder", folder.files.path, folder=folder, info=folder.info)
+        if path.is_dir() and is_exported(path):
+            if not exported:
+                raise KsegError(f"{flag}={name}: {ONLY_RUNS}")
+            return Source(name, flag, "exported", path, exported=read_exported(path))
         if path.is_dir():
             if what := foreign_folder(path):
                 raise KsegError(f"{flag}={name}: {what}")

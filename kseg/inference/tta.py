@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from kseg.inference.exported import check_not_exported
 from kseg.models.ops.resize import resize_bilinear
 from kseg.utils.errors import KsegError
 
@@ -80,7 +81,9 @@ class _MeanProbabilities(keras.layers.Layer):
 def mean_probabilities(models: Sequence[keras.Model], size: tuple[int, int], tta: Sequence[str] = ()) -> keras.Model:
     """Returns a model of images [B, *size, 3] to the mean of the models' probabilities, float32 [B, *size, C].
 
-    models: to logits of the same C classes. tta: as in views. Raises KsegError as views does.
+    models: to logits of the same C classes. tta: as in views. Raises KsegError as views does, and for an exported model.
     """
+    for model in models:
+        check_not_exported(model, "--ensemble, --tta and --window")
     images = keras.Input((*size, models[0].input.shape[-1]), dtype="float32")
     return keras.Model(images, _MeanProbabilities(models, views(tta, size))(images))

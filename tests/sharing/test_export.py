@@ -13,6 +13,7 @@ import tiny_model  # noqa: F401  (registers test_tiny, which has a grouped and a
 from PIL import Image
 from torchvision_ops import declare_torchvision_ops
 
+import kseg
 from kseg import export
 from kseg.config import TrainConfig
 from kseg.data.palette import palette
@@ -164,6 +165,8 @@ def test_openvino_and_litert(format, size, run_of, images, rng, tmp_path):
         assert (about["input"]["shape"], about["input"]["free"]) == ([1, 32, 64, 3], [])
     for found, own in zip(load(format, batches, tmp_path), expected, strict=True):
         np.testing.assert_allclose(found, own, rtol=0, atol=1e-4)
+    (found,) = kseg.load(tmp_path / "exported").predict([images[0]])
+    assert (found.labels == expected[0][0].argmax(-1)).mean() > 0.999  # a tie may fall either way
     assert about.get("compile_with") == ({"INFERENCE_PRECISION_HINT": "f32"} if format == "openvino" else None)
 
 

@@ -14,23 +14,15 @@ import kseg
 from kseg.config import ExportConfig
 from kseg.data.dataset import IGNORE_INDEX
 from kseg.data.palette import palette
+from kseg.inference.exported import ABOUT, COMPILE_WITH, FILES
 from kseg.inference.source import Source, find_source
-from kseg.sharing.export.openvino import COMPILE_WITH, write_openvino
+from kseg.sharing.export.openvino import write_openvino
 from kseg.sharing.export.serving import SMALLEST, Input, quantize, serving_model
 from kseg.sharing.export.tensorflow_process import run_with_tensorflow
 from kseg.sharing.input_size import check_any_size, input_size
 from kseg.utils.errors import KsegError
 from kseg.utils.files import atomic_folder
 
-ABOUT = "kseg.json"
-FILES = {
-    "stablehlo": "model.stablehlo",
-    "onnx": "model.onnx",
-    "saved_model": "saved_model.pb",
-    "openvino": "model.xml",
-    "litert": "model.tflite",
-}
-"""The model's file in the folder, by format. TensorFlow loads a SavedModel by the folder's name."""
 EXTRAS = {"onnx": ("export", ("onnx", "tf2onnx")), "openvino": ("openvino", ("onnx", "tf2onnx", "openvino"))}
 """By format: the extra of kseg that installs what writes it, and the packages."""
 
@@ -68,7 +60,7 @@ def export(config: ExportConfig) -> str:
                 run_with_tensorflow({"model": model_name(source), "format": by_tensorflow, "folder": str(folder), **asdict(spec)})
             if config.format == "openvino":
                 write_openvino(folder / FILES["onnx"], folder / FILES["openvino"])
-            about = describe(model, spec, config, source.class_names)
+            about = describe(model, spec, config, source)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
@@ -87,8 +79,8 @@ def model_name(source: Source) -> str:
     return str(source.path)
 
 
-def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns the content of kseg.json. names: class names, or None if the source does not record them."""
+def describe(model: keras.Model, spec: Input, config: ExportConfig, source: Source) -> dict[str, Any]:
+    """Returns the content of kseg.json."""
     assert config.format is not None
     classes = model.output.shape[-1]
     shape, labels = spec.shape, spec.result == "labels"
@@ -115,7 +107,8 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
         "computes_in": config.dtype,
         "quantized": None if config.quantize == "none" else config.quantize,
         "num_classes": classes,
-        "class_names": names and list(names),
+        "class_names": source.class_names and list(source.class_names),
+        "trained_at": source.image_size and list(source.image_size),
         "ignore_index": IGNORE_INDEX,
         "palette": palette(min(classes, IGNORE_INDEX)).tolist(),
         "versions": {"kseg": kseg.__version__, "keras": keras.__version__} | _versions(packages[config.format]),

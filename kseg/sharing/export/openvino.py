@@ -4,9 +4,6 @@ from pathlib import Path
 
 from kseg.runtime.openvino_import import import_openvino
 
-COMPILE_WITH = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO's properties for logits like those of the other formats. Without them it rounds to bfloat16 on CPUs that have it."""
-
 
 def write_openvino(onnx: Path, path: Path) -> None:
     """Writes `path`, an .xml file, and a .bin file beside it with the weights in float32. Deletes the ONNX file."""

@@ -12,7 +12,7 @@ from keras import ops
 from kseg.models.initializers import FewCompilations
 from kseg.models.ops import convolutions
 from kseg.models.ops.attention import attention
-from kseg.models.ops.platforms import at_least, is_symbolic
+from kseg.models.ops.platforms import at_least, computed_once, is_symbolic
 from kseg.models.ops.resize import region_means, resize_bilinear, resize_by, resize_nearest
 from kseg.runtime.tracing import traced_once
 
@@ -231,6 +231,14 @@ class MaxPoolHalf(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, *size, channels = input_shape
         return (batch, *(side and max(side // 2, 1) for side in size), channels)
+
+
+@register
+class StoredReLU(keras.layers.ReLU):
+    """ReLU of x [B, H, W, C], computed once though several layers use it (kseg.models.ops.platforms.computed_once)."""
+
+    def call(self, inputs):
+        return computed_once(super().call(inputs))
 
 
 @register

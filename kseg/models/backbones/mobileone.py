@@ -16,6 +16,7 @@ import numpy as np
 
 from kseg.models.backbones.registry import register_backbone, smp_weights
 from kseg.models.blocks import batch_norm, conv, depthwise_conv, squeeze_excite
+from kseg.models.layers import StoredReLU
 from kseg.utils.errors import KsegError
 
 
@@ -117,7 +118,7 @@ def _block(
         y = keras.layers.Add(name=f"{name}_add")(terms) if len(terms) > 1 else terms[0]
     if excite:
         y = squeeze_excite(y, y.shape[-1] // REDUCTION, activation="relu", reduce="reduce", expand="expand", name=f"{name}_se")
-    return keras.layers.ReLU(name=f"{name}_activation")(y)
+    return (keras.layers.ReLU if fused else StoredReLU)(name=f"{name}_activation")(y)
 
 
 def fused_form(backbone: keras.Model) -> keras.Model | None:

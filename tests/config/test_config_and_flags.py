@@ -151,6 +151,7 @@ def test_evaluate_needs_a_model():
 RENAMED_FLAGS = [
     ("train", "--loss_bands=2", "--loss_bands=2 is now --loss_chunks=2"),
     ("find_lr", "--loss_bands=2", "--loss_bands=2 is now --loss_chunks=2"),
+    ("export", "--argmax", "--argmax is now --result=labels"),
     ("convert", "--out=f.keras", "--out=f.keras is now --output=f.keras"),
     ("inspect_data", "--output_dir=d", "--output_dir=d is now --output=d"),
     ("write_shards", "--output_dir=d", "--output_dir=d is now --output=d"),

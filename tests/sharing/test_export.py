@@ -274,7 +274,6 @@ def test_other_sizes_than_a_fixed_one_are_refused(tmp_path):
     [
         (["--format=onnx", "--output=new"], "--model is missing"),
         (["--run_dir=r"], "--run_dir=r is now --model=r"),
-        (["--argmax"], "--argmax is now --result=labels"),
         (["--model=none", "--output=new"], "--format is missing: choose stablehlo, saved_model, onnx, openvino, litert"),
         (["--model=none", "--format=onnx"], "--output is missing"),
         (["--model=none", "--format=onnx", "--output=new"], "--model=none: no such file or folder"),

@@ -16,7 +16,9 @@ class ExportConfig:
 
     model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
     image_size: tuple[int, int] | None = field(
-        None, "Size of the images: 256, or 192x256 (height x width); default: the size of training.", "model"
+        None,
+        "Size of the images: 256, or 192x256 (height x width); default: the size of training (of --val_window, if it had one).",
+        "model",
     )
     format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)
     output: str | None = field(None, "Folder to write. kseg.json in it describes the model.", "output", value="DIR")

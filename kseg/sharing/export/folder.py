@@ -50,7 +50,7 @@ def export(config: ExportConfig) -> str:
                 write_stablehlo(model, spec, config.platforms, folder / FILES["stablehlo"])
             else:
                 run_with_tensorflow({"model": model_name(source), "format": config.format, "folder": str(folder), **asdict(spec)})
-            about = describe(model, spec, config, source.class_names)
+            about = describe(model, spec, config, source)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise KsegError(f"--output={output}: {error.strerror or error}") from None
@@ -68,10 +68,10 @@ def model_name(source: Source) -> str:
     return str(source.path)
 
 
-def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns the content of kseg.json. names: class names, or None if the source does not record them."""
+def describe(model: keras.Model, spec: Input, config: ExportConfig, source: Source) -> dict[str, Any]:
+    """Returns the content of kseg.json. source: of the model."""
     assert config.format is not None
-    classes = model.output.shape[-1]
+    classes, names = model.output.shape[-1], source.class_names
     shape = ["batch", spec.height, spec.width]
     logits = {"name": "logits", "shape": [*shape, classes], "dtype": "float32"}
     packages = {"stablehlo": ("jax",), "saved_model": ("tensorflow", "tensorflow-cpu"), "onnx": ("onnx", "tf2onnx")}
@@ -85,6 +85,7 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, names: tuple
             "convention": "RGB in 0..255, channels last; the model normalises"
             if spec.channels == 3
             else f"{spec.channels} channels in 0..255, channels last; the model normalises",
+            **({"window": source.window} if source.window and not config.image_size else {}),
         },
         "output": {"name": "labels", "shape": shape, "dtype": "uint8"} if spec.argmax else logits,
         "computes_in": config.dtype,

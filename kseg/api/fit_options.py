@@ -13,7 +13,7 @@ from kseg.utils.errors import KsegError, suggest
 class FitOptions(TypedDict, total=False):
     """Each key is a flag of kseg.train; `python -m kseg.train --help` describes them. What is left out has the flag's default.
 
-    image_size: 256, "192x256" or (192, 256), height before width. schedule_milestones: numbers of epochs.
+    image_size, val_window: 256, "192x256" or (192, 256), height before width. schedule_milestones: numbers of epochs.
     """
 
     val_fraction: float
@@ -23,6 +23,7 @@ class FitOptions(TypedDict, total=False):
     cache: Literal["none", "memory", "disk"]
     image_size: int | str | tuple[int, int]
     augment: str
+    val_window: int | str | tuple[int, int] | None
     epochs: int
     batch_size: int
     seed: int
@@ -100,7 +101,7 @@ def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:
-    if name == "image_size":
+    if name in ("image_size", "val_window"):
         return value  # TrainConfig reads all its forms
     if name == "schedule_milestones":
         if isinstance(value, str) or not isinstance(value, Sequence):

@@ -51,6 +51,7 @@ def load(
             origin=found.name,
             architecture=_architecture(found),
             image_size=size,
+            window=found.window if image_size is None else None,
             batch_size=None if config is None else config.batch_size,
             precision=_precision(found),
             credits=found.credits,

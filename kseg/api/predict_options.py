@@ -20,10 +20,11 @@ class PredictOptions(TypedDict, total=False):
     """How pictures are predicted.
 
     image_size: of the network's input; by default that of training. window: predict pictures at their own size, by overlapping
-    windows of this size. overlap: share of a window's side that it has in common with the next, at least; 0.25. tta: test-time
-    augmentation: the mean over hflip, vflip, flips (both), turns (quarter turns; square inputs), scales (0.75, 1, 1.25), and all
-    their combinations. ensemble: further Segmenters; the mean of all models' probabilities counts. batch_size: pictures, or
-    windows, per step; by default that of training. max_pixels: larger picture files are refused.
+    windows of this size; the default, with the val_window of training, if it had one. overlap: share of a window's side that it
+    has in common with the next, at least; 0.25. tta: test-time augmentation: the mean over hflip, vflip, flips (both), turns
+    (quarter turns; square inputs), scales (0.75, 1, 1.25), and all their combinations. ensemble: further Segmenters; the mean of
+    all models' probabilities counts. batch_size: pictures, or windows, per step; by default that of training. max_pixels: larger
+    picture files are refused.
     """
 
     image_size: Size | None
@@ -35,10 +36,13 @@ class PredictOptions(TypedDict, total=False):
     max_pixels: int | None
 
 
-def read_options(options: Mapping[str, Any], size: tuple[int, int] | None, batch_size: int) -> TrainedConfig:
+def read_options(
+    options: Mapping[str, Any], size: tuple[int, int] | None, batch_size: int, window: tuple[int, int] | None = None
+) -> TrainedConfig:
     """Returns the options, checked as the commands' flags are, without the ensemble.
 
-    size, batch_size: of training. image_size has a value unless there is a window. Raises KsegError.
+    size, batch_size: of training. window: that it was validated on, instead of the size. image_size has a value unless there is a
+    window. Raises KsegError.
     """
     if unknown := sorted(set(options) - set(PredictOptions.__annotations__)):
         raise KsegError(f"there is no keyword {unknown[0]!r}{suggest(unknown[0], PredictOptions.__annotations__)}")
@@ -51,6 +55,8 @@ def read_options(options: Mapping[str, Any], size: tuple[int, int] | None, batch
     )
     if flags.window or flags.image_size:
         return flags
+    if window is not None:
+        return TrainedConfig(**{**vars(flags), "window": window})
     if size is None:
         raise KsegError(
             "image_size: the model was not trained here and does not record its size; pass image_size=256, for example"

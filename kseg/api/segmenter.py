@@ -22,7 +22,7 @@ from kseg.api.fit_result import FitResult, end_lines, fit_result
 from kseg.api.messages import keyword_messages
 from kseg.api.predict_options import PredictOptions, Predictors, Size, read_options
 from kseg.api.save import save_as
-from kseg.config import PYTHON, TrainConfig, build
+from kseg.config import PYTHON, TrainConfig, TrainedConfig, build
 from kseg.config.fields import parse_size
 from kseg.data.dataset import Dataset
 from kseg.data.label_map import check_class_names
@@ -41,7 +41,7 @@ from kseg.models.options import options_text
 from kseg.models.pretrained import weight_credits
 from kseg.models.registry import MODELS
 from kseg.training.extras import FitExtras
-from kseg.training.initial_weights import check_weights, initial_image_size, open_initial, settle_weights
+from kseg.training.initial_weights import check_weights, initial_source, open_initial, settle_weights
 from kseg.training.loop import TrainResult
 from kseg.training.setup import build_network
 from kseg.utils.errors import KsegError
@@ -101,7 +101,8 @@ class Segmenter:
         self._origin = "a new model"
         self._built: bytes | None = None  # digest of the weights of a model that was built but not trained
         with keyword_messages():
-            self._image_size = initial_image_size(config)
+            source = initial_source(config)
+        self._image_size, self._window = (None, None) if source is None else (source.image_size, source.window)
         self._batch_size = TrainConfig.batch_size
         self._precision = "float32"
         self._credits = NO_CREDITS
@@ -116,17 +117,19 @@ class Segmenter:
         origin: str,
         architecture: Architecture | None,
         image_size: tuple[int, int] | None = None,
+        window: tuple[int, int] | None = None,
         batch_size: int | None = None,
         precision: str = "float32",
         credits: Credits = NO_CREDITS,
     ) -> "Segmenter":
         """Returns a Segmenter of a trained model, for kseg.load.
 
-        origin: where the model is from, for messages. architecture: None if it is not known; then fit refuses. credits: its
-        base model.
+        origin: where the model is from, for messages. architecture: None if it is not known; then fit refuses. window: that it
+        was validated on, if it was on windows. credits: its base model.
         """
         self = cls(class_names=class_names)
         self._architecture, self._model, self._origin, self._image_size = architecture, model, origin, image_size
+        self._window = window
         self._batch_size, self._precision = batch_size or self._batch_size, precision
         self._credits = credits
         return self
@@ -251,7 +254,7 @@ class Segmenter:
             return score(
                 self._models(options.get("ensemble", ())),
                 data,
-                read_options(options, self._image_size, self._batch_size),
+                self._options(options),
                 on_bad_sample=on_bad_sample,
                 workers=workers,
                 boundary=boundary,
@@ -335,7 +338,7 @@ class Segmenter:
         """Takes over the best model of a run, and how it was trained."""
         source = find_source(str(result.run.path))
         self._model, self._built, self._origin, self._credits = source.load(), None, origin, source.credits
-        self._image_size, self._batch_size = result.config.image_size, result.config.batch_size
+        self._image_size, self._window, self._batch_size = source.image_size, source.window, result.config.batch_size
         self._precision = result.config.optimization.precision
         self._predictors.clear()
 
@@ -348,9 +351,12 @@ class Segmenter:
         return [self.model, *(other.model for other in ensemble)]
 
     def _predictor(self, options: Any) -> PicturePredictor:
-        flags = read_options(options, self._image_size, self._batch_size)
+        flags = self._options(options)
         models = self._models(options.get("ensemble", ()))
         return self._predictors.find(models, self._class_names, flags, options.get("max_pixels"))
+
+    def _options(self, options: Any) -> TrainedConfig:
+        return read_options(options, self._image_size, self._batch_size, self._window)
 
     def _info(self, image_size: Size | None) -> ModelInfo | None:
         """Returns the model's description; None if its architecture is not known."""
@@ -359,7 +365,9 @@ class Segmenter:
         size = self._image_size if image_size is None else parse_size(image_size)
         if size is None:
             raise KsegError("image_size: the model was not trained; pass image_size=256, for example, the size for predictions")
-        config = build(TrainConfig, {**self._architecture.flags(), "image_size": size, "precision": self._precision})
+        window = self._window if image_size is None else None
+        flags = {**self._architecture.flags(), "image_size": size, "val_window": window, "precision": self._precision}
+        config = build(TrainConfig, flags)
         return describe_model(self.model, config, self._class_names, self._credits)
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from kseg.config.inspect_data import InspectConfig
 from kseg.config.lr_finder import LrFinderConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig
+from kseg.config.scale import OVERLAP, ScaleConfig
 from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.train import (
     DebugConfig,
@@ -29,6 +30,7 @@ from kseg.config.write_shards import ShardsConfig
 
 __all__ = [
     "MAX_PIXELS",
+    "OVERLAP",
     "PYTHON",
     "TRAIN_PART",
     "VAL_PART",
@@ -49,6 +51,7 @@ __all__ = [
     "PredictConfig",
     "PythonConfig",
     "ReportConfig",
+    "ScaleConfig",
     "SelectionConfig",
     "ShardsConfig",
     "TrackingConfig",

@@ -20,7 +20,8 @@ class ExportConfig:
     model: str | None = field(None, f"Trained model: {MODEL_SOURCE}.", "model", value="SOURCE")
     image_size: tuple[int, int] | str | None = field(
         None,
-        "Size of the images: 256, or 192x256 (height x width); any: every height and width; default: the size of training.",
+        "Size of the images: 256, or 192x256 (height x width); any: every height and width; default: the size of training (of "
+        "--val_window, if it had one).",
         "model",
     )
     format: str | None = field(None, "Format to write.", "output", EXPORT_FORMATS)

@@ -14,6 +14,8 @@ Config = TypeVar("Config")
 REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 """A repository of the Hub by its name, owner/name."""
 COMPILATION_CACHE_AUTO, COMPILATION_CACHE_NONE = "auto", "none"
+MIN_SIDE = 32
+"""Least height and width of the network's input, in pixels."""
 DISTRIBUTIONS = ("none", "data_parallel")
 """Values of --distribution: compute a batch on one device, or divide it among all."""
 
@@ -88,7 +90,7 @@ def distribution_field() -> Any:
 def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
     """Returns (height, width) from "256", "192x256", 256 or (192, 256).
 
-    flag: its name, for messages. Raises KsegError unless both are integers of at least 32.
+    flag: its name, for messages. Raises KsegError unless both are integers of at least MIN_SIDE.
     """
     try:
         parts = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, (tuple, list)) else [value]
@@ -96,8 +98,8 @@ def parse_size(value: Any, flag: str = "image_size") -> tuple[int, int]:
         height, width = sides * 2 if len(sides) == 1 else sides
     except ValueError:
         raise KsegError(f"--{flag}={value}: expected a size such as 256 or 192x256 (height x width)") from None
-    if min(height, width) < 32:
-        raise KsegError(f"--{flag}={value}: height and width must be at least 32")
+    if min(height, width) < MIN_SIDE:
+        raise KsegError(f"--{flag}={value}: height and width must be at least {MIN_SIDE}")
     return height, width
 
 

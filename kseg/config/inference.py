@@ -15,6 +15,7 @@ from kseg.config.fields import (
     parse_size,
     workers_field,
 )
+from kseg.config.scale import OVERLAP
 from kseg.utils.errors import KsegError, suggest
 
 TTA = ("hflip", "vflip", "flips", "turns", "scales")
@@ -35,12 +36,18 @@ class TrainedConfig:
     )
     split: str | None = field(None, "Split to use; default: the run's validation split.", "input")
     image_size: tuple[int, int] | None = field(
-        None, "Resize images to this: 256, or 192x256 (height x width); default: the size of training.", _PREDICTION
+        None,
+        "Resize images to this: 256, or 192x256 (height x width); default: the size of training, "
+        "or windows, if the run had --val_window.",
+        _PREDICTION,
     )
     window: tuple[int, int] | None = field(
-        None, "Predict images at their own size, by overlapping windows of this size: 512, or 384x512.", _PREDICTION
+        None,
+        "Predict images at their own size, by overlapping windows of this size: 512, or 384x512; default: as --val_window of "
+        "the run.",
+        _PREDICTION,
     )
-    overlap: float = field(0.25, "Share of a window's side that it has in common with the next, at least.", _PREDICTION)
+    overlap: float = field(OVERLAP, "Share of a window's side that it has in common with the next, at least.", _PREDICTION)
     tta: tuple[str, ...] = field(
         (),
         "Test-time augmentation: average over hflip, vflip, flips (both), turns (quarter turns; square inputs), scales "

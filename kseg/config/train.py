@@ -20,6 +20,7 @@ from kseg.config.fields import (
     to_json,
     workers_field,
 )
+from kseg.config.scale import ScaleConfig
 from kseg.utils.errors import KsegError, suggest
 
 
@@ -326,6 +327,7 @@ class TrainConfig:
         "'HorizontalFlip(p=0.5),Blur()', or a file of albumentations.save (.json, .yaml).",
         "input",
     )
+    scale: ScaleConfig = dataclasses.field(default_factory=ScaleConfig)
     epochs: int = field(12, "Passes over the training split.", "training")
     batch_size: int = field(8, "Images per step.", "training")
     seed: int = field(21, "Random seed. The same seed gives the same run.", "training")

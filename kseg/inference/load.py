@@ -1,7 +1,7 @@
 """Opens trained models, alone or with a split of data, for evaluate and predict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -111,6 +111,7 @@ def open_model(config: TrainedConfig, flag: str = "--model") -> TrainedModel:
     assert config.model is not None  # TrainedConfig requires it
     first = find_source(config.model, flag, exported=True)
     sources = (first, *(find_source(name, "--ensemble") for name in config.ensemble))
+    config = _with_window_of(config, sources)
     trained = first.config or TrainConfig(data=config.data.apply(DataConfig()))
     check_batch(config.distribution, config.batch_size or trained.batch_size)
     models = tuple(source.load() for source in sources)
@@ -129,7 +130,7 @@ def open_trained(config: TrainedConfig, pool: WorkerPool | None, *, confidence: 
     split, dataset = open_data(opened)
     predictor = opened.predictor(dataset, pool, confidence=confidence)
     first = opened.sources[0]
-    return Trained(first.run, opened.config, split, dataset, opened.models[0], first.shown, predictor, _how(config))
+    return Trained(first.run, opened.config, split, dataset, opened.models[0], first.shown, predictor, _how(opened.flags))
 
 
 def open_data(opened: TrainedModel, *, labelled: bool = True) -> tuple[str, Dataset]:
@@ -143,6 +144,27 @@ def open_data(opened: TrainedModel, *, labelled: bool = True) -> tuple[str, Data
         print(f"skipped: {line}")
     opened.check_classes(dataset, f"split {split} of the data")
     return split, dataset
+
+
+def _with_window_of(config: TrainedConfig, sources: Sequence[Source]) -> TrainedConfig:
+    """Returns the options with the window that the models were validated on, unless the options say the size of images."""
+    if config.window or config.image_size:
+        return config
+    first, *others = sources
+    for source in others:
+        if source.window != first.window:
+            ours, theirs = (f"by windows of {_text(w)}" if w else "on resized images" for w in (first.window, source.window))
+            raise KsegError(
+                f"{source.flag}={source.name}: was validated {theirs}, {first.shown} {ours}; pass --image_size or --window"
+            )
+    if first.window is None:
+        return config
+    if config.distribution != "none":
+        raise KsegError(
+            f"--distribution={config.distribution}: {first.shown} was validated by windows of {_text(first.window)}, which one "
+            "device computes; leave the flag out, or pass --image_size to resize images"
+        )
+    return replace(config, window=first.window)
 
 
 def _input_size(config: TrainedConfig, sources: Sequence[Source], models: Sequence[keras.Model]) -> tuple[int, int]:

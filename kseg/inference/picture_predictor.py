@@ -64,7 +64,7 @@ class PicturePredictor:
     ):
         models = [models] if isinstance(models, keras.Model) else list(models)
         self.class_names, self.image_size, self.batch_size = tuple(class_names), image_size, batch_size
-        self._threads, self._max_pixels, self._window = threads or usable_cores(), max_pixels, window
+        self._threads, self._max_pixels, self.window = threads or usable_cores(), max_pixels, window
         _check_names(self.class_names, models)
         averaged = len(models) > 1 or bool(tta) or window is not None
         network = mean_probabilities(models, window or image_size, tta) if averaged else models[0]
@@ -92,7 +92,7 @@ class PicturePredictor:
             KsegError: for what is no picture; when it is reached.
         """
         outputs = Outputs(confidence=confidence, probabilities=probabilities)
-        size = 1 if self._window else self.batch_size
+        size = 1 if self.window else self.batch_size
         read = read_pictures(pictures, 2 * self.batch_size, self._max_pixels, self._threads)
         step = None
         while batch := list(itertools.islice(read, size)):

@@ -72,6 +72,13 @@ class Source:
         return self.config.image_size if self.config is not None else None
 
     @property
+    def window(self) -> tuple[int, int] | None:
+        """(height, width) of the windows that it was validated on; None if images were resized, or the source does not say."""
+        if self.info is not None:
+            return self.info.window
+        return self.config.scale.val_window if self.config is not None else None
+
+    @property
     def model_options(self) -> str | None:
         """The options of the model, as --model_options; None if they are its defaults, or not recorded."""
         if self.info is not None:

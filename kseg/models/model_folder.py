@@ -172,6 +172,7 @@ def describe_model(
         input_shape=tuple(model.input.shape[1:]),
         precision=config.optimization.precision,
         options=read_options(config.model, config.model_options),
+        window=config.scale.val_window,
         credits=credits,
     )
 

@@ -34,7 +34,7 @@ _MEMBERS = {
     "format", "format_version", "kseg_version", "model", "backbone", "output_stride", "input_shape", "normalization", "precision",
     "image_size", "class_names",
 }  # fmt: skip
-_OPTIONAL_MEMBERS = {"options", "base_model", "licence"}
+_OPTIONAL_MEMBERS = {"options", "base_model", "licence", "window"}
 
 Numbers = tuple[float, ...]
 Description = TypeVar("Description")
@@ -46,8 +46,9 @@ class ModelInfo:
 
     class_names: 1 to 255 names, by class. image_size: (height, width) in training. backbone, output_stride: None for the model's
     own. normalization: (mean, std) of channels in 0..1, or None if the model does not normalise. precision: Keras dtype policy.
-    options: the decoder's, if they are not its defaults. credits: what its weights started from.
-    Raises KsegError for values that no model can have.
+    options: the decoder's, if they are not its defaults. window: (height, width) of the windows of images at their own size that
+    it was validated on, or None if images were resized to image_size. credits: what its weights started from. Raises KsegError
+    for values that no model can have.
     """
 
     model: str
@@ -59,6 +60,7 @@ class ModelInfo:
     input_shape: tuple[int | None, int | None, int] = (None, None, 3)
     precision: str = "float32"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    window: tuple[int, int] | None = None
     credits: Credits = NO_CREDITS
 
     def __post_init__(self):
@@ -66,9 +68,11 @@ class ModelInfo:
         stride = self.output_stride or entry.info["output_stride"]
         object.__setattr__(self, "output_stride", stride)
         object.__setattr__(self, "backbone", find_backbone(self.backbone or entry.info["backbone"], stride))
-        object.__setattr__(self, "image_size", parse_size(self.image_size))
-        if max(self.image_size) > _MAX_SIDE:
-            raise KsegError(f"image_size {self.image_size}: more than {_MAX_SIDE} pixels a side")
+        for name in ("image_size", "window"):
+            if (size := getattr(self, name)) is not None:
+                object.__setattr__(self, name, size := parse_size(size, name))
+                if max(size) > _MAX_SIDE:
+                    raise KsegError(f"{name} {size}: more than {_MAX_SIDE} pixels a side")
         if not 1 <= len(self.class_names) <= 255:
             raise KsegError(f"{len(self.class_names)} class names: expected 1 to 255")
         for name in self.class_names:
@@ -111,6 +115,7 @@ class ModelInfo:
             "image_size": self.image_size,
             "class_names": self.class_names,
             **({"options": self.options} if self.options else {}),
+            **({"window": self.window} if self.window else {}),
             **self.credits.members(),
         }
         return json.dumps(content, indent=1) + "\n"
@@ -199,6 +204,7 @@ def parse_content(content: Any) -> ModelInfo:
         input_shape=tuple(shape),
         precision=content["precision"],
         options=options,
+        window=tuple(_list(content, "window", (int,))) if content.get("window") is not None else None,
         credits=Credits.of(content),
     )
 

@@ -70,6 +70,7 @@ def write_report(
         command=_command(run, config),
         credits=run_credits(run, config),
         note=note,
+        scored=(how := config.scale.evaluation()) and f"at the images' own size, {how}",
         scores=total,
         images=len(evaluation.matrices),
         unranked=len(evaluation.matrices) - len(evaluation.ranking()),

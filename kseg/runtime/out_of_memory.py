@@ -30,9 +30,10 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         batch, steps = config.batch_size, config.optimization.accumulate_steps
+        sizes = "--image_size or --val_window" if config.scale.val_window else "--image_size"
         fewer = max(1, batch // 2)
         smaller = f"--batch_size={fewer} (with --accumulate_steps={steps * batch // fewer} an update sees as many images), "
         raise KsegError(
             f"memory ran out while training with --batch_size={batch}, --image_size={'x'.join(map(str, config.image_size))}; try "
-            f"{smaller if batch > 1 else ''}a smaller --image_size, --remat or --precision=mixed_bfloat16"
+            f"{smaller if batch > 1 else ''}a smaller {sizes}, --remat or --precision=mixed_bfloat16"
         ) from error

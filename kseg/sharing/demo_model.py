@@ -38,6 +38,10 @@ class DemoModel:
     def image_size(self) -> tuple[int, int]:
         return self.predictor.image_size
 
+    @property
+    def window(self) -> tuple[int, int] | None:
+        return self.predictor.window
+
     def predict(self, image: np.ndarray) -> Prediction:
         """Returns the prediction of an image, uint8 [H, W, 3], downscaled to at most LONGEST pixels a side."""
         with self._lock:
@@ -55,7 +59,12 @@ def open_demo_model(config: DemoConfig) -> DemoModel:
     names = source.class_names
     if names is None or len(names) != classes:
         names = tuple(f"class {index}" for index in range(classes))
-    predictor = PicturePredictor(model, names, input_size(source, model, config.image_size))
+    predictor = PicturePredictor(
+        model,
+        names,
+        input_size(source, model, config.image_size),
+        window=source.window if config.image_size is None else None,
+    )
     demo = DemoModel(predictor, f"{model.name} ({Path(source.name).name or source.name})", _example(source))
     demo.predict(np.zeros((64, 64, 3), "uint8"))
     return demo

@@ -7,12 +7,12 @@ from kseg.utils.errors import KsegError
 
 
 def input_size(source: Source, model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int]:
-    """Returns (height, width): `image_size` if given, else the size of training, else the size that the model is built for.
+    """Returns (height, width): `image_size` if given, else the size of the run's windows or of training, else the model's own.
 
     Raises KsegError if none of them is known, or if the model is built for another size only.
     """
     built = tuple(model.input.shape[1:3])
-    size = image_size or source.image_size or (built if None not in built else None)
+    size = image_size or source.window or source.image_size or (built if None not in built else None)
     if size is None:
         raise KsegError(f"--image_size is missing: {source.shown} does not record the size of training")
     if any(side not in (None, asked) for side, asked in zip(built, size, strict=True)):

@@ -43,7 +43,7 @@ from kseg.utils.errors import KsegError
 
 _NEEDS_SAMPLES = {
     "augment": "none", "overfit_batches": None, "dry_run": False, "workers": None, "cache": "none", "on_bad_sample": "error",
-    "checkpoint_steps": 0, "val_fraction": 0.0,
+    "checkpoint_steps": 0, "val_fraction": 0.0, "val_window": None,
 }  # fmt: skip
 """Flags that need single samples in any order, and their values without effect."""
 
@@ -132,7 +132,7 @@ def train_on_batches(
 
 def check_flags(config: TrainConfig) -> None:
     """Raises KsegError for flags that need single samples in any order, which batches do not give."""
-    for group in (config, config.data, config.debug, config.devices, config.tracking):
+    for group in (config, config.data, config.scale, config.debug, config.devices, config.tracking):
         for name, unset in _NEEDS_SAMPLES.items():
             if (value := getattr(group, name, unset)) != unset:
                 raise KsegError(f"--{name}={value}: needs single samples in any order, which batches do not give; {_INSTEAD}")

@@ -73,6 +73,7 @@ def build_callbacks(
         epochs=config.epochs,
         timing=run.timing if main else None,
         only_class=data.only_class,
+        windows=config.scale.val_window,
         quiet=not main,
     )
     callbacks: list[Any] = [

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import keras
 
-from kseg.config import TrainConfig
+from kseg.config import OVERLAP, TrainConfig
 from kseg.data.loading.pipeline import sample_errors
 from kseg.data.loading.worker_pool import WorkerPool
 from kseg.inference.predictor import Predictor
+from kseg.inference.sliding_window import Windows
 from kseg.inference.source import run_credits
+from kseg.inference.tta import mean_probabilities
 from kseg.metrics.evaluation import Evaluation
 from kseg.metrics.evaluation_files import write_evaluation, write_matrices
 from kseg.models.auxiliary_head import inference_model
@@ -32,11 +34,19 @@ def evaluate_best(
     """
     model = best_model(run, config, data.train.class_names, finished=finished)
     local_batch = config.batch_size // hosts.process_count()  # this process's devices had as much of a batch in training
-    predictor = Predictor(model, data.val, image_size=config.image_size, batch_size=local_batch, pool=pool)
+    window = config.scale.val_window
+    predictor = Predictor(
+        model if window is None else mean_probabilities([model], window),
+        data.val,
+        image_size=config.image_size,
+        batch_size=local_batch,
+        pool=pool,
+        windows=None if window is None else Windows(window, OVERLAP),
+    )
     evaluation = predictor.evaluate()
     split = f"overfitted {config.train_split}" if config.debug.overfit_batches else config.val_split
     if hosts.is_main_process():
-        write_evaluation(run.evaluation, evaluation, split)
+        write_evaluation(run.evaluation, evaluation, split, config.scale.prediction())
         write_matrices(run.matrices, evaluation, data.val)
         if config.tracking.report:
             with sample_errors():

@@ -114,7 +114,7 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
             raise KsegError(
                 f"--{flag}={values[flag]}: --init={name} has {known[flag] or 'none'}, which its weights need; leave --{flag} out"
             )
-    size = initial_image_size(config)
+    size = None if isinstance(source, Path) else source.image_size
     is_given = values["image_size"] != default["image_size"] if given is None else "image_size" in given
     return dataclasses.replace(
         config,
@@ -127,9 +127,10 @@ def _settle_init(config: TrainConfig, given: Collection[str] | None) -> TrainCon
     )
 
 
-def initial_image_size(config: TrainConfig) -> tuple[int, int] | None:
-    """Returns the image size that the model of --init was trained on; None without --init, or if it is not recorded."""
-    return None if config.init is None else getattr(_find(config.init), "image_size", None)
+def initial_source(config: TrainConfig) -> Source | None:
+    """Returns the trained model of --init; None without --init, or for a PyTorch checkpoint."""
+    found = None if config.init is None else _find(config.init)
+    return found if isinstance(found, Source) else None
 
 
 def _find(name: str) -> Source | Path:

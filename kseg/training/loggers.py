@@ -12,7 +12,7 @@ from keras import ops
 
 from kseg.config import TrainConfig, flatten
 from kseg.data import Dataset, Sample
-from kseg.data.augmentation.augmenter import Augmenter
+from kseg.data.loading.samples import EvalSamples, WindowSamples, eval_samples
 from kseg.models.auxiliary_head import inference_model
 from kseg.reports.examples import panels, side_by_side
 from kseg.runtime.run_dir import RunDir
@@ -42,7 +42,7 @@ def logger_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progres
     """Returns a callback for each logger in the config."""
     callbacks: list[keras.callbacks.Callback] = []
     if config.tracking.tensorboard:
-        callbacks.append(TensorBoard(run, val_set, config.image_size, progress))
+        callbacks.append(TensorBoard(run, eval_samples(val_set, config.image_size, config.scale.val_window), progress))
     if config.debug.dry_run:  # leaves nothing behind, on servers neither
         return callbacks
     if config.tracking.wandb is not None:
@@ -55,19 +55,20 @@ def logger_callbacks(config: TrainConfig, run: RunDir, val_set: Dataset, progres
 class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's TensorBoard with pictures: image, label and prediction of IMAGES validation images, after every epoch.
 
-    The images are the same in each epoch, at the network's input size. Scalars of every epoch are under train/ and validation/.
-    Two methods of Keras's do nothing here: one reads loss and metrics from the device after every step without writing them,
-    the other writes the validation scores a second time.
+    The images are the same in each epoch, as validation sees them (with --val_window, windows). Scalars of every epoch are under
+    train/ and validation/. Two methods of Keras's do nothing here: one reads loss and metrics from the device after every step
+    without writing them, the other writes the validation scores a second time.
     """
 
-    def __init__(self, run: RunDir, dataset: Dataset, image_size: tuple[int, int], progress: Progress):
+    def __init__(self, run: RunDir, samples: EvalSamples | WindowSamples, progress: Progress):
         super().__init__(run.tensorboard, write_graph=False)
         self._progress = progress
-        resize = Augmenter("none", image_size)
-        chosen = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).round().astype(int).tolist()
-        samples = [dataset.load(index) for index in chosen]
-        self._samples = [Sample(*resize(sample.image, sample.label), sample.name) for sample in samples]
-        self._ignore_index = dataset.ignore_index
+        chosen = np.linspace(0, len(samples) - 1, min(IMAGES, len(samples))).round().astype(int).tolist()
+        self._samples = []
+        for number in chosen:
+            image, label = samples(number)
+            self._samples.append(Sample(image, label, samples.name(number)))
+        self._ignore_index = samples.dataset.ignore_index
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)

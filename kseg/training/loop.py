@@ -47,8 +47,8 @@ class TrainResult:
     """The result of a run.
 
     evaluation: of the best epoch's model on the whole validation split. split: the split's name. best_epoch: from 1; 0 if there
-    was none. stopped: the exit code of a run that a signal stopped, else None. note: at what size it was scored, if not at the
-    labels' own. After a dry run the directory is deleted, and the scores mean nothing.
+    was none. stopped: the exit code of a run that a signal stopped, else None. note: how it was scored, if not on resized images
+    and at the labels' own size. After a dry run the directory is deleted, and the scores mean nothing.
     """
 
     evaluation: Evaluation
@@ -118,10 +118,11 @@ def train(
                 else InitialModel.of_model(initial, initial.name, run_data.train.class_names, extras.credits),
                 extras=extras,
             )
-        with data_parallel(distribution, local=True):
+        with data_parallel("none" if config.scale.val_window else distribution, local=True):  # windows: on one device
             finished = fitted.stopped is None
             evaluation, split = evaluate_best(config, run, fitted.data, pool, best_epoch=fitted.best_epoch, finished=finished)
-    return TrainResult(evaluation, split, run, config, time.monotonic() - start, fitted.best_epoch, fitted.stopped)
+    seconds = time.monotonic() - start
+    return TrainResult(evaluation, split, run, config, seconds, fitted.best_epoch, fitted.stopped, config.scale.evaluation())
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _fit(
                     initial_epoch=state.epoch,
                     epochs=config.epochs,
                     steps_per_epoch=steps,
-                    validation_data=eval_batches(data.val, **loading),
+                    validation_data=eval_batches(data.val, window=config.scale.val_window, **loading),
                     callbacks=callbacks.in_order,
                     shuffle=False,  # train_batches shuffles, by seed and epoch
                     verbose=0,

@@ -45,6 +45,7 @@ class Progress(keras.callbacks.Callback):
     Args:
         timing: a CSV file to append to, or None.
         only_class: the only class in the validation labels; then each line says that val_mean_iou is no mean.
+        windows: the size of validation's windows; then each line says it.
         quiet: shows no bar.
     """
 
@@ -56,11 +57,12 @@ class Progress(keras.callbacks.Callback):
         epochs: int,
         timing: Path | None = None,
         only_class: str | None = None,
+        windows: tuple[int, int] | None = None,
         quiet: bool = False,
     ):
         super().__init__()
         self.state, self.batch_size, self.epochs, self.timing, self.quiet = state, batch_size, epochs, timing, quiet
-        self.only_class = only_class
+        self.only_class, self.windows = only_class, windows
         self.speed: dict[str, float] = {}
         """Seconds and images_per_second of the last epoch."""
         self._bar: Any = None
@@ -96,6 +98,8 @@ class Progress(keras.callbacks.Callback):
         )
         if self.only_class is not None and "val_mean_iou" in logs:
             scores += f" (labels of {self.only_class!r} alone)"
+        if self.windows is not None and "val_mean_iou" in logs:
+            scores += f" (windows of {self.windows[0]}x{self.windows[1]})"
         rate = (self.state.steps - self._first_step) * self.batch_size / seconds
         self.speed = {"seconds": seconds, "images_per_second": rate}
         print(f"epoch {epoch + 1}/{self.epochs}: {scores}, {seconds:.0f} s, {rate:.1f} images/s", flush=True)

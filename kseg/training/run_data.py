@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kseg.config import TrainConfig
+from kseg.config.fields import MIN_SIDE, as_typed
 from kseg.data.build import build_dataset, prepare_dataset
 from kseg.data.check import check_split
 from kseg.data.dataset import Dataset
@@ -70,6 +71,7 @@ def open_data(config: TrainConfig, given: GivenData | None = None) -> RunData:
         splits.append(dataset)
         skipped += [f"{split}: {line}" for line in bad]
     train_set, val_set = splits
+    check_window(config, val_set)
     if train_set.class_names != val_set.class_names:
         raise KsegError(f"the splits {config.train_split} and {config.val_split} define different categories; make them agree")
     if given is None and not config.data.val_fraction:
@@ -91,6 +93,20 @@ def check_divided(train_set: Dataset, val_set: Dataset, config: TrainConfig) -> 
         raise KsegError(
             f"the splits {config.train_split} and {config.val_split} are the same files ({ours.source}); put {{split}} into a "
             "flag that names them, or validate on a part of them with --val_fraction=0.2"
+        )
+
+
+def check_window(config: TrainConfig, val_set: Dataset) -> None:
+    """Raises KsegError for a --val_window that is larger than every validation image: it would see nothing but padding there."""
+    if (window := config.scale.val_window) is None:
+        return
+    sizes = [val_set.size(index) for index in range(len(val_set))]
+    largest = tuple(max(sides) for sides in zip(*sizes, strict=True))
+    if any(side > max(MIN_SIDE, most) for side, most in zip(window, largest, strict=True)):
+        fits = tuple(max(MIN_SIDE, min(pair)) for pair in zip(window, largest, strict=True))
+        raise KsegError(
+            f"--val_window={as_typed(window)}: is larger than every image of split {config.val_split}, at most "
+            f"{as_typed(largest)} (height x width); pass --val_window={as_typed(fits)} or less"
         )
 
 

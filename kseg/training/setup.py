@@ -138,7 +138,10 @@ def write_run_dir(
     with hosts.raise_together():
         if hosts.is_main_process():
             run.reopen(config, state.metrics_csv) if resuming else run.create(config, data.skipped)
-            write_text(run.transforms, json.dumps(describe_transforms(config.augment, config.image_size), indent=1) + "\n")
+            transforms = describe_transforms(config.augment, config.image_size)
+            if config.scale.val_window:
+                transforms["validation"] = {"windows": config.scale.val_window}
+            write_text(run.transforms, json.dumps(transforms, indent=1) + "\n")
             if initial is not None and initial.transfer is not None and (config.init or initial.credits != NO_CREDITS):
                 write_text(run.initial_weights, initial.to_json())
 

@@ -35,9 +35,18 @@ def describe_run(config: TrainConfig, model: keras.Model, data: str, steps: int,
         f"data    {data}, {num_classes} classes",
         *(synthetic if config.data.dataset == "synthetic" else []),
         f"run     {config.epochs} epochs of {steps} steps, batch {config.batch_size}, into {where}",
+        *_scale_lines(config),
         f"best    the epoch by {selection.monitor}{stopping}",
     ]
     return "\n".join(lines)
+
+
+def _scale_lines(config: TrainConfig) -> list[str]:
+    """Returns what validation sees, unless images are resized as in training."""
+    if not (at_end := config.scale.evaluation()):
+        return []
+    after_epochs = config.scale.validation(config.image_size)
+    return [f"scale   val_mean_iou by {after_epochs} side by side at the images' own size; the best epoch is scored {at_end}"]
 
 
 def describe_memory(model: keras.Model, config: TrainConfig) -> str:

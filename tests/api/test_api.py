@@ -21,7 +21,8 @@ from kseg.utils.errors import KsegError
 
 KEPT = {"val_fraction", "split_seed", "split_group", "on_bad_sample", "cache"}
 """Data flags that are keywords of fit: they are about any data set."""
-FREER = {"image_size": int | str | tuple[int, int], "schedule_milestones": Sequence[float]}
+SIZE = int | str | tuple[int, int]
+FREER = {"image_size": SIZE, "val_window": SIZE | None, "schedule_milestones": Sequence[float]}
 """Keywords that take more than their flag."""
 
 

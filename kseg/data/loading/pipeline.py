@@ -17,12 +17,12 @@ from kseg.data.augmentation.augmenter import Augmenter
 from kseg.data.dataset import BadSample, Dataset
 from kseg.data.loading.samples import (
     Arrays,
-    EvalSamples,
     FullSizeSamples,
     Samples,
     TrainSamples,
     chunk_arrays,
     epoch_order,
+    eval_samples,
     make_chunk,
 )
 from kseg.data.loading.shutdown import TrackedCalls
@@ -103,15 +103,17 @@ def eval_batches(
     *,
     image_size: tuple[int, int],
     batch_size: int,
+    window: tuple[int, int] | None = None,
     share: tuple[int, int] = (0, 1),
     pool: WorkerPool | None = None,
 ) -> tf.data.Dataset:
-    """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, h, w]) of every image in order, at the model's input size.
+    """Returns batches (image uint8 [B, h, w, 3], label uint8 [B, h, w]) of every image in order.
 
+    Images have the model's input size, image_size, or are cut into windows of their own size (`window`, see WindowSamples).
     The last batch is padded with black images, all of whose pixels are ignored. share, pool: see train_batches.
     """
-    samples = EvalSamples(dataset, Augmenter("none", image_size))
-    return _batches(_padded(range(len(dataset)), batch_size, share), samples, batch_size // share[1], pool)
+    samples = eval_samples(dataset, image_size, window)
+    return _batches(_padded(range(len(samples)), batch_size, share), samples, batch_size // share[1], pool)
 
 
 def full_size_batches(

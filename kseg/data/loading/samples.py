@@ -3,14 +3,17 @@
 Nothing here imports TensorFlow, Keras or a backend, so that worker processes start fast and stay small.
 """
 
+import bisect
+import itertools
 import mmap
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kseg.data.augmentation.augmenter import Augmenter, sample_seed
-from kseg.data.dataset import Dataset
+from kseg.data.dataset import Dataset, Sample
 from kseg.utils.errors import KsegError
 
 Arrays = tuple[np.ndarray, ...]
@@ -52,9 +55,99 @@ class EvalSamples:
     def spec(self) -> Spec:
         return _network_input(self.resize, self.dataset)
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
     def __call__(self, index: int) -> Arrays:
         sample = self.dataset.load(index)
         return self.resize(sample.image, sample.label)
+
+
+@dataclass(frozen=True)
+class WindowSamples:
+    """number -> image uint8 [h, w, 3], label uint8 [h, w]: windows of images at their own size; `window` is (h, w).
+
+    The windows of an image lie side by side, row by row. The last ones of a row or column are moved inwards; what they share with
+    others is ignored in them. A smaller image gets one window, with black, ignored pixels beyond it. So every labelled pixel
+    counts once. ends: the number of windows of the images up to each.
+    """
+
+    dataset: Dataset
+    window: tuple[int, int]
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset, window: tuple[int, int]) -> "WindowSamples":
+        """Returns all windows of a data set's images."""
+        counts = (np.prod(_grid(dataset.size(index), window)) for index in range(len(dataset)))
+        return cls(dataset, window, tuple(itertools.accumulate(map(int, counts))))
+
+    @property
+    def spec(self) -> Spec:
+        return ((*self.window, 3), "uint8", 0), (self.window, "uint8", self.dataset.ignore_index)
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def name(self, number: int) -> str:
+        index, place = self._place(number)
+        return f"{self.dataset.name(index)} window {place}"
+
+    def __call__(self, number: int) -> Arrays:
+        index, place = self._place(number)
+        sample = _load_once(self.dataset, index)
+        size = sample.label.shape
+        rows, columns = (
+            _side_of_window(position, side, length)
+            for position, side, length in zip(divmod(place, _grid(size, self.window)[1]), self.window, size, strict=True)
+        )
+        image, label = (np.full(shape, value, dtype) for shape, dtype, value in self.spec)
+        part = sample.image[rows.window, columns.window]
+        image[: part.shape[0], : part.shape[1]] = part
+        label[rows.counted, columns.counted] = sample.label[rows.own, columns.own]
+        return image, label
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Returns the image of a window, and its place among the image's windows."""
+        index = bisect.bisect_right(self.ends, number)
+        return index, number - (self.ends[index - 1] if index else 0)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The pixels of a window along one side.
+
+    window: its pixels in the image. own: those of them that it counts. counted: the same, as places in the window.
+    """
+
+    window: slice
+    own: slice
+    counted: slice
+
+
+def _side_of_window(position: int, side: int, length: int) -> _Side:
+    """Returns window number `position` along a side of `length` pixels. side: of the window."""
+    start, first, last = max(0, min(position * side, length - side)), position * side, min((position + 1) * side, length)
+    return _Side(slice(start, start + side), slice(first, last), slice(first - start, last - start))
+
+
+def _grid(size: tuple[int, ...], window: tuple[int, int]) -> tuple[int, int]:
+    """Returns how many windows lie below each other, and side by side, in an image of `size`."""
+    height, width = (-(-length // side) for length, side in zip(size, window, strict=True))
+    return height, width
+
+
+_loaded = threading.local()
+
+
+def _load_once(dataset: Dataset, index: int) -> Sample:
+    """Loads a sample, unless this thread loaded it last: the windows of an image follow each other."""
+    if getattr(_loaded, "of", None) is not dataset or _loaded.index != index:
+        _loaded.sample, _loaded.of, _loaded.index = dataset.load(index), dataset, index
+    return _loaded.sample
 
 
 @dataclass(frozen=True)
@@ -87,7 +180,12 @@ class FullSizeSamples:
         return image, label, np.array([rows, columns], "int32")
 
 
-Samples = TrainSamples | EvalSamples | FullSizeSamples
+def eval_samples(dataset: Dataset, image_size: tuple[int, int], window: tuple[int, int] | None) -> EvalSamples | WindowSamples:
+    """Returns the samples of validation: images resized to image_size; with `window` their windows."""
+    return WindowSamples.of(dataset, window) if window else EvalSamples(dataset, Augmenter("none", image_size))
+
+
+Samples = TrainSamples | EvalSamples | WindowSamples | FullSizeSamples
 
 
 def _network_input(augment: Augmenter, dataset: Dataset) -> Spec:

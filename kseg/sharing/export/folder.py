@@ -80,7 +80,7 @@ def model_name(source: Source) -> str:
 
 
 def describe(model: keras.Model, spec: Input, config: ExportConfig, source: Source) -> dict[str, Any]:
-    """Returns the content of kseg.json."""
+    """Returns the content of kseg.json. source: of the model."""
     assert config.format is not None
     classes = model.output.shape[-1]
     shape, labels = spec.shape, spec.result == "labels"
@@ -98,6 +98,7 @@ def describe(model: keras.Model, spec: Input, config: ExportConfig, source: Sour
             if spec.channels == 3
             else f"{spec.channels} channels in 0..255, channels last; the model normalises",
             "free": [side for side in shape if isinstance(side, str)],
+            **({"window": source.window} if source.window and not config.image_size else {}),
         },
         "output": {
             "name": spec.result,

@@ -17,7 +17,6 @@ DRAWN = (
 )  # fmt: skip
 """Families with a line of their own in the chart; the dots of others are grey."""
 REASONS = {
-    "linknet": "XLA takes long on a CPU for the gradient of a transposed convolution's kernel",
     "mobileone": "this is the form for inference; training uses the other one",
 }
 """Why a training step is SLOW, by the backbone's or model's prefix."""

@@ -11,6 +11,7 @@ from kseg.config.fields import PYTHON, build, flag_lines, flatten, is_object, le
 from kseg.config.inference import EvaluateConfig, TrainedConfig
 from kseg.config.inspect_data import InspectConfig
 from kseg.config.lr_finder import LrFinderConfig
+from kseg.config.optimization import ObjectiveConfig, OptimizationConfig
 from kseg.config.predict import VIDEO_CODECS, PredictConfig
 from kseg.config.report import ReportConfig
 from kseg.config.scale import OVERLAP, ScaleConfig
@@ -18,8 +19,6 @@ from kseg.config.share import DemoConfig, HubConfig
 from kseg.config.train import (
     DebugConfig,
     DeviceConfig,
-    ObjectiveConfig,
-    OptimizationConfig,
     PythonConfig,
     SelectionConfig,
     TrackingConfig,

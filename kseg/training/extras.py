@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-from kseg.config import PYTHON, TrainConfig, is_object
-from kseg.config.train import OptimizationConfig
+from kseg.config import PYTHON, OptimizationConfig, TrainConfig, is_object
 from kseg.models.credits import NO_CREDITS, Credits
 from kseg.utils.errors import KsegError
 

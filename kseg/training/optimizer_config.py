@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kseg.config.train import OptimizationConfig
+from kseg.config import OptimizationConfig
 from kseg.models.layer_decay import rate_factors
 from kseg.training.optimizers import build_optimizer
 from kseg.training.schedules import build_schedule, steps_in

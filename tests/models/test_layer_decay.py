@@ -6,7 +6,7 @@ import tiny_transformers
 import torch
 from torchvision_ops import declare_torchvision_ops
 
-from kseg.config.train import OptimizationConfig
+from kseg.config import OptimizationConfig
 from kseg.models.build import build_backbone, build_model
 from kseg.models.layer_decay import layer_depths, rate_factors
 from kseg.models.pytorch.export import torch_path

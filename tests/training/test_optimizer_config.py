@@ -11,7 +11,7 @@ from compilations import compilations
 from compiled_model import load_compiled
 
 from kseg import evaluate, train
-from kseg.config.train import OptimizationConfig
+from kseg.config import OptimizationConfig
 from kseg.losses import CrossEntropy
 from kseg.metrics.confusion_matrix import ConfusionMatrix
 from kseg.models.backbones.registry import BACKBONES, register_backbone

@@ -17,9 +17,9 @@ DRAWN = (
 )  # fmt: skip
 """Families with a line of their own in the chart; the dots of others are grey."""
 REASONS = {
-    "mobileone": "this is the form for inference; training uses the other one",
+    "mobileone fused": "this is the form for inference; training uses the other one",
 }
-"""Why a training step is SLOW, by the backbone's or model's prefix."""
+"""Why a training step is SLOW, by the family of the backbone or model."""
 
 
 def table(result: Result) -> str:
@@ -112,7 +112,7 @@ def _slow(rows: Sequence[Row]) -> str:
         return f"No training step takes more than {SLOW:g} times smp's."
     by_reason: dict[str, list[str]] = {}
     for row in slow:
-        reason = next((text for prefix, text in REASONS.items() if row["name"].startswith(prefix)), "not explained yet")
+        reason = REASONS.get(family(row["name"]), "not explained yet")
         by_reason.setdefault(reason, []).append(f"`{row['name']}` ({ratio(row, 'step'):.1f})")
     parts = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     return _wrap(f"A training step takes more than {SLOW:g} times smp's for {'; '.join(parts)}.")
